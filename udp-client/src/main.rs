@@ -143,7 +143,7 @@ fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
     check_length(message, server)?;
     let took = exchange(server, message, args).map_err(|error| explain(error, server))?;
     let Args { attempts, timeout, .. } = args;
-    took.with_context(|| format!("no answer from {server} in {attempts} attempts of {timeout:?}"))
+    took.with_context(|| format!("cannot get an answer from {server} in {attempts} attempts of {timeout:?}"))
 }
 
 /// A longer datagram is for the kernel to refuse, but its "message too long" does not name the limit.
@@ -217,7 +217,7 @@ fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
     let meaning = match error.kind() {
         // The second is what Windows calls it.
         ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
-            format!("nobody listens at {server}: start udp-server there")
+            format!("cannot reach {server}: nobody listens there, start udp-server")
         }
         ErrorKind::PermissionDenied => {
             format!("cannot send to {server}: if it is a broadcast address, use --broadcast")
@@ -230,7 +230,7 @@ fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
 /// Sends one message to everybody who hears a broadcast address, and prints each echo as it comes.
 fn broadcast(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<()> {
     let ipv4 = servers.iter().find(|server| server.is_ipv4());
-    let to = *ipv4.context("IPv6 has no broadcast: name an IPv4 address")?;
+    let to = *ipv4.with_context(|| format!("cannot broadcast to {}: only IPv4 has broadcast", args.addr))?;
     check_length(message, to)?;
     let socket = UdpSocket::bind("0.0.0.0:0").context("cannot open a UDP socket")?;
     // Without it the kernel refuses (EACCES), so that nobody disturbs a whole network by mistake.
@@ -246,7 +246,7 @@ fn broadcast(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<()> 
             args.note(format_args!("{from}: answered in {:.1?}", started.elapsed()));
         }
     }
-    ensure!(answered, "no answer to the broadcast to {to} within {:?}", args.timeout);
+    ensure!(answered, "cannot get an answer from {to} within {:?}", args.timeout);
     Ok(())
 }
 

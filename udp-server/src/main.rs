@@ -66,14 +66,11 @@ fn main() -> Result<()> {
 
 /// Checks the form of an address. Whether the host exists is for the resolver to say.
 fn host_and_port(text: &str) -> Result<String, String> {
-    let well_formed = text.rsplit_once(':').is_some_and(|(host, port)| {
-        let in_brackets = host.starts_with('[') && host.ends_with(']');
-        !host.is_empty() && (in_brackets || !host.contains(':')) && port.parse::<u16>().is_ok()
-    });
-    if !well_formed {
-        return Err("write HOST:PORT with a port from 0 to 65535, as in 127.0.0.1:7007 or [::1]:7007".into());
+    let is_host = |host: &str| !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
+    match text.rsplit_once(':') {
+        Some((host, port)) if is_host(host) && port.parse::<u16>().is_ok() => Ok(text.into()),
+        _ => Err("write HOST:PORT, the port from 0 to 65535: 127.0.0.1:7007, [::1]:7007".into()),
     }
-    Ok(text.into())
 }
 
 /// Opens a socket and gives it its name: an address and a port at which others reach it.

@@ -1,0 +1,57 @@
+//! Our servers, asked by software that this project did not write.
+
+use std::io::ErrorKind;
+use std::process::Command;
+
+use harness::{Running, Server, not_run, program};
+
+/// Gives a foreign program one line on stdin, and expects it to print the echo. Its stdin stays open
+/// until then.
+fn assert_prints_the_echo(command: &mut Command) {
+    match Command::new(command.get_program()).arg("--help").output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return not_run(&format!("{:?} is not installed", command.get_program()));
+        }
+        _ => {}
+    }
+    let mut client = Running::start(command);
+    client.write(b"hello\n");
+    assert_eq!(client.stdout_line(), "hello");
+}
+
+fn udp_server() -> (Server, String) {
+    let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
+    let port = server.addr.port().to_string();
+    (server, port)
+}
+
+#[test]
+fn nc_talks_to_udp_server() {
+    let (_server, port) = udp_server();
+    assert_prints_the_echo(Command::new("nc").args(["-u", "127.0.0.1", &port]));
+}
+
+#[test]
+fn ncat_talks_to_udp_server() {
+    let (_server, port) = udp_server();
+    assert_prints_the_echo(Command::new("ncat").args(["-u", "127.0.0.1", &port]));
+}
+
+#[test]
+fn socat_talks_to_udp_server() {
+    let (_server, port) = udp_server();
+    assert_prints_the_echo(Command::new("socat").args(["-", &format!("UDP:127.0.0.1:{port}")]));
+}
+
+#[test]
+fn python_talks_to_udp_server() {
+    let (_server, port) = udp_server();
+    let client = "import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    client.settimeout(10)
+    client.sendto(sys.stdin.buffer.readline(), ('127.0.0.1', int(sys.argv[1])))
+    data, server = client.recvfrom(2048)
+    sys.stdout.buffer.write(data)
+";
+    assert_prints_the_echo(Command::new("python3").args(["-c", client, &port]));
+}

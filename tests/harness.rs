@@ -1,0 +1,315 @@
+//! Starts the programs of this workspace as processes, with a time limit on every wait.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The limit of every wait. Nothing takes nearly as long, not even on a slow machine.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// A command that starts a program of this workspace.
+///
+/// `cargo test` does not build the programs of other packages, so this builds it first, from the sources
+/// as they are and in the profile of the running test: a stale program is never tested.
+pub fn program(name: &str) -> Command {
+    built(name, escargot::CargoBuild::new().package(name).bin(name))
+}
+
+/// The same for an example of this package.
+pub fn example(name: &str) -> Command {
+    built(name, escargot::CargoBuild::new().package(env!("CARGO_PKG_NAME")).example(name))
+}
+
+fn built(name: &str, build: escargot::CargoBuild) -> Command {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap();
+    let path = built.entry(name.to_owned()).or_insert_with(|| {
+        let run = build.args(["--profile", &profile()]).run();
+        run.unwrap_or_else(|error| panic!("cannot build {name}: {error}")).path().to_owned()
+    });
+    let mut command = Command::new(path);
+    // anyhow would add a stack trace to the errors that the tests read.
+    command.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+    command
+}
+
+/// The profile of the running test, by the folder that cargo put it into: `target/PROFILE/deps/test`.
+fn profile() -> String {
+    let test = env::current_exe().unwrap();
+    let folder = test.ancestors().nth(2).and_then(|path| path.file_name()).unwrap();
+    match folder.to_str().unwrap() {
+        "debug" => "dev".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// A program that runs. It is killed when this is dropped, also by a test that fails.
+pub struct Running {
+    child: Child,
+    /// What the program reads. `None` closes it.
+    pub stdin: Option<ChildStdin>,
+    stdout: Option<Output>,
+    stderr: Option<Output>,
+}
+
+/// What a program left when it ended by itself.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// All of stdout that was not read before.
+    pub stdout: Vec<u8>,
+    /// All of stderr that was not read before.
+    pub stderr: String,
+}
+
+impl Running {
+    /// Starts a program. Its output is read all the time, so that it never waits for a full pipe.
+    pub fn start(command: &mut Command) -> Running {
+        Running::start_with(command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// Starts a program with an stdout and an stderr of the test's own.
+    pub fn start_with(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
+        let started = command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).spawn();
+        let mut child = started.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        Running {
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take().map(Output::of),
+            stderr: child.stderr.take().map(Output::of),
+            child,
+        }
+    }
+
+    /// The next line of stdout, without its newline.
+    pub fn stdout_line(&mut self) -> String {
+        match self.stdout.as_mut().unwrap().line() {
+            Ok(line) => line,
+            Err(why) => panic!("stdout: {why}; stderr: {:?}", self.stderr.as_mut().map(Output::so_far)),
+        }
+    }
+
+    /// The next line of stderr, without its newline.
+    pub fn stderr_line(&mut self) -> String {
+        self.stderr.as_mut().unwrap().line().unwrap_or_else(|why| panic!("stderr: {why}"))
+    }
+
+    /// Writes to the program's stdin.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    /// Closes stdin and waits for the program to end by itself.
+    pub fn finish(mut self) -> Finished {
+        self.stdin = None;
+        let code = self.wait().code();
+        self.collect(code)
+    }
+
+    /// Ends the program and returns what it wrote until then.
+    pub fn kill(mut self) -> Finished {
+        self.child.kill().unwrap();
+        let code = self.wait().code();
+        self.collect(code)
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "still running after {LIMIT:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn collect(mut self, code: Option<i32>) -> Finished {
+        let rest = |output: Option<Output>| output.map(Output::rest).unwrap_or_default();
+        let stdout = rest(self.stdout.take());
+        let stderr = String::from_utf8(rest(self.stderr.take())).expect("stderr is text");
+        Finished { code, stdout, stderr }
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether the program still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+/// Suspending a program as Ctrl-Z does, and waking it.
+#[cfg(unix)]
+impl Running {
+    /// Sends SIGSTOP, and returns when the program is suspended or has ended.
+    pub fn suspend(&self) {
+        use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+        self.signal(Signal::STOP);
+        // NOWAIT: the end of the program is for `finish` to see.
+        let events = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(self.pid()), events).unwrap();
+    }
+
+    /// Sends SIGCONT.
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already: nothing to do then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a program, gives it this stdin, and waits for its end.
+pub fn run(command: &mut Command, stdin: &[u8]) -> Finished {
+    let mut running = Running::start(command);
+    // A program that ends without reading is for the test to judge.
+    let _ = running.stdin.as_mut().unwrap().write_all(stdin);
+    running.finish()
+}
+
+/// A server that has said where it listens.
+pub struct Server {
+    /// The process.
+    pub running: Running,
+    /// What it said after `listening on`.
+    pub addr: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server and waits until it listens.
+    pub fn start(command: &mut Command) -> Server {
+        Server::of(Running::start(command))
+    }
+
+    /// Waits until a server that was started listens.
+    pub fn of(mut running: Running) -> Server {
+        let line = running.stdout_line();
+        let addr = line.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
+        let addr = addr.unwrap_or_else(|| panic!("not an announcement: {line:?}"));
+        Server { running, addr }
+    }
+}
+
+/// One pipe of a program, read by a thread of its own.
+struct Output {
+    chunks: Receiver<Vec<u8>>,
+    unread: Vec<u8>,
+}
+
+impl Output {
+    fn of(mut pipe: impl Read + Send + 'static) -> Output {
+        let (sender, chunks) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // The end: the program closed the pipe, or the test is no longer interested.
+            while let Ok(len @ 1..) = pipe.read(&mut buffer) {
+                if sender.send(buffer[..len].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Output { chunks, unread: Vec::new() }
+    }
+
+    fn line(&mut self) -> Result<String, String> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+                let line = self.unread.drain(..=end).collect::<Vec<u8>>();
+                return Ok(String::from_utf8_lossy(&line[..end]).into_owned());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let why = match self.chunks.recv_timeout(left) {
+                Ok(chunk) => {
+                    self.unread.extend(chunk);
+                    continue;
+                }
+                Err(RecvTimeoutError::Timeout) => "no line in time",
+                Err(RecvTimeoutError::Disconnected) => "closed",
+            };
+            return Err(format!("{why} after {:?}", self.so_far()));
+        }
+    }
+
+    fn so_far(&mut self) -> String {
+        self.unread.extend(self.chunks.try_iter().flatten());
+        String::from_utf8_lossy(&self.unread).into_owned()
+    }
+
+    fn rest(mut self) -> Vec<u8> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.chunks.recv_timeout(left) {
+                Ok(chunk) => self.unread.extend(chunk),
+                Err(RecvTimeoutError::Disconnected) => return self.unread,
+                Err(RecvTimeoutError::Timeout) => panic!("an output stays open after {LIMIT:?}"),
+            }
+        }
+    }
+}
+
+/// The same command in namespaces of its own, after some shell commands that set them up. `None`, and
+/// said aloud, where this is not possible.
+#[cfg(target_os = "linux")]
+pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command> {
+    let unshare = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args([flags, "sh", "-c", &format!("{set_up} && exec \"$@\""), "sh"]);
+        unshare.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+        unshare
+    };
+    match unshare().arg("true").output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            not_run(&format!("unshare {flags}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+            return None;
+        }
+        Err(error) => {
+            not_run(&format!("cannot start unshare: {error}"));
+            return None;
+        }
+    }
+    let mut unshared = unshare();
+    unshared.arg(command.get_program()).args(command.get_args());
+    Some(unshared)
+}
+
+/// A UDP socket of the test's own, on a port that the kernel chooses.
+pub fn udp_socket(host: &str) -> UdpSocket {
+    let socket = UdpSocket::bind((host, 0)).unwrap_or_else(|error| panic!("cannot bind to {host}: {error}"));
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket
+}
+
+/// Says aloud that the test, or a part of it, did not run here. Written past the capture of `cargo test`,
+/// which hides what passing tests print.
+pub fn not_run(why: &str) {
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    let _ = io::stderr().write_all(format!("\nNOT RUN: {test}: {why}\n").as_bytes());
+}

@@ -1,0 +1,101 @@
+//! The README and the heads of the programs show what the programs print; here they are held to it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use harness::{Server, program, run};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
+}
+
+/// The text with each number as `N`, each duration as `NN`, since ports and times differ from run to run.
+fn without_numbers(text: &str) -> String {
+    let mut out = String::new();
+    for word in text.split_inclusive(char::is_whitespace) {
+        let number = word.trim_end().trim_end_matches("µs").trim_end_matches("ms");
+        if number.len() < word.trim_end().len() && number.parse::<f64>().is_ok() {
+            out.push_str("TIME\n");
+            continue;
+        }
+        for character in word.chars() {
+            match character {
+                '0'..='9' if out.ends_with('N') => {}
+                '0'..='9' => out.push('N'),
+                other => out.push(other),
+            }
+        }
+    }
+    out
+}
+
+/// The commands are those of the first screen, but for the port: a test must not depend on a fixed one.
+#[test]
+fn the_first_screen_shows_what_the_pair_prints() {
+    let mut server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
+    let client = run(program("udp-client").args(["--addr", &server.addr.to_string(), "hello"]), b"");
+    let printed_by_server = format!("listening on {}\n{}", server.addr, server.running.stderr_line());
+    let printed_by_client = String::from_utf8(client.stdout).unwrap() + &client.stderr;
+    for path in ["README.md", "udp-server/src/main.rs", "udp-client/src/main.rs"] {
+        let text = without_numbers(&read(path).replace("//! ", ""));
+        for printed in [&printed_by_server, &printed_by_client] {
+            let printed = without_numbers(printed);
+            assert!(text.contains(&printed), "{path} does not show {printed:?}");
+        }
+    }
+}
+
+fn assert_readme_explains(command: &mut Command) {
+    let finished = run(command, b"");
+    assert_ne!(finished.code, Some(0), "{command:?}");
+    let first_line = finished.stderr.lines().next().unwrap_or_default();
+    let (_, message) = first_line.split_once("rror: ").unwrap_or_else(|| panic!("no error: {finished:?}"));
+    let message = without_numbers(message);
+    assert!(without_numbers(&read("README.md")).contains(&message), "README.md does not explain {message:?}");
+}
+
+#[test]
+fn the_errors_that_the_readme_explains_are_those_that_the_programs_print() {
+    let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
+    let taken = server.addr.to_string();
+    let deaf = harness::udp_socket("127.0.0.1");
+    let silent = deaf.local_addr().unwrap().to_string();
+    assert_readme_explains(program("udp-server").args(["--addr", &taken]));
+    assert_readme_explains(program("udp-server").args(["--addr", "127.0.0.1"]));
+    assert_readme_explains(program("udp-client").args(["--addr", "127.0.0.1:70000"]));
+    assert_readme_explains(program("udp-client").args([
+        "--addr",
+        &silent,
+        "--timeout",
+        "0.001",
+        "--attempts",
+        "3",
+        "x",
+    ]));
+    assert_readme_explains(program("udp-client").args(["--addr", &taken, &"x".repeat(65_508)]));
+    drop(deaf);
+    assert_readme_explains(program("udp-client").args(["--addr", &silent, "x"]));
+    if cfg!(target_os = "linux") {
+        assert_readme_explains(program("udp-client").args(["--addr", "127.255.255.255:7007", "x"]));
+    }
+}
+
+/// A file of tests that the manifest does not name would never run, and nobody would be told.
+#[test]
+fn every_file_of_tests_is_run() {
+    let manifest = read("tests/Cargo.toml");
+    let files: BTreeSet<String> = fs::read_dir(root().join("tests"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".rs"))
+        .collect();
+    for file in files {
+        assert!(manifest.contains(&format!("path = \"{file}\"")), "{file} is not in tests/Cargo.toml");
+    }
+}

@@ -1,0 +1,98 @@
+//! What the texts of this repository say of Rust's std and of the kernel, each shown alone.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use harness::{not_run, udp_socket};
+
+#[test]
+fn an_expired_time_limit_is_would_block_on_unix_and_timed_out_on_windows() {
+    let socket = udp_socket("127.0.0.1");
+    socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    let error = socket.recv(&mut [0; 8]).unwrap_err().kind();
+    let expected = if cfg!(windows) { ErrorKind::TimedOut } else { ErrorKind::WouldBlock };
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_time_limit_of_zero_is_refused() {
+    let error = udp_socket("127.0.0.1").set_read_timeout(Some(Duration::ZERO)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn send_to_uses_only_the_first_address_of_a_name() {
+    let receiver = udp_socket("127.0.0.1");
+    let port = receiver.local_addr().unwrap().port();
+    let both = [SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)), SocketAddr::from(([127, 0, 0, 1], port))];
+    let sent = udp_socket("127.0.0.1").send_to(b"hello", &both[..]);
+    assert!(sent.is_err(), "an IPv4 socket cannot send to the first, and std does not try the second");
+}
+
+#[test]
+fn what_does_not_fit_the_buffer_is_lost() {
+    let receiver = udp_socket("127.0.0.1");
+    let sender = udp_socket("127.0.0.1");
+    for datagram in [&b"hello"[..], b"next"] {
+        sender.send_to(datagram, receiver.local_addr().unwrap()).unwrap();
+    }
+    let mut buffer = [0; 4];
+    match receiver.recv(&mut buffer) {
+        Ok(len) => assert_eq!(&buffer[..len], b"hell"),
+        Err(error) => assert!(cfg!(windows), "{error}"),
+    }
+    assert_eq!(receiver.recv(&mut buffer).unwrap(), 4);
+    assert_eq!(&buffer, b"next");
+}
+
+#[test]
+fn an_empty_host_is_no_address() {
+    assert!(UdpSocket::bind(":0").is_err());
+}
+
+#[test]
+fn dropping_a_socket_frees_its_address() {
+    let socket = udp_socket("127.0.0.1");
+    let addr = socket.local_addr().unwrap();
+    assert_eq!(UdpSocket::bind(addr).unwrap_err().kind(), ErrorKind::AddrInUse);
+    drop(socket);
+    UdpSocket::bind(addr).unwrap();
+}
+
+#[test]
+fn a_datagram_that_nobody_hears_is_sent_without_an_error() {
+    let nobody = udp_socket("127.0.0.1").local_addr().unwrap();
+    let sender = udp_socket("127.0.0.1");
+    for _ in 0..3 {
+        assert_eq!(sender.send_to(b"hello", nobody).unwrap(), 5);
+    }
+}
+
+#[test]
+fn a_socket_on_all_addresses_may_answer_from_another_than_was_asked() {
+    if !cfg!(target_os = "linux") {
+        return not_run("only Linux has all of 127.0.0.0/8 as its own");
+    }
+    let server = udp_socket("0.0.0.0");
+    let client = udp_socket("127.0.0.1");
+    client.send_to(b"hello", ("127.0.0.2", server.local_addr().unwrap().port())).unwrap();
+    let (_, peer) = server.recv_from(&mut [0; 8]).unwrap();
+    server.send_to(b"hello", peer).unwrap();
+    let (_, answered_from) = client.recv_from(&mut [0; 8]).unwrap();
+    assert_eq!(answered_from.ip().to_string(), "127.0.0.1");
+}
+
+#[test]
+fn broadcasting_needs_an_option() {
+    let sender = udp_socket("127.0.0.1");
+    if !cfg!(target_os = "linux") {
+        return not_run("only Linux has a broadcast address on loopback");
+    }
+    let receiver = udp_socket("0.0.0.0");
+    let everybody = ("127.255.255.255", receiver.local_addr().unwrap().port());
+    assert_eq!(sender.send_to(b"hello", everybody).unwrap_err().kind(), ErrorKind::PermissionDenied);
+    sender.set_broadcast(true).unwrap();
+    sender.send_to(b"hello", everybody).unwrap();
+    assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 5);
+}

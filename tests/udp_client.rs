@@ -1,0 +1,351 @@
+//! What `udp-client` promises, shown by servers that are slow, silent, wrong or not there.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness::{LIMIT, Running, Server, not_run, program, run, udp_socket};
+
+/// The client, to be sent to a server that the test plays itself.
+fn ask(server: &UdpSocket, args: &[&str]) -> Running {
+    let addr = server.local_addr().unwrap().to_string();
+    Running::start(program("udp-client").args(["--addr", &addr]).args(args))
+}
+
+/// The next datagram that the client sends, and from where.
+fn receive(server: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    let (len, client) = server.recv_from(&mut buffer).expect("a datagram from the client");
+    (buffer[..len].to_vec(), client)
+}
+
+/// How many datagrams wait to be received.
+fn count_waiting(socket: &UdpSocket) -> usize {
+    socket.set_nonblocking(true).unwrap();
+    (0..).take_while(|_| socket.recv(&mut [0; 64]).is_ok()).count()
+}
+
+/// A real server, and a client that knows its address.
+fn pair() -> (Server, std::process::Command) {
+    let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
+    let mut client = program("udp-client");
+    client.args(["--addr", &server.addr.to_string(), "--timeout", "10.5"]); // Fractions are allowed.
+    (server, client)
+}
+
+#[test]
+fn each_message_is_a_datagram_and_each_echo_a_line() {
+    let (mut server, mut client) = pair();
+    let client = run(client.args(["hello", "", "two words", "你好"]), b"");
+    assert_eq!(client.code, Some(0), "{client:?}");
+    assert_eq!(client.stdout, "hello\n\ntwo words\n你好\n".as_bytes());
+    assert_eq!(client.stderr.lines().count(), 4);
+    for line in client.stderr.lines() {
+        assert!(line.starts_with(&format!("{}: answered in ", server.addr)), "{line}");
+    }
+    for length in [5, 0, 9, 6] {
+        let line = server.running.stderr_line();
+        assert!(line.contains(&format!(": length {length} ")), "{line}");
+    }
+}
+
+#[test]
+fn without_messages_each_line_of_stdin_is_one_whatever_its_bytes() {
+    let (_server, mut client) = pair();
+    let client = run(&mut client, b"one\n\n\xff\x00\x1b\r\nno newline at the end");
+    assert_eq!(client.code, Some(0), "{client:?}");
+    assert_eq!(client.stdout, b"one\n\n\xff\x00\x1b\r\nno newline at the end\n");
+}
+
+#[test]
+fn a_line_is_sent_as_soon_as_it_is_typed() {
+    let (_server, mut client) = pair();
+    let mut client = Running::start(&mut client);
+    for line in ["first", "second"] {
+        client.write(format!("{line}\n").as_bytes());
+        assert_eq!(client.stdout_line(), line);
+    }
+    assert_eq!(client.finish().code, Some(0));
+}
+
+#[test]
+fn quiet_prints_the_answers_alone() {
+    let (_server, mut client) = pair();
+    let client = run(client.args(["-q", "hello"]), b"");
+    assert_eq!((client.code, &client.stdout[..], &client.stderr[..]), (Some(0), &b"hello\n"[..], ""));
+}
+
+#[test]
+fn a_silent_server_is_asked_as_often_as_said_and_then_given_up() {
+    let server = udp_socket("127.0.0.1");
+    let client = ask(&server, &["--timeout", "0.05", "--attempts", "4", "hello", "never sent"]).finish();
+    assert_eq!(client.code, Some(1));
+    assert_eq!(client.stdout, b"");
+    let error =
+        format!("Error: cannot get an answer from {} in 4 attempts of 50ms\n", server.local_addr().unwrap());
+    assert!(client.stderr.ends_with(&error), "{}", client.stderr);
+    assert_eq!(count_waiting(&server), 4);
+}
+
+#[test]
+fn the_third_attempt_may_be_the_one_that_is_answered() {
+    let server = udp_socket("127.0.0.1");
+    let client = ask(&server, &["--timeout", "0.1", "--attempts", "100", "hello"]);
+    let (_, first) = receive(&server);
+    receive(&server);
+    let (message, third) = receive(&server);
+    assert_eq!(first, third, "all attempts come from one socket: an answer to any of them counts");
+    server.send_to(&message, third).unwrap();
+    let client = client.finish();
+    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+    assert!(client.stderr.contains("no answer, attempt 3 of 100\n"), "{client:?}");
+}
+
+#[test]
+fn a_doubled_answer_is_not_taken_for_the_answer_to_the_next_message() {
+    let server = udp_socket("127.0.0.1");
+    let client = ask(&server, &["--timeout", "0.2", "--attempts", "100", "same", "same"]);
+    let (message, first) = receive(&server);
+    for _ in 0..3 {
+        server.send_to(&message, first).unwrap();
+    }
+    let second = loop {
+        match receive(&server) {
+            (_, addr) if addr == first => {} // It was not answered in time.
+            (_, addr) => break addr,
+        }
+    };
+    server.send_to(&message, first).unwrap();
+    receive(&server); // It asks again, since nobody has answered the second message yet.
+    server.send_to(&message, second).unwrap();
+    let client = client.finish();
+    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"same\nsame\n"[..]), "{client:?}");
+}
+
+#[test]
+fn a_late_answer_is_not_taken_for_the_answer_to_the_next_message() {
+    let server = udp_socket("127.0.0.1");
+    let client = ask(&server, &["--timeout", "0.2", "--attempts", "100", "one", "two"]);
+    let (one, first) = receive(&server);
+    receive(&server); // The second attempt. Now the first is answered, and the second later still.
+    server.send_to(&one, first).unwrap();
+    let second = loop {
+        match receive(&server) {
+            (message, addr) if message == b"two" => break addr,
+            _ => {}
+        }
+    };
+    server.send_to(&one, first).unwrap();
+    server.send_to(&one, second).unwrap();
+    server.send_to(b"two", second).unwrap();
+    let client = client.finish();
+    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"one\ntwo\n"[..]), "{client:?}");
+}
+
+#[test]
+fn a_garbled_or_cut_answer_is_passed_over() {
+    let server = udp_socket("127.0.0.1");
+    let client = ask(&server, &["--timeout", "20", "--attempts", "1", "hello"]);
+    let (message, addr) = receive(&server);
+    for wrong in [&b"hellO"[..], b"hell", b"hello!", b"", &[b'h'; 65_000]] {
+        server.send_to(wrong, addr).unwrap();
+    }
+    server.send_to(&message, addr).unwrap();
+    let client = client.finish();
+    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+}
+
+#[test]
+fn an_answer_from_somebody_else_is_passed_over() {
+    let server = udp_socket("127.0.0.1");
+    let stranger = udp_socket("127.0.0.1");
+    let client = ask(&server, &["--timeout", "0.2", "--attempts", "100", "hello"]);
+    let (message, addr) = receive(&server);
+    stranger.send_to(&message, addr).unwrap();
+    let (_, again) = receive(&server);
+    server.send_to(&message, again).unwrap();
+    let client = client.finish();
+    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+    assert!(client.stderr.contains("attempt 2 of 100"), "{client:?}");
+}
+
+#[test]
+fn a_stream_of_wrong_answers_cannot_hold_it_beyond_its_deadline() {
+    let server = udp_socket("127.0.0.1");
+    let mut client = ask(&server, &["--timeout", "0.2", "--attempts", "2", "hello"]);
+    let (_, addr) = receive(&server);
+    let started = Instant::now();
+    while client.is_running() {
+        assert!(started.elapsed() < LIMIT, "held by wrong answers");
+        server.send_to(b"wrong", addr).unwrap();
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(client.finish().code, Some(1));
+}
+
+#[test]
+fn that_nobody_listens_is_told_at_once() {
+    // Connected to another port, this socket keeps its own but takes nothing from the client.
+    let deaf = udp_socket("127.0.0.1");
+    deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap()).unwrap();
+    let client = ask(&deaf, &["--timeout", "3600", "hello"]).finish();
+    assert_eq!(client.code, Some(1));
+    let addr = deaf.local_addr().unwrap();
+    let error = format!("Error: cannot reach {addr}: nobody listens there, start udp-server\n");
+    assert!(client.stderr.starts_with(&error), "{}", client.stderr);
+}
+
+/// The command with a name that has an IPv6 and an IPv4 address.
+#[cfg(target_os = "linux")]
+fn with_two_addresses(args: &[&str]) -> Option<std::process::Command> {
+    let hosts =
+        r#"printf '127.0.0.1 twofold\n::1 twofold\n' > /tmp/hosts && mount --bind /tmp/hosts /etc/hosts"#;
+    let set_up = format!("mount -t tmpfs none /tmp && {hosts}");
+    // The folder of the build may be below /tmp, which the set-up hides.
+    harness::unshared("-rm", &set_up, program("udp-client").args(args))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn of_a_name_with_two_addresses_the_one_that_answers_is_used() {
+    if let Err(error) = UdpSocket::bind("[::1]:0") {
+        return not_run(&format!("no IPv6: {error}"));
+    }
+    for host in ["127.0.0.1", "[::1]"] {
+        let server = Server::start(program("udp-server").args(["--addr", &format!("{host}:0")]));
+        let addr = format!("twofold:{}", server.addr.port());
+        let Some(mut client) = with_two_addresses(&["--addr", &addr, "hello", "again"]) else { return };
+        let client = run(&mut client, b"");
+        assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\nagain\n"[..]), "{client:?}");
+        assert!(client.stderr.contains(&format!("{}: answered in", server.addr)), "{client:?}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_address_that_is_silent_is_asked_for_the_first_message_only() {
+    let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
+    let silent = match UdpSocket::bind(("::1", server.addr.port())) {
+        Ok(socket) => socket,
+        Err(error) => return not_run(&format!("no IPv6 on this port: {error}")),
+    };
+    let addr = format!("twofold:{}", server.addr.port());
+    let args = ["--addr", &addr, "--timeout", "1", "--attempts", "2", "one", "two", "three"];
+    let Some(mut client) = with_two_addresses(&args) else { return };
+    let client = run(&mut client, b"");
+    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"one\ntwo\nthree\n"[..]), "{client:?}");
+    assert!(client.stderr.contains("in 2 attempts of 1s; trying the next address"), "{client:?}");
+    assert_eq!(count_waiting(&silent), 2);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_name_that_nobody_knows_is_told() {
+    // In a network namespace without a network, so that nobody is asked.
+    let client =
+        harness::unshared("-rn", "true", program("udp-client").args(["--addr", "nowhere.invalid:7007", "x"]));
+    let Some(mut client) = client else { return };
+    let client = run(&mut client, b"");
+    assert_eq!(client.code, Some(1));
+    assert!(
+        client.stderr.starts_with("Error: cannot find the address of nowhere.invalid:7007\n"),
+        "{client:?}"
+    );
+}
+
+#[test]
+#[cfg(unix)]
+fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
+    let server = udp_socket("127.0.0.1");
+    let client = ask(&server, &["--timeout", "2", "--attempts", "1", "hello"]);
+    let (message, addr) = receive(&server);
+    client.suspend();
+    server.send_to(&message, addr).unwrap();
+    thread::sleep(Duration::from_millis(2500)); // The deadline passes.
+    client.resume();
+    let client = client.finish();
+    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn being_suspended_again_and_again_neither_ends_nor_prolongs_the_wait() {
+    let server = udp_socket("127.0.0.1");
+    let mut client = ask(&server, &["--timeout", "1", "--attempts", "1", "hello"]);
+    receive(&server);
+    let started = Instant::now();
+    while client.is_running() {
+        assert!(started.elapsed() < LIMIT, "each interruption begins the wait anew");
+        client.suspend();
+        client.resume();
+        thread::sleep(Duration::from_millis(5));
+    }
+    let client = client.finish();
+    assert!(client.stderr.ends_with("in 1 attempts of 1s\n"), "{client:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_reader_that_has_gone_is_an_error_and_not_a_panic() {
+    use std::os::{fd::OwnedFd, unix::net::UnixStream};
+    let (_server, mut client) = pair();
+    let (stdout, reader) = UnixStream::pair().unwrap();
+    drop(reader);
+    client.args(["one", "two"]);
+    let client = Running::start_with(&mut client, OwnedFd::from(stdout).into(), std::process::Stdio::piped());
+    let client = client.finish();
+    assert_eq!(client.code, Some(1), "{client:?}");
+    assert!(client.stderr.starts_with("Error: cannot write to stdout\n"), "{client:?}");
+}
+
+#[test]
+fn the_longest_datagram_passes_and_a_longer_one_is_explained() {
+    let (server, mut command) = pair();
+    if cfg!(target_os = "macos") {
+        not_run("65507 bytes: macOS sends at most net.inet.udp.maxdgram");
+    } else {
+        let client = run(&mut command, &[b'x'; 65_507]);
+        assert_eq!((client.code, client.stdout.len()), (Some(0), 65_508), "{}", client.stderr);
+    }
+    for size in [65_508, 10_000_000] {
+        let client = run(&mut command, &vec![b'x'; size]);
+        assert_eq!((client.code, client.stdout.len()), (Some(1), 0));
+        let limit = "a UDP datagram carries at most 65507 bytes over IPv4";
+        let error = format!("Error: cannot send the message to {}: {limit}\n", server.addr);
+        assert_eq!(client.stderr, error);
+    }
+}
+
+#[test]
+fn wrong_usage_is_refused_with_what_is_right() {
+    let wrong = [
+        (["--timeout", "0"], "seconds from 0.001 to 86400"),
+        (["--timeout", "-1"], "seconds from 0.001 to 86400"),
+        (["--timeout", "nan"], "seconds from 0.001 to 86400"),
+        (["--timeout", "inf"], "seconds from 0.001 to 86400"),
+        (["--timeout", "1e300"], "seconds from 0.001 to 86400"),
+        (["--timeout", "soon"], "seconds from 0.001 to 86400"),
+        (["--attempts", "0"], "0 is not in 1.."),
+        (["--attempts=3", "--broadcast"], "cannot be used with"),
+        (["--addr", "127.0.0.1"], "HOST:PORT, the port from 1 to 65535"),
+        (["--addr", "127.0.0.1:0"], "HOST:PORT, the port from 1 to 65535"),
+        (["--addr", "127.0.0.1:65536"], "HOST:PORT, the port from 1 to 65535"),
+        (["--addr", "::1"], "HOST:PORT, the port from 1 to 65535"),
+    ];
+    for (args, right) in wrong {
+        let client = run(program("udp-client").args(args).arg("hello"), b"");
+        assert_eq!(client.code, Some(2), "{args:?}: {client:?}");
+        assert!(client.stderr.contains(right), "{args:?}: {}", client.stderr);
+    }
+}
+
+#[test]
+fn its_own_answers_to_help_and_version_are_no_errors() {
+    for program_name in ["udp-client", "udp-server"] {
+        for arg in ["--help", "--version"] {
+            let finished = run(program(program_name).arg(arg), b"");
+            assert_eq!((finished.code, &finished.stderr[..]), (Some(0), ""));
+            assert!(!finished.stdout.is_empty());
+        }
+    }
+}
