@@ -40,7 +40,8 @@ fn what_does_not_fit_the_buffer_is_lost() {
     let mut buffer = [0; 4];
     match receiver.recv(&mut buffer) {
         Ok(len) => assert_eq!(&buffer[..len], b"hell"),
-        Err(error) => assert!(cfg!(windows), "{error}"),
+        Err(_) if cfg!(windows) => {} // There it is lost with an error.
+        Err(error) => panic!("{error}"),
     }
     assert_eq!(receiver.recv(&mut buffer).unwrap(), 4);
     assert_eq!(&buffer, b"next");

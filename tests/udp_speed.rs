@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use harness::{Server, example, program, udp_socket};
 
-const ROUNDS: usize = 41;
-const ROUND_TRIPS: usize = 5000;
+const ROUNDS: usize = 21;
+const ROUND_TRIPS: usize = 4000;
 
 /// Round trips per second, one after the other.
 fn rate(socket: &UdpSocket, server: &Server) -> f64 {
@@ -27,14 +27,14 @@ fn the_echo_loop_keeps_up_with_the_plainest_one() {
     let ours = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0", "--quiet"]));
     let plain = Server::start(&mut example("plain_udp_echo"));
     let socket = udp_socket("127.0.0.1");
-    let mut ratios: Vec<f64> = (0..ROUNDS)
-        .map(|round| match round % 2 {
-            0 => rate(&socket, &ours) / rate(&socket, &plain),
-            _ => (rate(&socket, &plain) / rate(&socket, &ours)).recip(),
-        })
-        .collect();
+    // Whoever comes first in a round has the colder caches, so each does once.
+    let round = || {
+        let [a, b, c, d] = [&ours, &plain, &plain, &ours].map(|server| rate(&socket, server));
+        (a + d) / (b + c)
+    };
+    let mut ratios: Vec<f64> = (0..ROUNDS).map(|_| round()).collect();
     ratios.sort_by(f64::total_cmp);
     let [low, median, high] = [ratios[0], ratios[ROUNDS / 2], ratios[ROUNDS - 1]];
     println!("round trips, udp-server to the plainest loop: {median:.3} (from {low:.3} to {high:.3})");
-    assert!(median > 0.8, "{median}");
+    assert!(median > 0.9, "{median}");
 }
