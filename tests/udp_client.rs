@@ -198,11 +198,9 @@ fn that_nobody_listens_is_told_at_once() {
 /// The command with a name that has an IPv6 and an IPv4 address.
 #[cfg(target_os = "linux")]
 fn with_two_addresses(args: &[&str]) -> Option<std::process::Command> {
-    let hosts =
-        r#"printf '127.0.0.1 twofold\n::1 twofold\n' > /tmp/hosts && mount --bind /tmp/hosts /etc/hosts"#;
-    let set_up = format!("mount -t tmpfs none /tmp && {hosts}");
-    // The folder of the build may be below /tmp, which the set-up hides.
-    harness::unshared("-rm", &set_up, program("udp-client").args(args))
+    let set_up = r"hosts=$(mktemp) && printf '127.0.0.1 twofold\n::1 twofold\n' > $hosts &&
+        mount --bind $hosts /etc/hosts && rm $hosts";
+    harness::unshared("-rm", set_up, program("udp-client").args(args))
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 
-use harness::{Running, Server, not_run, program, run, udp_socket};
+use harness::{Server, not_run, program, run, udp_socket};
 
 fn start(args: &[&str]) -> Server {
     Server::start(program("udp-server").args(args))
@@ -176,8 +176,11 @@ fn a_log_line_is_one_write() {
     log.set_read_timeout(Some(harness::LIMIT)).unwrap();
     let mut command = program("udp-server");
     command.args(["--addr", "127.0.0.1:0"]);
-    let running =
-        Running::start_with(&mut command, std::process::Stdio::piped(), OwnedFd::from(stderr).into());
+    let running = harness::Running::start_with(
+        &mut command,
+        std::process::Stdio::piped(),
+        OwnedFd::from(stderr).into(),
+    );
     let server = Server::of(running);
     let socket = udp_socket("127.0.0.1");
     for datagram in [&b"hello"[..], b"", &[0xff; 65_507]] {
@@ -199,8 +202,11 @@ fn it_serves_on_when_nobody_reads_its_output_any_more() {
     let (stderr, our_stderr) = UnixStream::pair().unwrap();
     let mut command = program("udp-server");
     command.args(["--addr", "127.0.0.1:0"]);
-    let mut running =
-        Running::start_with(&mut command, OwnedFd::from(stdout).into(), OwnedFd::from(stderr).into());
+    let mut running = harness::Running::start_with(
+        &mut command,
+        OwnedFd::from(stdout).into(),
+        OwnedFd::from(stderr).into(),
+    );
     drop(command); // It keeps its own copies of the programs's ends.
     let mut line = String::new();
     BufReader::new(our_stdout).read_line(&mut line).unwrap();
