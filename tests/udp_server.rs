@@ -113,27 +113,56 @@ fn a_datagram_from_a_port_of_the_system_is_not_answered() {
     assert!(line.contains("not answered, ports below 1024"), "{line}");
 }
 
-/// The kernel never gives a socket port 0, so a raw socket writes the header itself.
-#[test]
-#[cfg(unix)]
-fn a_datagram_from_port_0_is_not_answered() {
+/// Sends the server a datagram in another's name, past all that the kernel does for a UDP socket. Says
+/// aloud that the test does not run where the right to it is missing.
+#[cfg(target_os = "linux")]
+fn forge(from: std::net::SocketAddrV4, server: &Server) -> bool {
     use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-    let mut server = start_on_loopback();
-    let raw = match Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)) {
+    const IPPROTO_RAW: i32 = 255; // The sender writes the IP header as well, see raw(7).
+    let raw = match Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_RAW))) {
         Ok(socket) => socket,
-        Err(error) => return not_run(&format!("no raw socket: {error}")),
+        Err(error) => {
+            not_run(&format!("no raw socket: {error}"));
+            return false;
+        }
     };
-    // RFC 768: source port, destination port, length, checksum (0: none), payload.
-    let payload = b"from nowhere";
-    let mut datagram = Vec::new();
-    for field in [0, server.addr.port(), 8 + payload.len() as u16, 0] {
-        datagram.extend(field.to_be_bytes());
+    let payload = b"forged";
+    // RFC 791; the kernel fills in the length, the identification and the checksum.
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0];
+    packet.extend(from.ip().octets());
+    packet.extend([127, 0, 0, 1]);
+    // RFC 768: ports, length, no checksum.
+    for field in [from.port(), server.addr.port(), 8 + payload.len() as u16, 0] {
+        packet.extend(field.to_be_bytes());
     }
-    datagram.extend(payload);
-    raw.send_to(&datagram, &SockAddr::from(server.addr)).unwrap();
-    assert_serves(&server);
-    let line = server.running.stderr_line();
-    assert!(line.starts_with("127.0.0.1:0: not answered, port 0"), "{line}");
+    packet.extend(payload);
+    raw.send_to(&packet, &SockAddr::from(server.addr)).unwrap();
+    true
+}
+
+/// Of each of these the server must log what it says, and serve on.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_forged_sender_neither_gets_an_answer_nor_ends_the_server() {
+    let mut server = start_on_loopback();
+    let own_port = server.addr.port();
+    let senders = [
+        ("127.0.0.1", 0, "not answered, port 0"),
+        ("127.0.0.1", 7, "not answered, ports below 1024"),
+        ("127.0.0.1", 1023, "not answered, ports below 1024"),
+        ("127.0.0.1", own_port, "not answered, our own port number"),
+        ("127.255.255.255", 40_000, "cannot send the echo: Permission denied"),
+    ];
+    for (host, port, logged) in senders {
+        let from = std::net::SocketAddrV4::new(host.parse().unwrap(), port);
+        if !forge(from, &server) {
+            return;
+        }
+        let line = server.running.stderr_line();
+        assert!(line.starts_with(&format!("{from}: {logged}")), "{line}");
+        assert_serves(&server);
+        assert!(server.running.stderr_line().ends_with("length 12 \"still there?\""));
+    }
 }
 
 #[test]
@@ -254,6 +283,7 @@ fn an_address_that_is_none_is_wrong_usage_and_the_message_says_what_is_right() {
 #[cfg(target_os = "linux")]
 fn a_port_of_the_system_needs_the_right_to_it() {
     use std::os::unix::process::CommandExt;
+    use std::process::Command;
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     if first_free.trim().parse::<u16>().unwrap() <= 1 {
         return not_run("here every port is everybody's (ip_unprivileged_port_start)");
@@ -261,8 +291,11 @@ fn a_port_of_the_system_needs_the_right_to_it() {
     // As nobody, who may not reach the folder of the build, but may run a copy.
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("udp-server");
-    std::fs::copy(program("udp-server").get_program(), &copy).unwrap();
-    let mut command = std::process::Command::new(&copy);
+    // By cp: while we held the copy open to write it, another test's child could inherit that, and the
+    // kernel does not run a file that is open to be written (ETXTBSY).
+    let cp = Command::new("cp").arg(program("udp-server").get_program()).arg(&copy).status();
+    assert!(cp.unwrap().success());
+    let mut command = Command::new(&copy);
     command.args(["--addr", "127.0.0.1:1"]).env_remove("RUST_BACKTRACE");
     if rustix::process::getuid().is_root() {
         use std::fs::{Permissions, set_permissions};
