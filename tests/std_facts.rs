@@ -48,6 +48,21 @@ fn what_does_not_fit_the_buffer_is_lost() {
 }
 
 #[test]
+fn connect_leaves_in_the_queue_what_strangers_sent_before() {
+    let socket = udp_socket("127.0.0.1");
+    let [stranger, peer] = [(); 2].map(|()| udp_socket("127.0.0.1"));
+    stranger.send_to(b"before", socket.local_addr().unwrap()).unwrap();
+    socket.connect(peer.local_addr().unwrap()).unwrap();
+    stranger.send_to(b"after", socket.local_addr().unwrap()).unwrap();
+    peer.send_to(b"wanted", socket.local_addr().unwrap()).unwrap();
+    let mut buffer = [0; 16];
+    for (expected, from) in [(&b"before"[..], &stranger), (b"wanted", &peer)] {
+        let (len, addr) = socket.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], addr), (expected, from.local_addr().unwrap()));
+    }
+}
+
+#[test]
 fn an_empty_host_is_no_address() {
     assert!(UdpSocket::bind(":0").is_err());
 }
