@@ -31,8 +31,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
-/// The most bytes that a datagram carries over IPv4 and over IPv6: UDP's length field has 16 bits and
-/// counts the header of 8 (RFC 768); IPv4 counts its own header of 20 in such a field too.
+/// The most bytes that a datagram carries. UDP's length field has 16 bits and counts the header of 8
+/// (RFC 768), which leaves 65,527 over IPv6. IPv4 counts its own header of 20 as well: 65,507.
 const MAX_PAYLOAD_V4: usize = 65_507;
 const MAX_PAYLOAD_V6: usize = 65_527;
 

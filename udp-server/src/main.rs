@@ -30,7 +30,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 /// The most bytes that a datagram carries. UDP's length field has 16 bits and counts the header of 8
-/// (RFC 768): 65,527 over IPv6. IPv4 counts its header of 20 in such a field too: 65,507.
+/// (RFC 768), which leaves 65,527 over IPv6. IPv4 counts its own header of 20 as well: 65,507.
 ///
 /// The buffer must be as long: what does not fit is lost, on most systems without an error.
 const MAX_PAYLOAD: usize = 65_527;
@@ -45,8 +45,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Where to listen; port 0 lets the kernel choose one. Other machines can reach an address such
-    /// as 0.0.0.0, and can make an open echo server send to a third
+    /// Where to listen; port 0 lets the kernel choose. Think before you open it to others (0.0.0.0):
+    /// whoever forges a sender makes it send to a third
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007", value_parser = host_and_port)]
     addr: String,
 
@@ -140,7 +140,7 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
 /// CA-1996-01, CVE-2024-2169). Such services live on the system's ports, or on the same port as ours.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
     match peer.port() {
-        0 => Some("port 0 means that no answer is wanted (RFC 768)"),
+        0 => Some("port 0 is nowhere (RFC 768)"),
         1..1024 => Some("ports below 1024 are the system's services"),
         port if port == own_port => Some("our own port number: an echo server as well?"),
         _ => None,
