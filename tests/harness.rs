@@ -300,6 +300,58 @@ pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command>
     Some(unshared)
 }
 
+/// The same command under limits of the shell's `ulimit`, such as `-n 24`.
+#[cfg(unix)]
+pub fn limited(ulimit: &str, command: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("ulimit {ulimit} && exec \"$@\""), "sh"]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+    limited
+}
+
+/// A copy of a program in a folder that everybody can reach, for a command that another user starts.
+/// The copy goes when the folder is dropped.
+#[cfg(unix)]
+pub fn copy_for_everybody(name: &str) -> (tempfile::TempDir, PathBuf) {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let copy = folder.path().join(name);
+    // By cp: while we held the copy open to write it, another test's child could inherit that, and the
+    // kernel does not run a file that is open to be written (ETXTBSY).
+    let cp = Command::new("cp").arg(program(name).get_program()).arg(&copy).status();
+    assert!(cp.unwrap().success());
+    (folder, copy)
+}
+
+/// Makes the command run as nobody, if it would run as root. Others have no rights to give away.
+#[cfg(unix)]
+pub fn as_nobody(command: &mut Command) -> &mut Command {
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    if rustix::process::geteuid().is_root() { command.uid(NOBODY).gid(NOBODY) } else { command }
+}
+
+/// A figure of a process's memory in KiB, by its name in /proc/PID/status: `VmRSS` now, `VmHWM` at most.
+#[cfg(target_os = "linux")]
+pub fn memory_kib(process: u32, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// The processor time that a process has used, in its own code and in the kernel for it.
+#[cfg(target_os = "linux")]
+pub fn processor_time(process: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // proc_pid_stat(5): the name may hold anything, so count behind it. Ticks are 10 ms.
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
+
 /// A UDP socket of the test's own, on a port that the kernel chooses.
 pub fn udp_socket(host: &str) -> UdpSocket {
     let socket = UdpSocket::bind((host, 0)).unwrap_or_else(|error| panic!("cannot bind to {host}: {error}"));

@@ -282,27 +282,14 @@ fn an_address_that_is_none_is_wrong_usage_and_the_message_says_what_is_right() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_port_of_the_system_needs_the_right_to_it() {
-    use std::os::unix::process::CommandExt;
-    use std::process::Command;
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     if first_free.trim().parse::<u16>().unwrap() <= 1 {
         return not_run("here every port is everybody's (ip_unprivileged_port_start)");
     }
-    // As nobody, who may not reach the folder of the build, but may run a copy.
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("udp-server");
-    // By cp: while we held the copy open to write it, another test's child could inherit that, and the
-    // kernel does not run a file that is open to be written (ETXTBSY).
-    let cp = Command::new("cp").arg(program("udp-server").get_program()).arg(&copy).status();
-    assert!(cp.unwrap().success());
-    let mut command = Command::new(&copy);
+    let (_folder, copy) = harness::copy_for_everybody("udp-server");
+    let mut command = std::process::Command::new(copy);
     command.args(["--addr", "127.0.0.1:1"]).env_remove("RUST_BACKTRACE");
-    if rustix::process::getuid().is_root() {
-        use std::fs::{Permissions, set_permissions};
-        use std::os::unix::fs::PermissionsExt;
-        set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        command.uid(65_534).gid(65_534);
-    }
+    harness::as_nobody(&mut command);
     let server = run(&mut command, b"");
     assert_eq!(server.code, Some(1), "{server:?}");
     assert!(server.stderr.contains("127.0.0.1:1: ports below 1024 are the system's"), "{}", server.stderr);
