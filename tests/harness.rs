@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -99,6 +100,16 @@ impl Running {
     /// The next line of stderr, without its newline.
     pub fn stderr_line(&mut self) -> String {
         self.stderr.as_mut().unwrap().line().unwrap_or_else(|why| panic!("stderr: {why}"))
+    }
+
+    /// The next bytes of stdout, exactly so many.
+    pub fn stdout_bytes(&mut self, count: usize) -> Vec<u8> {
+        self.stdout.as_mut().unwrap().bytes(count).unwrap_or_else(|why| panic!("stdout: {why}"))
+    }
+
+    /// No longer reads stdout: what the program writes there from now on fails.
+    pub fn close_stdout(&mut self) {
+        self.stdout = None;
     }
 
     /// Writes to the program's stdin.
@@ -237,11 +248,20 @@ impl Output {
     }
 
     fn line(&mut self) -> Result<String, String> {
+        let line = self.take(|unread| unread.iter().position(|byte| *byte == b'\n').map(|end| end + 1))?;
+        Ok(String::from_utf8_lossy(&line[..line.len() - 1]).into_owned())
+    }
+
+    fn bytes(&mut self, count: usize) -> Result<Vec<u8>, String> {
+        self.take(|unread| (unread.len() >= count).then_some(count))
+    }
+
+    /// Waits until there is what is looked for, and takes everything up to its end.
+    fn take(&mut self, end_of: impl Fn(&[u8]) -> Option<usize>) -> Result<Vec<u8>, String> {
         let deadline = Instant::now() + LIMIT;
         loop {
-            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
-                let line = self.unread.drain(..=end).collect::<Vec<u8>>();
-                return Ok(String::from_utf8_lossy(&line[..end]).into_owned());
+            if let Some(end) = end_of(&self.unread) {
+                return Ok(self.unread.drain(..end).collect());
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let why = match self.chunks.recv_timeout(left) {
@@ -249,7 +269,7 @@ impl Output {
                     self.unread.extend(chunk);
                     continue;
                 }
-                Err(RecvTimeoutError::Timeout) => "no line in time",
+                Err(RecvTimeoutError::Timeout) => "not in time",
                 Err(RecvTimeoutError::Disconnected) => "closed",
             };
             return Err(format!("{why} after {:?}", self.so_far()));
@@ -300,12 +320,11 @@ pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command>
     Some(unshared)
 }
 
-/// The same command under limits of the shell's `ulimit`, such as `-n 24`.
-#[cfg(unix)]
-pub fn limited(ulimit: &str, command: &Command) -> Command {
-    let mut limited = Command::new("sh");
-    limited.args(["-c", &format!("ulimit {ulimit} && exec \"$@\""), "sh"]);
-    limited.arg(command.get_program()).args(command.get_args());
+/// The same command under a limit as prlimit(1) knows them, such as `--nofile=24`.
+#[cfg(target_os = "linux")]
+pub fn limited(limit: &str, command: &Command) -> Command {
+    let mut limited = Command::new("prlimit");
+    limited.arg(limit).arg(command.get_program()).args(command.get_args());
     limited.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
     limited
 }
@@ -334,6 +353,15 @@ pub fn as_nobody(command: &mut Command) -> &mut Command {
     if rustix::process::geteuid().is_root() { command.uid(NOBODY).gid(NOBODY) } else { command }
 }
 
+/// Raises this process's limit of open descriptors, which its children inherit. `None` if it may not.
+#[cfg(unix)]
+pub fn allow_descriptors(count: u64) -> Option<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.current.map(|current| current.max(count));
+    setrlimit(Resource::Nofile, limit).ok()
+}
+
 /// A figure of a process's memory in KiB, by its name in /proc/PID/status: `VmRSS` now, `VmHWM` at most.
 #[cfg(target_os = "linux")]
 pub fn memory_kib(process: u32, name: &str) -> Option<u64> {
@@ -350,6 +378,40 @@ pub fn processor_time(process: u32) -> Duration {
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)
+}
+
+/// The same command with a name, `twofold`, that has an IPv6 and an IPv4 address.
+#[cfg(target_os = "linux")]
+pub fn with_twofold_name(command: &Command) -> Option<Command> {
+    let set_up = r"hosts=$(mktemp) && printf '127.0.0.1 twofold\n::1 twofold\n' > $hosts &&
+        mount --bind $hosts /etc/hosts && rm $hosts";
+    unshared("-rm", set_up, command)
+}
+
+/// How one of two compares with the other.
+pub struct Ratio {
+    /// The median of all rounds.
+    pub median: f64,
+    range: (f64, f64),
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:.3} (from {:.3} to {:.3})", self.median, self.range.0, self.range.1)
+    }
+}
+
+/// Measures two rates in turn, in one run, so that what slows the machine slows both.
+pub fn median_ratio(ours: impl Fn() -> f64, other: impl Fn() -> f64) -> Ratio {
+    const ROUNDS: usize = 21;
+    // Whoever comes first in a round has the colder caches, so each does once.
+    let round = |_| {
+        let [a, b, c, d] = [ours(), other(), other(), ours()];
+        (a + d) / (b + c)
+    };
+    let mut ratios: Vec<f64> = (0..ROUNDS).map(round).collect();
+    ratios.sort_by(f64::total_cmp);
+    Ratio { median: ratios[ROUNDS / 2], range: (ratios[0], ratios[ROUNDS - 1]) }
 }
 
 /// A UDP socket of the test's own, on a port that the kernel chooses.

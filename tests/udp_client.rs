@@ -197,14 +197,6 @@ fn that_nobody_listens_is_told_at_once() {
     assert!(client.stderr.starts_with(&error), "{}", client.stderr);
 }
 
-/// The command with a name that has an IPv6 and an IPv4 address.
-#[cfg(target_os = "linux")]
-fn with_two_addresses(args: &[&str]) -> Option<std::process::Command> {
-    let set_up = r"hosts=$(mktemp) && printf '127.0.0.1 twofold\n::1 twofold\n' > $hosts &&
-        mount --bind $hosts /etc/hosts && rm $hosts";
-    harness::unshared("-rm", set_up, program("udp-client").args(args))
-}
-
 #[test]
 #[cfg(target_os = "linux")]
 fn of_a_name_with_two_addresses_the_one_that_answers_is_used() {
@@ -214,7 +206,11 @@ fn of_a_name_with_two_addresses_the_one_that_answers_is_used() {
     for host in ["127.0.0.1", "[::1]"] {
         let server = Server::start(program("udp-server").args(["--addr", &format!("{host}:0")]));
         let addr = format!("twofold:{}", server.addr.port());
-        let Some(mut client) = with_two_addresses(&["--addr", &addr, "hello", "again"]) else { return };
+        let Some(mut client) =
+            harness::with_twofold_name(program("udp-client").args(["--addr", &addr, "hello", "again"]))
+        else {
+            return;
+        };
         let client = run(&mut client, b"");
         assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\nagain\n"[..]), "{client:?}");
         assert!(client.stderr.contains(&format!("{}: answered in", server.addr)), "{client:?}");
@@ -231,7 +227,7 @@ fn an_address_that_is_silent_is_asked_for_the_first_message_only() {
     };
     let addr = format!("twofold:{}", server.addr.port());
     let args = ["--addr", &addr, "--timeout", "1", "--attempts", "2", "one", "two", "three"];
-    let Some(mut client) = with_two_addresses(&args) else { return };
+    let Some(mut client) = harness::with_twofold_name(program("udp-client").args(args)) else { return };
     let client = run(&mut client, b"");
     assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"one\ntwo\nthree\n"[..]), "{client:?}");
     assert!(client.stderr.contains("in 2 attempts of 1s; trying the next address"), "{client:?}");

@@ -3,9 +3,8 @@
 use std::net::UdpSocket;
 use std::time::Instant;
 
-use harness::{Server, example, program, udp_socket};
+use harness::{Server, example, median_ratio, program, udp_socket};
 
-const ROUNDS: usize = 21;
 const ROUND_TRIPS: usize = 4000;
 
 /// Round trips per second, one after the other.
@@ -27,14 +26,7 @@ fn the_echo_loop_keeps_up_with_the_plainest_one() {
     let ours = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0", "--quiet"]));
     let plain = Server::start(&mut example("plain_udp_echo"));
     let socket = udp_socket("127.0.0.1");
-    // Whoever comes first in a round has the colder caches, so each does once.
-    let round = || {
-        let [a, b, c, d] = [&ours, &plain, &plain, &ours].map(|server| rate(&socket, server));
-        (a + d) / (b + c)
-    };
-    let mut ratios: Vec<f64> = (0..ROUNDS).map(|_| round()).collect();
-    ratios.sort_by(f64::total_cmp);
-    let [low, median, high] = [ratios[0], ratios[ROUNDS / 2], ratios[ROUNDS - 1]];
-    println!("round trips, udp-server to the plainest loop: {median:.3} (from {low:.3} to {high:.3})");
-    assert!(median > 0.9, "{median}");
+    let ratio = median_ratio(|| rate(&socket, &ours), || rate(&socket, &plain));
+    println!("round trips, udp-server to the plainest loop: {ratio}");
+    assert!(ratio.median > 0.9, "{ratio}");
 }
