@@ -3,10 +3,11 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use harness::{Server, example, median_ratio, program};
+use harness::{Server, example, median_ratio, not_run, program};
 
 const CONNECTIONS: usize = 50;
 
@@ -101,7 +102,7 @@ fn tcp_server_keeps_up_with_the_plainest_one() {
 fn an_idle_connection_costs_less_than_24_kib() {
     const CLIENTS: usize = 1000;
     if harness::allow_descriptors(CLIENTS as u64 + 100).is_none() {
-        return harness::not_run("no right to so many descriptors");
+        return not_run("no right to so many descriptors");
     }
     let clients = CLIENTS.to_string();
     let server = Server::start(program("tcp-server").args([
@@ -119,4 +120,46 @@ fn an_idle_connection_costs_less_than_24_kib() {
     let each = (memory(&server) - memory(&small)) as f64 / CLIENTS as f64;
     println!("an idle connection, its thread included, costs the server {each:.1} KiB");
     assert!(each < 24.0, "{each} KiB");
+}
+
+/// As one copies a file over the network: input and output by files or by pipes.
+#[test]
+#[cfg(unix)]
+#[ignore = "a measurement, of use in a release build: cargo test --release --test tcp_speed -- --ignored --nocapture"]
+fn tcp_client_copies_faster_than_other_clients() {
+    let server = Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0", "--quiet"]));
+    let port = server.addr.port().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("input"), folder.path().join("output"));
+    std::fs::write(&input, vec![b'x'; 64 << 20]).unwrap();
+
+    // `$0` and `$@` are the client, `$IN` and `$OUT` the files.
+    let ways = [
+        ("pipe to pipe", r#"cat "$IN" | "$0" "$@" | cat > "$OUT""#),
+        ("file to file", r#""$0" "$@" < "$IN" > "$OUT""#),
+    ];
+    let rate = |script: &str, client: &Command| {
+        let started = Instant::now();
+        let mut sh = Command::new("sh");
+        sh.args(["-c", script]).arg(client.get_program()).args(client.get_args());
+        assert!(sh.env("IN", &input).env("OUT", &output).status().unwrap().success(), "{client:?}");
+        let rate = started.elapsed().as_secs_f64().recip();
+        assert_eq!(std::fs::metadata(&output).unwrap().len(), 64 << 20, "{client:?}");
+        rate
+    };
+    let mut ours = program("tcp-client");
+    ours.args(["--addr", &server.addr.to_string()]);
+    for (name, option) in [("nc", "-N"), ("ncat", "-n")] {
+        let mut other = Command::new(name);
+        other.args([option, "127.0.0.1", &port]);
+        if Command::new(name).arg("-h").output().is_err() {
+            not_run(&format!("{name} is not installed"));
+            continue;
+        }
+        for (way, script) in ways {
+            let ratio = median_ratio(|| rate(script, &ours), || rate(script, &other));
+            println!("64 MiB {way}, tcp-client to {name} {option}: {ratio}");
+            assert!(ratio.median > 0.8, "{name}, {way}: {ratio}");
+        }
+    }
 }
