@@ -25,6 +25,12 @@ fn udp_server() -> (Server, String) {
     (server, port)
 }
 
+fn tcp_server() -> (Server, String) {
+    let server = Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0"]));
+    let port = server.addr.port().to_string();
+    (server, port)
+}
+
 #[test]
 fn nc_talks_to_udp_server() {
     let (_server, port) = udp_server();
@@ -52,6 +58,37 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
     client.sendto(sys.stdin.buffer.readline(), ('127.0.0.1', int(sys.argv[1])))
     data, server = client.recvfrom(2048)
     sys.stdout.buffer.write(data)
+";
+    assert_prints_the_echo(Command::new("python3").args(["-c", client, &port]));
+}
+
+#[test]
+fn nc_talks_to_tcp_server() {
+    let (_server, port) = tcp_server();
+    assert_prints_the_echo(Command::new("nc").args(["127.0.0.1", &port]));
+}
+
+#[test]
+fn ncat_talks_to_tcp_server() {
+    let (_server, port) = tcp_server();
+    assert_prints_the_echo(Command::new("ncat").args(["127.0.0.1", &port]));
+}
+
+#[test]
+fn socat_talks_to_tcp_server() {
+    let (_server, port) = tcp_server();
+    assert_prints_the_echo(Command::new("socat").args(["-", &format!("TCP:127.0.0.1:{port}")]));
+}
+
+#[test]
+fn python_talks_to_tcp_server() {
+    let (_server, port) = tcp_server();
+    let client = "import socket, sys
+with socket.create_connection(('127.0.0.1', int(sys.argv[1])), timeout=10) as client:
+    client.sendall(sys.stdin.buffer.readline())
+    client.shutdown(socket.SHUT_WR)
+    while data := client.recv(2048):
+        sys.stdout.buffer.write(data)
 ";
     assert_prints_the_echo(Command::new("python3").args(["-c", client, &port]));
 }

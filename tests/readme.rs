@@ -35,20 +35,32 @@ fn without_numbers(text: &str) -> String {
     out
 }
 
-/// The commands are those of the first screen, but for the port: a test must not depend on a fixed one.
-#[test]
-fn the_first_screen_shows_what_the_pair_prints() {
-    let mut server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
-    let client = run(program("udp-client").args(["--addr", &server.addr.to_string(), "hello"]), b"");
-    let printed_by_server = format!("listening on {}\n{}", server.addr, server.running.stderr_line());
+/// Runs a pair as its texts say, but for the port: a test must not depend on a fixed one. Each text must
+/// show what the server and the client print.
+fn assert_shown(server: &str, lines: usize, client: &str, texts: &[&str]) {
+    let mut server = Server::start(program(server).args(["--addr", "127.0.0.1:0"]));
+    let client = run(program(client).args(["--addr", &server.addr.to_string(), "hello"]), b"");
+    let log: Vec<String> = (0..lines).map(|_| server.running.stderr_line()).collect();
+    let printed_by_server = format!("listening on {}\n{}", server.addr, log.join("\n"));
     let printed_by_client = String::from_utf8(client.stdout).unwrap() + &client.stderr;
-    for path in ["README.md", "udp-server/src/main.rs", "udp-client/src/main.rs"] {
+    for path in texts {
         let text = without_numbers(&read(path).replace("//! ", ""));
         for printed in [&printed_by_server, &printed_by_client] {
             let printed = without_numbers(printed);
             assert!(text.contains(&printed), "{path} does not show {printed:?}");
         }
     }
+}
+
+#[test]
+fn the_texts_show_what_the_udp_pair_prints() {
+    let texts = ["README.md", "udp-server/src/main.rs", "udp-client/src/main.rs"];
+    assert_shown("udp-server", 1, "udp-client", &texts);
+}
+
+#[test]
+fn the_texts_show_what_the_tcp_pair_prints() {
+    assert_shown("tcp-server", 2, "tcp-client", &["tcp-server/src/main.rs", "tcp-client/src/main.rs"]);
 }
 
 fn assert_readme_explains(command: &mut Command) {
@@ -71,6 +83,11 @@ fn the_errors_that_the_readme_explains_are_those_that_the_programs_print() {
     assert_readme_explains(program("udp-client").args(["--addr", "127.0.0.1:70000"]));
     assert_readme_explains(program("udp-client").args(["--addr", &silent, "x"]));
     assert_readme_explains(program("udp-client").args(["--addr", &taken, &"x".repeat(65_508)]));
+    let tcp = Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0", "--idle-timeout", "0.2"]));
+    let addr = tcp.addr.to_string();
+    assert_readme_explains(program("tcp-server").args(["--addr", &addr]));
+    drop(tcp);
+    assert_readme_explains(program("tcp-client").args(["--addr", &addr, "x"]));
     drop(deaf);
     assert_readme_explains(program("udp-client").args(["--addr", &silent, "x"]));
     if cfg!(target_os = "linux") {

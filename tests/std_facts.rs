@@ -112,3 +112,42 @@ fn broadcasting_needs_an_option() {
     sender.send_to(b"hello", everybody).unwrap();
     assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 5);
 }
+
+#[test]
+#[cfg(unix)]
+fn a_listener_may_reuse_the_address_of_old_connections() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    assert!(socket2::SockRef::from(&listener).reuse_address().unwrap());
+    assert!(!socket2::SockRef::from(&udp_socket("127.0.0.1")).reuse_address().unwrap());
+}
+
+/// Nobody accepts here, and yet all connect: std's queue is 128 long.
+#[test]
+fn the_kernel_connects_in_the_name_of_a_listener() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let clients: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+    assert_eq!(clients.len(), 100);
+}
+
+#[test]
+fn a_stream_keeps_no_borders() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut sender = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut receiver, _) = listener.accept().unwrap();
+    for word in [&b"three"[..], b"writes", b"one stream"] {
+        sender.write_all(word).unwrap();
+    }
+    drop(sender);
+    let mut stream = String::new();
+    receiver.read_to_string(&mut stream).unwrap();
+    assert_eq!(stream, "threewritesone stream");
+}
+
+#[test]
+fn a_socket_holds_small_segments_back_unless_told_otherwise() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    assert!(!stream.nodelay().unwrap());
+}

@@ -1,8 +1,6 @@
 //! The TCP pair together: every byte comes back, however many there are, and as soon as it can.
 
-use std::io::{Read, Write};
-use std::process::{Command, Stdio};
-use std::thread;
+use std::process::Command;
 
 use harness::{Running, Server, program, run};
 
@@ -54,7 +52,10 @@ fn a_program_that_writes_and_reads_in_one_thread_gets_64_mib_back() {
     use harness::LIMIT;
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::fs::{OFlags, fcntl_setfl};
+    use std::io::{Read, Write};
+    use std::process::Stdio;
     use std::sync::mpsc;
+    use std::thread;
     let (_server, mut command) = pair();
     let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut stdin, mut stdout) = (client.stdin.take(), client.stdout.take().unwrap());
@@ -98,6 +99,9 @@ fn a_program_that_writes_and_reads_in_one_thread_gets_64_mib_back() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_gibibyte_passes_in_bounded_memory() {
+    use std::io::{Read, Write};
+    use std::process::Stdio;
+    use std::thread;
     const TOTAL: usize = 1 << 30;
     const MEMORY_KIB: u64 = 16 * 1024;
     let (server, mut command) = pair();

@@ -1,12 +1,12 @@
 //! What `tcp-client` promises, shown by servers that are good, slow, silent, hasty or not there.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use harness::{LIMIT, Running, program, run};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
 fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
@@ -136,15 +136,17 @@ fn a_server_that_gives_all_back_but_never_closes_is_given_up_too() {
 }
 
 #[test]
-fn while_there_is_something_to_send_the_server_may_be_silent() {
-    let (mut client, mut stream) = accept_from(&listener(), &["--timeout", "0.1"]);
-    thread::sleep(Duration::from_millis(500));
+fn the_time_limit_begins_when_all_is_sent() {
+    let (mut client, mut stream) = accept_from(&listener(), &["--timeout", "2"]);
+    thread::sleep(Duration::from_millis(3500)); // Longer than the limit, but there may be more to send.
     client.write(b"patience\n");
-    let mut line = [0; 9];
-    stream.read_exact(&mut line).unwrap();
+    client.stdin = None;
+    let line = read_to_end(&stream);
+    thread::sleep(Duration::from_millis(1000)); // Not as long.
     stream.write_all(&line).unwrap();
-    drop(stream.shutdown(Shutdown::Write));
-    assert_eq!(client.stdout_line(), "patience");
+    drop(stream);
+    let client = client.finish();
+    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"patience\n"[..]), "{client:?}");
 }
 
 #[test]
@@ -172,6 +174,7 @@ fn that_nobody_listens_is_told_with_the_next_step() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_server_that_cannot_be_reached_in_time_is_given_up() {
+    use socket2::{Domain, Socket, Type};
     let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     full.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     full.listen(0).unwrap();

@@ -109,6 +109,23 @@ fn who_sends_all_before_reading_is_stuck_until_it_reads() {
     assert_eq!((client.code, client.stdout.len()), (Some(0), sent + more.len()), "{}", client.stderr);
 }
 
+/// A write that waits, with a time limit, and is interrupted has written a part.
+#[test]
+#[cfg(unix)]
+fn being_suspended_while_it_waits_to_write_loses_nothing() {
+    let server = start(&[]);
+    let stream = connect(&server);
+    let sent = send_until_stuck(&stream);
+    for _ in 0..3 {
+        server.running.suspend();
+        server.running.resume();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut back = Vec::new();
+    (&stream).read_to_end(&mut back).unwrap();
+    assert_eq!(back.len(), sent);
+}
+
 /// The kernel of a client acknowledges late (40 ms on Linux) what is not a full segment. A server without
 /// TCP_NODELAY would wait for that before it sends the next small one.
 #[test]

@@ -3,11 +3,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use harness::{Server, example, median_ratio, not_run, program};
+use harness::{Server, example, median_ratio, program};
 
 const CONNECTIONS: usize = 50;
 
@@ -102,7 +101,7 @@ fn tcp_server_keeps_up_with_the_plainest_one() {
 fn an_idle_connection_costs_less_than_24_kib() {
     const CLIENTS: usize = 1000;
     if harness::allow_descriptors(CLIENTS as u64 + 100).is_none() {
-        return not_run("no right to so many descriptors");
+        return harness::not_run("no right to so many descriptors");
     }
     let clients = CLIENTS.to_string();
     let server = Server::start(program("tcp-server").args([
@@ -127,6 +126,7 @@ fn an_idle_connection_costs_less_than_24_kib() {
 #[cfg(unix)]
 #[ignore = "a measurement, of use in a release build: cargo test --release --test tcp_speed -- --ignored --nocapture"]
 fn tcp_client_copies_faster_than_other_clients() {
+    use std::process::Command;
     let server = Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0", "--quiet"]));
     let port = server.addr.port().to_string();
     let folder = tempfile::tempdir().unwrap();
@@ -153,7 +153,7 @@ fn tcp_client_copies_faster_than_other_clients() {
         let mut other = Command::new(name);
         other.args([option, "127.0.0.1", &port]);
         if Command::new(name).arg("-h").output().is_err() {
-            not_run(&format!("{name} is not installed"));
+            harness::not_run(&format!("{name} is not installed"));
             continue;
         }
         for (way, script) in ways {
