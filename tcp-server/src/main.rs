@@ -148,6 +148,7 @@ impl Server {
     /// Takes the next connection from the kernel's queue. One worker waits for it at a time: on Linux an
     /// accept takes a descriptor before it waits, so that all of them together could use them up.
     fn accept(&self) -> (TcpStream, SocketAddr) {
+        // A lock is poisoned by a panic of another worker: none of our concern.
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match listener.accept() {
@@ -173,8 +174,8 @@ impl Server {
 
 /// Prepares a connection and speaks the protocol on it. Returns how many bytes it echoed.
 fn serve(stream: &TcpStream, idle_timeout: Duration) -> io::Result<u64> {
-    // Nagle's algorithm keeps a small segment back until the one before is acknowledged, and the peer
-    // may delay that by 40 ms (RFC 9293, 3.7.4; RFC 1122, 4.2.3.2). An echo has nothing to wait for.
+    // Nagle's algorithm holds a small segment back until the one before is acknowledged (RFC 9293,
+    // 3.7.4), which the peer may delay (RFC 1122, 4.2.3.2; by 40 ms on Linux). An echo is in no need of it.
     stream.set_nodelay(true)?;
     // Per call: a read or a write in which no byte moves for so long fails.
     stream.set_read_timeout(Some(idle_timeout))?;
