@@ -89,6 +89,13 @@ impl Running {
         }
     }
 
+    /// What a server says after `listening on`, once it does.
+    pub fn announced(&mut self) -> String {
+        let line = self.stdout_line();
+        let addr = line.strip_prefix("listening on ");
+        addr.unwrap_or_else(|| panic!("not an announcement: {line:?}")).to_owned()
+    }
+
     /// The next line of stdout, without its newline.
     pub fn stdout_line(&mut self) -> String {
         match self.stdout.as_mut().unwrap().line() {
@@ -110,6 +117,11 @@ impl Running {
     /// No longer reads stdout: what the program writes there from now on fails.
     pub fn close_stdout(&mut self) {
         self.stdout = None;
+    }
+
+    /// No longer reads stdout and stderr.
+    pub fn close_output(&mut self) {
+        (self.stdout, self.stderr) = (None, None);
     }
 
     /// Writes to the program's stdin.
@@ -219,9 +231,8 @@ impl Server {
 
     /// Waits until a server that was started listens.
     pub fn of(mut running: Running) -> Server {
-        let line = running.stdout_line();
-        let addr = line.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
-        let addr = addr.unwrap_or_else(|| panic!("not an announcement: {line:?}"));
+        let addr = running.announced();
+        let addr = addr.parse().unwrap_or_else(|error| panic!("{addr:?}: {error}"));
         Server { running, addr }
     }
 }
@@ -412,6 +423,64 @@ pub fn median_ratio(ours: impl Fn() -> f64, other: impl Fn() -> f64) -> Ratio {
     let mut ratios: Vec<f64> = (0..ROUNDS).map(round).collect();
     ratios.sort_by(f64::total_cmp);
     Ratio { median: ratios[ROUNDS / 2], range: (ratios[0], ratios[ROUNDS - 1]) }
+}
+
+/// Bytes without a pattern that a lost or moved block could hide in (xorshift).
+pub fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| next()).collect();
+    bytes.truncate(len);
+    bytes
+}
+
+/// Writes to a program and reads from it, as Python's `subprocess.run(input=...)` does: in one thread, what
+/// the one pipe takes and what the other has. A program that holds on to either pipe while it waits for
+/// the network brings both to a halt; then it is ended, and the test fails.
+#[cfg(unix)]
+pub fn exchange_in_one_thread(command: &mut Command, input: &[u8]) -> Vec<u8> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::fs::{OFlags, fcntl_setfl};
+    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, mut stdout) = (client.stdin.take(), client.stdout.take().unwrap());
+    fcntl_setfl(stdin.as_ref().unwrap(), OFlags::NONBLOCK).unwrap();
+    let (done, in_time) = mpsc::channel();
+    let guard = thread::spawn(move || {
+        let too_late = in_time.recv_timeout(LIMIT).is_err();
+        if too_late {
+            client.kill().unwrap();
+        }
+        assert!(client.wait().unwrap().success() && !too_late, "the program failed, or stood still");
+    });
+    let (mut written, mut output, mut buffer) = (0, Vec::new(), vec![0; 32 * 1024]);
+    loop {
+        let mut events = vec![PollFd::new(&stdout, PollFlags::IN)];
+        events.extend(stdin.as_ref().map(|stdin| PollFd::new(stdin, PollFlags::OUT)));
+        poll(&mut events, None).unwrap();
+        let ready: Vec<bool> = events.iter().map(|event| !event.revents().is_empty()).collect();
+        if let (Some(true), Some(pipe)) = (ready.get(1), &mut stdin) {
+            let end = input.len().min(written + 64 * 1024);
+            written += pipe.write(&input[written..end]).unwrap();
+            if written == input.len() {
+                stdin = None;
+            }
+        }
+        if ready[0] {
+            match stdout.read(&mut buffer).unwrap() {
+                0 => break,
+                len => output.extend_from_slice(&buffer[..len]),
+            }
+        }
+    }
+    // The guard has left already if it had to end the program.
+    let _ = done.send(());
+    guard.join().unwrap();
+    output
 }
 
 /// A UDP socket of the test's own, on a port that the kernel chooses.

@@ -2,27 +2,13 @@
 
 use std::process::Command;
 
-use harness::{Running, Server, program, run};
+use harness::{Running, Server, noise, program, run};
 
 fn pair() -> (Server, Command) {
     let server = Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0", "-q"]));
     let mut client = program("tcp-client");
     client.args(["--addr", &server.addr.to_string()]);
     (server, client)
-}
-
-/// Bytes without a pattern that a lost or moved block could hide in (xorshift).
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| next()).collect();
-    bytes.truncate(len);
-    bytes
 }
 
 #[test]
@@ -44,55 +30,12 @@ fn stdin_comes_back_byte_for_byte() {
     }
 }
 
-/// As Python's `subprocess.run(input=...)` does: one thread writes what the pipe takes, and reads what it
-/// has. A client that holds on to either pipe while it waits for the network brings both to a halt.
 #[test]
 #[cfg(unix)]
 fn a_program_that_writes_and_reads_in_one_thread_gets_64_mib_back() {
-    use harness::LIMIT;
-    use rustix::event::{PollFd, PollFlags, poll};
-    use rustix::fs::{OFlags, fcntl_setfl};
-    use std::io::{Read, Write};
-    use std::process::Stdio;
-    use std::sync::mpsc;
-    use std::thread;
-    let (_server, mut command) = pair();
-    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let (mut stdin, mut stdout) = (client.stdin.take(), client.stdout.take().unwrap());
-    fcntl_setfl(stdin.as_ref().unwrap(), OFlags::NONBLOCK).unwrap();
-    // If both stand still, the read below waits for ever: then the client is ended.
-    let (done, in_time) = mpsc::channel();
-    let guard = thread::spawn(move || {
-        let too_late = in_time.recv_timeout(LIMIT).is_err();
-        if too_late {
-            client.kill().unwrap();
-        }
-        assert!(client.wait().unwrap().success() && !too_late);
-    });
-
+    let (_server, mut client) = pair();
     let input = noise(64 << 20);
-    let (mut written, mut output, mut buffer) = (0, Vec::<u8>::new(), vec![0; 32 * 1024]);
-    loop {
-        let mut events = vec![PollFd::new(&stdout, PollFlags::IN)];
-        events.extend(stdin.as_ref().map(|stdin| PollFd::new(stdin, PollFlags::OUT)));
-        poll(&mut events, None).unwrap();
-        let ready: Vec<bool> = events.iter().map(|event| !event.revents().is_empty()).collect();
-        if let (Some(true), Some(pipe)) = (ready.get(1), &mut stdin) {
-            let end = input.len().min(written + 64 * 1024);
-            written += pipe.write(&input[written..end]).unwrap();
-            if written == input.len() {
-                stdin = None;
-            }
-        }
-        if ready[0] {
-            match stdout.read(&mut buffer).unwrap() {
-                0 => break,
-                len => output.extend(&buffer[..len]),
-            }
-        }
-    }
-    done.send(()).unwrap();
-    guard.join().unwrap();
+    let output = harness::exchange_in_one_thread(&mut client, &input);
     assert!(output == input, "{} of {} bytes came back", output.len(), input.len());
 }
 

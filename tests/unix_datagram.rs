@@ -1,0 +1,224 @@
+//! `unix-echo --datagram`: boundaries as in UDP, but a receiver that is slow makes the sender wait.
+#![cfg(unix)]
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use harness::{LIMIT, Running, program, run};
+
+/// A server with a folder of its own, in which the clients of the test have their names.
+struct Server {
+    running: Running,
+    path: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+fn start(args: &[&str]) -> Server {
+    let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+    let path = folder.path().join("s");
+    let mut server = program("unix-echo");
+    let mut running = Running::start(server.args(["server", "--datagram", "--path"]).arg(&path).args(args));
+    running.announced();
+    Server { running, path, folder }
+}
+
+impl Server {
+    fn client(&self) -> Command {
+        let mut client = program("unix-echo");
+        client.args(["client", "--datagram", "--path"]).arg(&self.path);
+        client
+    }
+
+    /// A socket of the test's own, that has a name.
+    fn socket(&self, name: &str) -> UnixDatagram {
+        let socket = UnixDatagram::bind(self.folder.path().join(name)).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.set_write_timeout(Some(LIMIT)).unwrap();
+        socket
+    }
+
+    fn assert_serves(&self) {
+        let client = run(self.client().arg("still there?"), b"");
+        assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"still there?\n"[..]), "{client:?}");
+    }
+}
+
+fn echo(socket: &UnixDatagram, path: &Path, datagram: &[u8]) {
+    socket.send_to(datagram, path).unwrap();
+    let mut buffer = vec![0; 300_000];
+    let len = socket.recv(&mut buffer).expect("an echo");
+    assert!(buffer[..len] == *datagram, "{} bytes went out, {len} came back", datagram.len());
+}
+
+#[test]
+fn each_message_is_a_datagram_and_boundaries_are_kept() {
+    let mut server = start(&[]);
+    let client = run(server.client().args(["hello", "", "two words"]), b"");
+    assert_eq!((client.code, &client.stderr[..]), (Some(0), ""));
+    assert_eq!(client.stdout, b"hello\n\ntwo words\n");
+    let client = run(&mut server.client(), b"\xff\x00\x1b[2J\n\nlast");
+    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"\xff\x00\x1b[2J\n\nlast\n"[..]), "{client:?}");
+    for logged in [
+        "length 5 \"hello\"",
+        "length 0 \"\"",
+        "length 9 \"two words\"",
+        "length 6 \"\\xff\\x00\\x1b[2J\"",
+        "length 0 \"\"",
+    ] {
+        let line = server.running.stderr_line();
+        assert!(line.ends_with(logged), "{line}");
+    }
+}
+
+#[test]
+fn a_long_datagram_comes_back_whole_and_a_longer_one_is_explained() {
+    let server = start(&["-q"]);
+    let long = vec![b'x'; 100_000];
+    let client = run(&mut server.client(), &long);
+    assert_eq!((client.code, client.stdout.len()), (Some(0), long.len() + 1), "{}", client.stderr);
+    let client = run(&mut server.client(), &vec![b'x'; 900_000]);
+    assert_eq!((client.code, client.stdout.len()), (Some(1), 0));
+    assert!(
+        client.stderr.starts_with("Error: cannot send a datagram of 900000 bytes: the limit"),
+        "{client:?}"
+    );
+}
+
+#[test]
+fn the_client_leaves_no_file_behind() {
+    let server = start(&["-q"]);
+    let count = |folder: &Path| fs::read_dir(folder).unwrap().count();
+    let temporary = tempfile::tempdir().unwrap();
+    let client =
+        run(server.client().arg("hello").env("TMPDIR", temporary.path()).current_dir(temporary.path()), b"");
+    assert_eq!(client.code, Some(0), "{client:?}");
+    assert_eq!((count(temporary.path()), count(server.folder.path())), (0, 1));
+}
+
+#[test]
+fn a_client_without_a_name_or_whose_name_has_gone_is_passed_over() {
+    let mut server = start(&[]);
+    UnixDatagram::unbound().unwrap().send_to(b"from nobody", &server.path).unwrap();
+    let line = server.running.stderr_line();
+    assert_eq!(line, "unnamed: not answered, it has no name to be answered at");
+
+    server.running.suspend();
+    server.socket("gone").send_to(b"and away", &server.path).unwrap();
+    let removed = server.socket("removed");
+    removed.send_to(b"and away", &server.path).unwrap();
+    fs::remove_file(server.folder.path().join("removed")).unwrap();
+    server.running.resume();
+    for (name, why) in [("gone", "Connection refused"), ("removed", "No such file")] {
+        let line = server.running.stderr_line();
+        let expected = format!("{}/{name}: cannot send the echo: {why}", server.folder.path().display());
+        assert!(line.starts_with(&expected), "{line}");
+    }
+    server.assert_serves();
+}
+
+#[test]
+fn a_client_that_never_reads_does_not_hold_up_the_others() {
+    let mut server = start(&[]);
+    // Few long ones use up the server's send buffer, many short ones the client's queue.
+    for (name, datagram, count) in [("long", vec![b'x'; 90_000], 4), ("short", vec![b'x'; 10], 100)] {
+        let deaf = server.socket(name);
+        for _ in 0..count {
+            deaf.send_to(&datagram, &server.path).unwrap();
+        }
+        let good = server.socket(&format!("good beside {name}"));
+        for _ in 0..20 {
+            echo(&good, &server.path, b"undisturbed");
+        }
+        server.assert_serves();
+        drop(deaf);
+    }
+    while !server.running.stderr_line().ends_with("/short: not answered, it does not read") {}
+}
+
+/// The difference to UDP: `udp_loss.rs` sends thousands to a server that is suspended, and all are sent at
+/// once, most of them into nothing. Here the sender waits when the queue is full, and nothing is lost.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_receiver_that_is_slow_makes_the_sender_wait_and_loses_nothing() {
+    const SENT: u32 = 5000;
+    let server = start(&["-q"]);
+    server.running.suspend();
+    let socket = server.socket("patient");
+    socket.set_nonblocking(true).unwrap();
+    let kept =
+        (0..SENT).take_while(|number| socket.send_to(&number.to_be_bytes(), &server.path).is_ok()).count();
+    assert!(kept > 0 && kept < SENT as usize, "the queue took {kept}");
+    let full = socket.send_to(b"one more", &server.path).unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::WouldBlock, "without O_NONBLOCK it would wait");
+
+    socket.set_nonblocking(false).unwrap();
+    server.running.resume();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in kept as u32..SENT {
+                socket.send_to(&number.to_be_bytes(), &server.path).unwrap();
+            }
+        });
+        let mut buffer = [0; 8];
+        for number in 0..SENT {
+            assert_eq!(socket.recv(&mut buffer).expect("every one"), 4);
+            assert_eq!(buffer[..4], number.to_be_bytes(), "in order");
+        }
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_client_tells_when_the_queue_stays_full_or_no_answer_comes() {
+    let server = start(&["-q"]);
+    server.running.suspend();
+    let client = run(server.client().args(["--timeout", "0.3", "hello"]), b"");
+    assert_eq!(client.code, Some(1));
+    let path = server.path.display();
+    assert_eq!(client.stderr, format!("Error: cannot get an answer from {path} within 300ms\n"));
+
+    let socket = server.socket("many");
+    socket.set_nonblocking(true).unwrap();
+    while socket.send_to(b"fill the queue", &server.path).is_ok() {}
+    let client = run(server.client().args(["--timeout", "0.3", "hello"]), b"");
+    assert_eq!(client.code, Some(1));
+    let error = format!("Error: cannot reach {path}: its queue is full, and its server does not read\n");
+    assert!(client.stderr.starts_with(&error), "{}", client.stderr);
+}
+
+#[test]
+fn being_suspended_while_it_waits_costs_the_client_nothing() {
+    let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+    let path = folder.path().join("s");
+    let server = UnixDatagram::bind(&path).unwrap();
+    server.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut command = program("unix-echo");
+    let client = Running::start(command.args(["client", "--datagram", "hello", "--path"]).arg(&path));
+    let mut buffer = [0; 64];
+    let (len, addr) = server.recv_from(&mut buffer).unwrap();
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(5));
+        client.suspend();
+        client.resume();
+    }
+    server.send_to_addr(b"not the answer", &addr).unwrap();
+    client.suspend();
+    server.send_to_addr(&buffer[..len], &addr).unwrap();
+    client.resume();
+    let client = client.finish();
+    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+}
+
+#[test]
+fn it_serves_on_when_nobody_reads_its_output_any_more() {
+    let mut server = start(&[]);
+    server.running.close_output();
+    for _ in 0..20 {
+        server.assert_serves();
+    }
+}

@@ -1,0 +1,240 @@
+//! The address of `unix-echo`: a file that outlives its server, a name without a file, and who may use it.
+#![cfg(unix)]
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use harness::{Finished, Running, not_run, program, run};
+use rustix::process::Signal;
+
+/// Both types of sockets, by the options that ask for them.
+const TYPES: [&[&str]; 2] = [&[], &["--datagram"]];
+
+fn unix_echo(role: &str, path: &Path, options: &[&str]) -> Command {
+    let mut command = program("unix-echo");
+    command.arg(role).args(options).arg("--path").arg(path);
+    command
+}
+
+/// A server that listens at a path.
+fn start(path: &Path, options: &[&str]) -> Running {
+    let mut server = Running::start(&mut unix_echo("server", path, options));
+    assert_eq!(Path::new(&server.announced()), path);
+    server
+}
+
+fn ask(path: &Path, options: &[&str]) -> Finished {
+    run(unix_echo("client", path, options).arg("hello"), b"")
+}
+
+fn assert_serves(path: &Path, options: &[&str]) {
+    let client = ask(path, options);
+    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+}
+
+/// A short path in a folder that goes away with it: a path of a socket may not be long.
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap()
+}
+
+fn assert_fails(finished: &Finished, error: &str) {
+    assert_eq!((finished.code, &finished.stdout[..]), (Some(1), &b""[..]), "{finished:?}");
+    assert!(finished.stderr.starts_with(&format!("Error: {error}")), "{}", finished.stderr);
+}
+
+#[test]
+fn the_file_is_a_socket_for_nobody_but_its_owner() {
+    let folder = folder();
+    for options in TYPES {
+        let path = folder.path().join("s");
+        let server = start(&path, options);
+        let file = fs::symlink_metadata(&path).unwrap();
+        assert!(file.file_type().is_socket());
+        assert_eq!(file.permissions().mode() & 0o7777, 0o600);
+        server.signal(Signal::TERM);
+        assert_eq!(server.finish().code, Some(0));
+    }
+}
+
+#[test]
+fn the_file_goes_when_a_signal_ends_the_server() {
+    let folder = folder();
+    let path = folder.path().join("s");
+    for options in TYPES {
+        for signal in [Signal::INT, Signal::TERM] {
+            let server = start(&path, options);
+            assert_serves(&path, options);
+            server.signal(signal);
+            assert_eq!(server.finish().code, Some(0));
+            assert!(!path.exists(), "{signal:?}");
+        }
+    }
+}
+
+#[test]
+fn the_file_of_a_later_server_stays_when_a_signal_ends_the_earlier() {
+    let folder = folder();
+    let path = folder.path().join("s");
+    let earlier = start(&path, &[]);
+    fs::remove_file(&path).unwrap();
+    let _later = start(&path, &[]);
+    earlier.signal(Signal::TERM);
+    assert_eq!(earlier.finish().code, Some(0));
+    assert_serves(&path, &[]);
+}
+
+#[test]
+fn the_file_of_a_server_that_died_is_replaced() {
+    let folder = folder();
+    let path = folder.path().join("s");
+    for died in TYPES {
+        for options in TYPES {
+            drop(start(&path, died)); // By SIGKILL.
+            assert!(path.exists());
+            assert_fails(&ask(&path, died), &format!("cannot reach {}: nobody is behind", path.display()));
+            let server = start(&path, options);
+            assert_serves(&path, options);
+            drop(server);
+        }
+    }
+}
+
+#[test]
+fn a_live_server_is_not_robbed_of_its_name() {
+    let folder = folder();
+    let path = folder.path().join("s");
+    for live in TYPES {
+        let _server = start(&path, live);
+        for options in TYPES {
+            let second = run(&mut unix_echo("server", &path, options), b"");
+            assert_fails(&second, &format!("cannot listen on {}: already in use", path.display()));
+            assert_serves(&path, live);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_socket_is_refused_and_stays() {
+    let folder = folder();
+    let [file, link, dangling] = ["file", "link", "dangling"].map(|name| folder.path().join(name));
+    let target = folder.path().join("target");
+    drop(start(&target, &[])); // A dead socket, which a link leads to.
+    fs::write(&file, "precious").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
+    for options in TYPES {
+        for path in [&file, &link, &dangling, &folder.path().to_owned()] {
+            let server = run(&mut unix_echo("server", path, options), b"");
+            assert_fails(
+                &server,
+                &format!("cannot listen on {}: what is there is no socket", path.display()),
+            );
+        }
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    assert_eq!(fs::read_link(&link).unwrap(), target);
+    assert_eq!(fs::read_link(&dangling).unwrap(), Path::new("nowhere"));
+    assert!(fs::symlink_metadata(&target).unwrap().file_type().is_socket());
+}
+
+#[test]
+fn a_path_may_be_as_long_as_the_address_allows() {
+    let folder = folder();
+    let limit = if cfg!(target_os = "linux") { 107 } else { 103 };
+    let path_of = |len: usize| folder.path().join("p".repeat(len - folder.path().as_os_str().len() - 1));
+    for options in TYPES {
+        let server = start(&path_of(limit), options);
+        assert_serves(&path_of(limit), options);
+        drop(server);
+        for role in ["server", "client"] {
+            let refused = run(&mut unix_echo(role, &path_of(limit + 1), options), b"");
+            let error = format!(" it has {} bytes, the limit is {limit}\n", limit + 1);
+            assert_fails(&refused, "cannot use the name ");
+            assert!(refused.stderr.ends_with(&error), "{}", refused.stderr);
+        }
+    }
+}
+
+#[test]
+fn errors_tell_apart_why_nobody_answers() {
+    let folder = folder();
+    let path = folder.path().join("s");
+    let shown = path.display();
+    for options in TYPES {
+        assert_fails(&ask(&path, options), &format!("cannot reach {shown}: nobody is there (no such file)"));
+    }
+    for (server, client) in [(TYPES[0], TYPES[1]), (TYPES[1], TYPES[0])] {
+        let _server = start(&path, server);
+        assert_fails(&ask(&path, client), &format!("cannot reach {shown}: give --datagram to both sides"));
+    }
+    let server = run(&mut unix_echo("server", &folder.path().join("no/dir"), &[]), b"");
+    assert_fails(
+        &server,
+        &format!("cannot listen on {}/no/dir: its directory does not exist", folder.path().display()),
+    );
+    assert_fails(&ask(Path::new("@"), &[]), "cannot use an empty name");
+}
+
+#[test]
+fn another_user_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        return not_run("only root can ask as another user");
+    }
+    // A folder that everybody may enter, so that the file alone is what keeps others out.
+    let (folder, copy) = harness::copy_for_everybody("unix-echo");
+    let path = folder.path().join("s");
+    for options in TYPES {
+        let _server = start(&path, options);
+        let mut client = Command::new(&copy);
+        client.arg("client").args(options).arg("--path").arg(&path).arg("hello").env_remove("RUST_BACKTRACE");
+        let client = run(harness::as_nobody(&mut client), b"");
+        assert_fails(&client, &format!("cannot reach {}: it is for the user who started", path.display()));
+        assert_serves(&path, options);
+    }
+}
+
+#[test]
+fn server_and_client_agree_on_the_default_path() {
+    let folder = folder();
+    for variable in ["XDG_RUNTIME_DIR", "TMPDIR"] {
+        let with_default = |role: &str| {
+            let mut command = program("unix-echo");
+            command.arg(role).env_remove("XDG_RUNTIME_DIR").env(variable, folder.path());
+            command
+        };
+        let mut server = Running::start(&mut with_default("server"));
+        assert_eq!(Path::new(&server.announced()), folder.path().join("unix-echo.sock"), "{variable}");
+        let client = run(with_default("client").arg("hello"), b"");
+        assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+        server.signal(Signal::TERM);
+        assert_eq!(server.finish().code, Some(0));
+    }
+    for not_absolute in ["", "relative"] {
+        let mut command = program("unix-echo");
+        command.args(["client", "x"]).env("XDG_RUNTIME_DIR", not_absolute).env("TMPDIR", folder.path());
+        let error = format!("cannot reach {}/unix-echo.sock: nobody is there", folder.path().display());
+        assert_fails(&run(&mut command, b""), &error);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_abstract_name_has_no_file() {
+    let name = format!("@unix-echo test {}", std::process::id());
+    let path = Path::new(&name);
+    let folder = folder();
+    for options in TYPES {
+        let mut server = unix_echo("server", path, options);
+        let mut server = Running::start(server.current_dir(folder.path()));
+        assert_eq!(server.announced(), name);
+        assert_serves(path, options);
+        let second = run(&mut unix_echo("server", path, options), b"");
+        assert_fails(&second, &format!("cannot listen on {name}: already in use"));
+        assert_serves(path, options);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        drop(server);
+        assert_fails(&ask(path, options), &format!("cannot reach {name}: nobody listens there"));
+    }
+}
