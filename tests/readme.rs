@@ -63,6 +63,44 @@ fn the_texts_show_what_the_tcp_pair_prints() {
     assert_shown("tcp-server", 2, "tcp-client", &["tcp-server/src/main.rs", "tcp-client/src/main.rs"]);
 }
 
+#[test]
+#[cfg(unix)]
+fn the_text_shows_what_unix_echo_prints() {
+    let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+    let unix_echo = |args: &[&str]| {
+        let mut command = program("unix-echo");
+        command.args(args).env("XDG_RUNTIME_DIR", folder.path());
+        command
+    };
+    let mut server = harness::Running::start(&mut unix_echo(&["server"]));
+    let mut printed = format!("listening on {}", server.announced());
+    let client = run(&mut unix_echo(&["client", "hello"]), b"");
+    assert_eq!((&client.stdout[..], &client.stderr[..]), (&b"hello\n"[..], ""));
+    for _ in 0..2 {
+        printed += &format!("\n{}", server.stderr_line());
+    }
+    let printed = printed.replace(folder.path().to_str().unwrap(), "/run/user/1000");
+    let text = read("unix-echo/src/main.rs").replace("//! ", "");
+    assert!(text.contains(&printed), "unix-echo/src/main.rs does not show {printed:?}");
+
+    // The errors of the README, with its path.
+    let assert_explained = |command: &mut Command| {
+        let finished = run(command, b"");
+        let message =
+            finished.stderr.lines().next().and_then(|line| line.strip_prefix("Error: ")).unwrap_or_default();
+        let message = message.replace(folder.path().to_str().unwrap(), "/run/user/1000");
+        assert!(!message.is_empty() && read("README.md").contains(&message), "{finished:?}");
+    };
+    assert_explained(&mut unix_echo(&["server"]));
+    assert_explained(&mut unix_echo(&["client", "--datagram", "x"]));
+    drop(server); // By SIGKILL: the file stays.
+    assert_explained(&mut unix_echo(&["client", "x"]));
+    std::fs::remove_file(folder.path().join("unix-echo.sock")).unwrap();
+    assert_explained(&mut unix_echo(&["client", "x"]));
+    std::fs::write(folder.path().join("notes.txt"), "").unwrap();
+    assert_explained(unix_echo(&["server", "--path", "notes.txt"]).current_dir(folder.path()));
+}
+
 fn assert_readme_explains(command: &mut Command) {
     let finished = run(command, b"");
     assert_ne!(finished.code, Some(0), "{command:?}");

@@ -2,7 +2,6 @@
 #![cfg(unix)]
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -154,7 +153,7 @@ fn a_receiver_that_is_slow_makes_the_sender_wait_and_loses_nothing() {
         (0..SENT).take_while(|number| socket.send_to(&number.to_be_bytes(), &server.path).is_ok()).count();
     assert!(kept > 0 && kept < SENT as usize, "the queue took {kept}");
     let full = socket.send_to(b"one more", &server.path).unwrap_err();
-    assert_eq!(full.kind(), ErrorKind::WouldBlock, "without O_NONBLOCK it would wait");
+    assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock, "without O_NONBLOCK it would wait");
 
     socket.set_nonblocking(false).unwrap();
     server.running.resume();
@@ -189,6 +188,24 @@ fn a_client_tells_when_the_queue_stays_full_or_no_answer_comes() {
     assert_eq!(client.code, Some(1));
     let error = format!("Error: cannot reach {path}: its queue is full, and its server does not read\n");
     assert!(client.stderr.starts_with(&error), "{}", client.stderr);
+}
+
+#[test]
+fn what_is_not_the_message_is_not_its_echo() {
+    let server = start(&[]);
+    let impostor = server.socket("impostor");
+    let path = server.folder.path().join("impostor");
+    let mut client = program("unix-echo");
+    let client = Running::start(
+        client.args(["client", "--datagram", "--timeout", "0.5", "hello", "--path"]).arg(&path),
+    );
+    let mut buffer = [0; 64];
+    let (_, addr) = impostor.recv_from(&mut buffer).unwrap();
+    for wrong in [&b"hellO"[..], b"hell", b"hello!", b""] {
+        impostor.send_to_addr(wrong, &addr).unwrap();
+    }
+    let client = client.finish();
+    assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]), "{client:?}");
 }
 
 #[test]
