@@ -96,5 +96,5 @@ fn a_broadcast_address_without_the_option_is_refused_with_its_name() {
 fn ipv6_has_no_broadcast() {
     let client = run(program("udp-client").args(["--broadcast", "--addr", "[::1]:7007", "hello"]), b"");
     assert_eq!(client.code, Some(1));
-    assert_eq!(client.stderr, "Error: cannot broadcast to [::1]:7007: only IPv4 has broadcast\n");
+    assert_eq!(client.stderr, "Error: cannot broadcast to [::1]:7007: IPv6 has multicast groups instead\n");
 }

@@ -52,7 +52,8 @@ struct Args {
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
     attempts: u32,
 
-    /// Send once to a broadcast address and print all answers that come within the time limit
+    /// Send once to a broadcast address or a multicast group, and print all answers that come within the
+    /// time limit
     #[arg(long, conflicts_with = "attempts")]
     broadcast: bool,
 
@@ -183,9 +184,14 @@ fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> io::Result<Optio
 /// To connect a UDP socket sends nothing. It tells the kernel to keep out other senders, and to report
 /// (as ECONNREFUSED) when the server's machine says that nobody listens there.
 fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    let socket = bind_like(server)?;
     socket.connect(server)?;
     Ok(socket)
+}
+
+/// A socket of the family of an address, on a port that the kernel chooses.
+fn bind_like(server: SocketAddr) -> io::Result<UdpSocket> {
+    UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })
 }
 
 /// Waits until the deadline for a datagram that equals the message, and returns who sent it. What is
@@ -227,12 +233,14 @@ fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
     anyhow::Error::new(error).context(meaning)
 }
 
-/// Sends one message to everybody who hears a broadcast address, and prints each echo as it comes.
+/// Sends one message to everybody who hears a broadcast address or is member of a multicast group, and
+/// prints each echo as it comes. The socket is not connected: each answer comes from another address.
 fn broadcast(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<()> {
-    let ipv4 = servers.iter().find(|server| server.is_ipv4());
-    let to = *ipv4.with_context(|| format!("cannot broadcast to {}: only IPv4 has broadcast", args.addr))?;
+    let to = servers.iter().find(|server| server.is_ipv4() || server.ip().is_multicast());
+    let to =
+        *to.with_context(|| format!("cannot broadcast to {}: IPv6 has multicast groups instead", args.addr))?;
     check_length(message, to)?;
-    let socket = UdpSocket::bind("0.0.0.0:0").context("cannot open a UDP socket")?;
+    let socket = bind_like(to).context("cannot open a UDP socket")?;
     // Without it the kernel refuses (EACCES), so that nobody disturbs a whole network by mistake.
     socket.set_broadcast(true).context("cannot allow broadcasts")?;
     let started = Instant::now();

@@ -22,11 +22,11 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, LineWriter, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 /// The most bytes that a datagram carries. UDP's length field has 16 bits and counts the header of 8
@@ -50,14 +50,29 @@ struct Args {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007", value_parser = host_and_port)]
     addr: String,
 
+    /// A multicast group to hear as well, and if need be the interface: for IPv4 by its address, as in
+    /// 239.1.2.3%127.0.0.1, for IPv6 by its number, as in ff12::7007%2. Listen on 0.0.0.0 or [::] for it
+    #[arg(long, value_name = "GROUP", value_parser = group)]
+    join: Option<Group>,
+
     /// Log no datagrams
     #[arg(short, long)]
     quiet: bool,
 }
 
+/// A multicast group and an interface. The unspecified one leaves the choice to the kernel's routes.
+#[derive(Clone)]
+enum Group {
+    V4(Ipv4Addr, Ipv4Addr),
+    V6(Ipv6Addr, u32),
+}
+
 fn main() -> Result<()> {
     let args = Args::parse();
     let socket = bind(&args.addr)?;
+    if let Some(group) = &args.join {
+        join(&socket, group)?;
+    }
     let local = socket.local_addr().context("cannot read the socket's own address")?;
     // Not println!, which panics when nobody reads our stdout any more.
     let _ = writeln!(io::stdout(), "listening on {local}");
@@ -71,6 +86,20 @@ fn host_and_port(text: &str) -> Result<String, String> {
         Some((host, port)) if is_host(host) && port.parse::<u16>().is_ok() => Ok(text.into()),
         _ => Err("write HOST:PORT, the port from 0 to 65535: 127.0.0.1:7007, [::1]:7007".into()),
     }
+}
+
+fn group(text: &str) -> Result<Group> {
+    let (group, interface) = text.split_once('%').unwrap_or((text, ""));
+    let interface = Some(interface).filter(|interface| !interface.is_empty());
+    let group: IpAddr = group.parse()?;
+    ensure!(
+        group.is_multicast(),
+        "not a multicast address: those are 224.0.0.0 to 239.255.255.255, and ff00::/8"
+    );
+    Ok(match group {
+        IpAddr::V4(group) => Group::V4(group, interface.map_or(Ok(Ipv4Addr::UNSPECIFIED), str::parse)?),
+        IpAddr::V6(group) => Group::V6(group, interface.map_or(Ok(0), str::parse)?),
+    })
 }
 
 /// Opens a socket and gives it its name: an address and a port at which others reach it.
@@ -88,6 +117,19 @@ fn bind(addr: &str) -> Result<UdpSocket> {
         };
         anyhow::Error::new(error).context(format!("cannot bind a UDP socket to {addr}{advice}"))
     })
+}
+
+/// Has the kernel take from an interface what is sent to a group, and tell the routers there (IGMP, MLD).
+/// One datagram then reaches all members, and each answers for itself.
+fn join(socket: &UdpSocket, group: &Group) -> Result<()> {
+    match group {
+        Group::V4(group, interface) => socket
+            .join_multicast_v4(group, interface)
+            .with_context(|| format!("cannot join {group} on interface {interface}")),
+        Group::V6(group, interface) => socket
+            .join_multicast_v6(group, *interface)
+            .with_context(|| format!("cannot join {group} on interface {interface}")),
+    }
 }
 
 /// Echoes for ever. There is no connection and nothing to accept: one socket hears all peers, and the
