@@ -151,3 +151,62 @@ fn a_socket_holds_small_segments_back_unless_told_otherwise() {
     let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     assert!(!stream.nodelay().unwrap());
 }
+
+#[test]
+fn nobody_hears_what_was_sent_before_bind_and_what_was_sent_after_waits() {
+    let sender = udp_socket("127.0.0.1");
+    let first = udp_socket("127.0.0.1");
+    let addr = first.local_addr().unwrap();
+    drop(first);
+    sender.send_to(b"before bind", addr).unwrap();
+    let receiver = UdpSocket::bind(addr).unwrap();
+    receiver.set_read_timeout(Some(harness::LIMIT)).unwrap();
+    sender.send_to(b"before recv", addr).unwrap();
+    let mut buffer = [0; 16];
+    let len = receiver.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..len], b"before recv");
+}
+
+#[test]
+fn a_stream_socket_that_is_not_connected_cannot_send() {
+    use socket2::{Domain, Socket, Type};
+    let stream = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let error = stream.send(b"hello").unwrap_err().kind();
+    assert!(matches!(error, ErrorKind::NotConnected | ErrorKind::BrokenPipe), "{error:?}");
+}
+
+#[test]
+fn ports_are_counted_per_protocol() {
+    let udp = udp_socket("127.0.0.1");
+    let addr = udp.local_addr().unwrap();
+    std::net::TcpListener::bind(addr).unwrap();
+}
+
+#[test]
+fn ports_end_at_65535() {
+    assert!("127.0.0.1:65535".parse::<SocketAddr>().is_ok());
+    assert!("127.0.0.1:65536".parse::<SocketAddr>().is_err());
+}
+
+#[test]
+fn three_datagrams_stay_three() {
+    let receiver = udp_socket("127.0.0.1");
+    let sender = udp_socket("127.0.0.1");
+    for word in [&b"three"[..], b"", b"datagrams"] {
+        sender.send_to(word, receiver.local_addr().unwrap()).unwrap();
+    }
+    let mut buffer = [0; 64];
+    assert_eq!([(); 3].map(|()| receiver.recv(&mut buffer).unwrap()), [5, 0, 9]);
+}
+
+#[test]
+fn a_datagram_of_65507_bytes_is_the_longest_over_ipv4() {
+    let sender = udp_socket("127.0.0.1");
+    let receiver = udp_socket("127.0.0.1");
+    if cfg!(target_os = "macos") {
+        return not_run("macOS sends at most net.inet.udp.maxdgram, 9216 bytes");
+    }
+    let addr = receiver.local_addr().unwrap();
+    assert_eq!(sender.send_to(&[0; 65_507], addr).unwrap(), 65_507);
+    assert!(sender.send_to(&[0; 65_508], addr).is_err());
+}
