@@ -114,11 +114,6 @@ impl Running {
         self.stdout.as_mut().unwrap().bytes(count).unwrap_or_else(|why| panic!("stdout: {why}"))
     }
 
-    /// No longer reads stdout: what the program writes there from now on fails.
-    pub fn close_stdout(&mut self) {
-        self.stdout = None;
-    }
-
     /// No longer reads stdout and stderr.
     pub fn close_output(&mut self) {
         (self.stdout, self.stderr) = (None, None);
@@ -481,6 +476,59 @@ pub fn exchange_in_one_thread(command: &mut Command, input: &[u8]) -> Vec<u8> {
     let _ = done.send(());
     guard.join().unwrap();
     output
+}
+
+/// Runs a program with each of these arguments, which it must refuse as wrong usage and say what is right.
+pub fn assert_refuses(name: &str, wrong: &[([&str; 2], &str)]) {
+    for (args, right) in wrong {
+        let finished = run(program(name).args(args), b"");
+        assert_eq!(finished.code, Some(2), "{args:?}: {finished:?}");
+        assert!(finished.stderr.contains(right), "{args:?}: {}", finished.stderr);
+    }
+}
+
+/// Sends a few bytes to an echo server and waits for them to come back.
+pub fn echo(mut stream: impl Read + Write, bytes: &[u8]) {
+    stream.write_all(bytes).unwrap();
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back).expect("an echo");
+    assert_eq!(back, bytes);
+}
+
+/// Sends bytes to an echo server, half-closes, and reads meanwhile. Returns all that comes back.
+pub fn echo_all<S: Sync>(
+    stream: &S,
+    bytes: &[u8],
+    half_close: impl Fn(&S) -> io::Result<()> + Sync,
+) -> Vec<u8>
+where
+    for<'a> &'a S: Read + Write,
+{
+    let mut back = Vec::with_capacity(bytes.len());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stream = stream;
+            stream.write_all(bytes).unwrap();
+            half_close(stream).unwrap();
+        });
+        let mut stream = stream;
+        stream.read_to_end(&mut back).unwrap();
+    });
+    back
+}
+
+/// Has a client's reader go away between two lines, while its stdin goes on: an error, and no panic.
+pub fn assert_survives_a_lost_reader(client: &mut Command) {
+    let mut client = Running::start(client);
+    client.write(b"first\n");
+    assert_eq!(client.stdout_line(), "first");
+    client.stdout = None;
+    let mut stdin = client.stdin.take().unwrap();
+    let writer = thread::spawn(move || while stdin.write_all(b"more\n").is_ok() {});
+    let client = client.finish();
+    writer.join().unwrap();
+    assert_eq!(client.code, Some(1));
+    assert!(client.stderr.starts_with("Error: cannot write to stdout\n"), "{client:?}");
 }
 
 /// A UDP socket of the test's own, on a port that the kernel chooses.

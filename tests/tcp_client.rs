@@ -212,16 +212,7 @@ fn a_reader_that_has_gone_is_an_error_and_not_a_panic() {
     let server = harness::Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0"]));
     let mut command = program("tcp-client");
     command.args(["--addr", &server.addr.to_string()]);
-    let mut client = Running::start(&mut command);
-    client.write(b"first\n");
-    assert_eq!(client.stdout_line(), "first");
-    client.close_stdout();
-    let mut stdin = client.stdin.take().unwrap();
-    let writer = thread::spawn(move || while stdin.write_all(b"more\n").is_ok() {});
-    let client = client.finish();
-    writer.join().unwrap();
-    assert_eq!(client.code, Some(1));
-    assert!(client.stderr.starts_with("Error: cannot write to stdout\n"), "{client:?}");
+    harness::assert_survives_a_lost_reader(&mut command);
 }
 
 #[test]
@@ -248,9 +239,5 @@ fn wrong_usage_is_refused_with_what_is_right() {
         (["--addr", "127.0.0.1:0"], "HOST:PORT, the port from 1 to 65535"),
         (["--addr", "127.0.0.1:65536"], "HOST:PORT, the port from 1 to 65535"),
     ];
-    for (args, right) in wrong {
-        let client = run(program("tcp-client").args(args).arg("hello"), b"");
-        assert_eq!(client.code, Some(2), "{args:?}: {client:?}");
-        assert!(client.stderr.contains(right), "{args:?}: {}", client.stderr);
-    }
+    harness::assert_refuses("tcp-client", &wrong);
 }

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{LIMIT, Server, not_run, program, run};
+use harness::{LIMIT, Server, echo, echo_all, noise, not_run, program, run};
 use socket2::SockRef;
 
 fn start(args: &[&str]) -> Server {
@@ -19,12 +19,8 @@ fn connect(server: &Server) -> TcpStream {
     stream
 }
 
-/// Sends a few bytes and waits for them to come back.
-fn echo(mut stream: &TcpStream, bytes: &[u8]) {
-    stream.write_all(bytes).unwrap();
-    let mut back = vec![0; bytes.len()];
-    stream.read_exact(&mut back).expect("an echo");
-    assert_eq!(back, bytes);
+fn half_close(stream: &TcpStream) -> std::io::Result<()> {
+    stream.shutdown(Shutdown::Write)
 }
 
 fn assert_serves(server: &Server) {
@@ -57,19 +53,11 @@ fn send_until_stuck(mut stream: &TcpStream) -> usize {
 #[test]
 fn who_half_closes_gets_everything_back_and_then_the_end() {
     let mut server = start(&[]);
-    let mut stream = connect(&server);
+    let stream = connect(&server);
     let peer = stream.local_addr().unwrap();
-    let bytes: Vec<u8> = (0..1_000_003).map(|i| (i % 251) as u8).collect();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            (&stream).write_all(&bytes).unwrap();
-            stream.shutdown(Shutdown::Write).unwrap();
-        });
-        let mut back = Vec::new();
-        (&stream).read_to_end(&mut back).unwrap();
-        assert!(back == bytes, "{} bytes came back", back.len());
-    });
-    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+    let bytes = noise(1_000_003);
+    let back = echo_all(&stream, &bytes, half_close);
+    assert!(back == bytes, "{} bytes came back", back.len());
     assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
     assert_eq!(server.running.stderr_line(), format!("{peer}: closed, bytes echoed: 1000003"));
 }
@@ -95,15 +83,7 @@ fn who_sends_all_before_reading_is_stuck_until_it_reads() {
     let sent = send_until_stuck(&stream);
     assert_serves(&server);
     let more = vec![b'x'; 8 << 20];
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            (&stream).write_all(&more).unwrap();
-            stream.shutdown(Shutdown::Write).unwrap();
-        });
-        let mut back = Vec::new();
-        (&stream).read_to_end(&mut back).unwrap();
-        assert_eq!(back.len(), sent + more.len());
-    });
+    assert_eq!(echo_all(&stream, &more, half_close).len(), sent + more.len());
     let client =
         run(program("tcp-client").args(["--addr", &server.addr.to_string()]), &vec![b'x'; sent + more.len()]);
     assert_eq!((client.code, client.stdout.len()), (Some(0), sent + more.len()), "{}", client.stderr);
@@ -370,9 +350,5 @@ fn wrong_usage_is_refused_with_what_is_right() {
         (["--addr", "127.0.0.1"], "HOST:PORT, the port from 0 to 65535"),
         (["--addr", "127.0.0.1:65536"], "HOST:PORT, the port from 0 to 65535"),
     ];
-    for (args, right) in wrong {
-        let server = run(program("tcp-server").args(args), b"");
-        assert_eq!(server.code, Some(2), "{args:?}: {server:?}");
-        assert!(server.stderr.contains(right), "{args:?}: {}", server.stderr);
-    }
+    harness::assert_refuses("tcp-server", &wrong);
 }

@@ -47,18 +47,11 @@ fn many_connections(addr: SocketAddr) {
 /// One stream of 64 MiB.
 fn bulk(addr: SocketAddr) {
     let stream = connect(addr);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let block = vec![b'x'; 64 * 1024];
-            (0..1024).for_each(|_| (&stream).write_all(&block).unwrap());
-            stream.shutdown(Shutdown::Write).unwrap();
-        });
-        let (mut total, mut buffer) = (0, vec![0; 64 * 1024]);
-        while let Ok(len @ 1..) = (&stream).read(&mut buffer) {
-            total += len;
-        }
-        assert_eq!(total, 64 << 20);
-    });
+    let bytes = vec![b'x'; 64 << 20];
+    assert_eq!(
+        harness::echo_all(&stream, &bytes, |stream| stream.shutdown(Shutdown::Write)).len(),
+        bytes.len()
+    );
 }
 
 /// Connect, one message, close; by four clients at once.

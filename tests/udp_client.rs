@@ -329,11 +329,7 @@ fn wrong_usage_is_refused_with_what_is_right() {
         (["--addr", "127.0.0.1:65536"], "HOST:PORT, the port from 1 to 65535"),
         (["--addr", "::1"], "HOST:PORT, the port from 1 to 65535"),
     ];
-    for (args, right) in wrong {
-        let client = run(program("udp-client").args(args).arg("hello"), b"");
-        assert_eq!(client.code, Some(2), "{args:?}: {client:?}");
-        assert!(client.stderr.contains(right), "{args:?}: {}", client.stderr);
-    }
+    harness::assert_refuses("udp-client", &wrong);
 }
 
 #[test]

@@ -6,7 +6,6 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 use std::time::Instant;
 
 use harness::{Running, example, median_ratio, program};
@@ -23,18 +22,11 @@ fn round_trips(path: &Path) {
 /// One stream of 64 MiB.
 fn bulk(path: &Path) {
     let stream = UnixStream::connect(path).unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let block = vec![b'x'; 64 * 1024];
-            (0..1024).for_each(|_| (&stream).write_all(&block).unwrap());
-            stream.shutdown(Shutdown::Write).unwrap();
-        });
-        let (mut total, mut buffer) = (0, vec![0; 64 * 1024]);
-        while let Ok(len @ 1..) = (&stream).read(&mut buffer) {
-            total += len;
-        }
-        assert_eq!(total, 64 << 20);
-    });
+    let bytes = vec![b'x'; 64 << 20];
+    assert_eq!(
+        harness::echo_all(&stream, &bytes, |stream| stream.shutdown(Shutdown::Write)).len(),
+        bytes.len()
+    );
 }
 
 fn datagrams(path: &Path) {

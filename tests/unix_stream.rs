@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use harness::{LIMIT, Running, noise, program, run};
+use harness::{LIMIT, Running, echo, noise, program, run};
 
 /// A server with a path of its own.
 struct Server {
@@ -41,13 +41,6 @@ fn connect(server: &Server) -> UnixStream {
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream.set_write_timeout(Some(LIMIT)).unwrap();
     stream
-}
-
-fn echo(mut stream: &UnixStream, bytes: &[u8]) {
-    stream.write_all(bytes).unwrap();
-    let mut back = vec![0; bytes.len()];
-    stream.read_exact(&mut back).expect("an echo");
-    assert_eq!(back, bytes);
 }
 
 fn assert_serves(server: &Server) {
@@ -95,15 +88,8 @@ fn who_half_closes_gets_everything_back_and_then_the_end() {
     let mut server = start(&[]);
     let stream = connect(&server);
     let bytes = noise(1_000_003);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            (&stream).write_all(&bytes).unwrap();
-            stream.shutdown(Shutdown::Write).unwrap();
-        });
-        let mut back = Vec::new();
-        (&stream).read_to_end(&mut back).unwrap();
-        assert!(back == bytes, "{} bytes came back", back.len());
-    });
+    let back = harness::echo_all(&stream, &bytes, |stream| stream.shutdown(Shutdown::Write));
+    assert!(back == bytes, "{} bytes came back", back.len());
     assert_eq!(server.running.stderr_line(), "unnamed: connected");
     assert_eq!(server.running.stderr_line(), "unnamed: closed, bytes echoed: 1000003");
 }
@@ -247,14 +233,5 @@ fn a_server_whose_queue_is_full_is_given_up_in_time() {
 #[test]
 fn a_reader_that_has_gone_is_an_error_and_not_a_panic() {
     let server = start(&[]);
-    let mut client = Running::start(&mut client_of(&server.path));
-    client.write(b"first\n");
-    assert_eq!(client.stdout_line(), "first");
-    client.close_stdout();
-    let mut stdin = client.stdin.take().unwrap();
-    let writer = thread::spawn(move || while stdin.write_all(b"more\n").is_ok() {});
-    let client = client.finish();
-    writer.join().unwrap();
-    assert_eq!(client.code, Some(1));
-    assert!(client.stderr.starts_with("Error: cannot write to stdout\n"), "{client:?}");
+    harness::assert_survives_a_lost_reader(&mut client_of(&server.path));
 }
