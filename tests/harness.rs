@@ -25,7 +25,12 @@ pub fn program(name: &str) -> Command {
 
 /// The same for an example of this package.
 pub fn example(name: &str) -> Command {
-    built(name, escargot::CargoBuild::new().package(env!("CARGO_PKG_NAME")).example(name))
+    example_of(env!("CARGO_PKG_NAME"), name)
+}
+
+/// The same for an example of another package.
+pub fn example_of(package: &str, name: &str) -> Command {
+    built(name, escargot::CargoBuild::new().package(package).example(name))
 }
 
 fn built(name: &str, build: escargot::CargoBuild) -> Command {
@@ -339,14 +344,21 @@ pub fn limited(limit: &str, command: &Command) -> Command {
 /// The copy goes when the folder is dropped.
 #[cfg(unix)]
 pub fn copy_for_everybody(name: &str) -> (tempfile::TempDir, PathBuf) {
+    copy_of(&program(name))
+}
+
+/// The same for a command that is at hand.
+#[cfg(unix)]
+pub fn copy_of(command: &Command) -> (tempfile::TempDir, PathBuf) {
     use std::fs::{Permissions, set_permissions};
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-    let copy = folder.path().join(name);
+    let program = std::path::Path::new(command.get_program());
+    let copy = folder.path().join(program.file_name().unwrap());
     // By cp: while we held the copy open to write it, another test's child could inherit that, and the
     // kernel does not run a file that is open to be written (ETXTBSY).
-    let cp = Command::new("cp").arg(program(name).get_program()).arg(&copy).status();
+    let cp = Command::new("cp").arg(program).arg(&copy).status();
     assert!(cp.unwrap().success());
     (folder, copy)
 }

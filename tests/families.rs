@@ -1,0 +1,231 @@
+//! The example `families` of `unix-echo`: which sockets the kernel has, and a question over netlink.
+
+#[cfg(not(target_os = "linux"))]
+#[test]
+fn the_families_are_those_of_linux() {
+    harness::not_run("the numbers of the families are Linux's");
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::process::Command;
+
+    use harness::{as_nobody, copy_of, example_of, not_run, run, unshared};
+    use socket2::{Domain, Protocol, Socket, Type};
+
+    // address_families(7), and the kernel's include/linux/socket.h.
+    const AF_UNIX: i32 = 1;
+    const AF_INET: i32 = 2;
+    const AF_INET6: i32 = 10;
+    const AF_TIPC: i32 = 30;
+    const FAMILIES: [(&str, i32); 7] = [
+        ("AF_UNIX", AF_UNIX),
+        ("AF_INET", AF_INET),
+        ("AF_INET6", AF_INET6),
+        ("AF_NETLINK", 16),
+        ("AF_TIPC", AF_TIPC),
+        ("AF_PACKET", 17),
+        ("AF_VSOCK", 40),
+    ];
+
+    const TYPES: [(&str, Type); 4] = [
+        ("SOCK_STREAM", Type::STREAM),
+        ("SOCK_DGRAM", Type::DGRAM),
+        ("SOCK_SEQPACKET", Type::SEQPACKET),
+        ("SOCK_RAW", Type::RAW),
+    ];
+
+    fn families() -> Command {
+        example_of("unix-echo", "families")
+    }
+
+    fn stdout(command: &mut Command) -> String {
+        let finished = run(command, b"");
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        String::from_utf8(finished.stdout).unwrap()
+    }
+
+    /// What the example says of itself.
+    fn head() -> String {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../unix-echo/examples/families.rs");
+        fs::read_to_string(path).unwrap().replace("//! ", "")
+    }
+
+    /// The cells of the table by family and type. A column begins where its title does.
+    fn cells(table: &str) -> BTreeMap<(&str, &str), &str> {
+        let (titles, rows) = table.split_once('\n').unwrap();
+        let starts = TYPES.map(|(title, _)| titles.find(title).unwrap());
+        let ends = [starts[1], starts[2], starts[3], usize::MAX];
+        let mut cells = BTreeMap::new();
+        for row in rows.lines().take_while(|row| !row.is_empty()) {
+            let family = row[..starts[0]].trim_end();
+            for ((title, _), (start, end)) in TYPES.iter().zip(starts.into_iter().zip(ends)) {
+                cells.insert((family, *title), row[start..end.min(row.len())].trim_end());
+            }
+        }
+        cells
+    }
+
+    fn open(family: i32, kind: Type) -> std::io::Result<Socket> {
+        let protocol = match (family, kind) {
+            (AF_INET, Type::RAW) => Some(Protocol::ICMPV4),
+            (AF_INET6, Type::RAW) => Some(Protocol::ICMPV6),
+            _ => None,
+        };
+        Socket::new(Domain::from(family), kind, protocol)
+    }
+
+    #[test]
+    fn the_table_has_every_family_and_type_and_says_what_this_process_gets_too() {
+        let table = stdout(&mut families());
+        let cells = cells(&table);
+        assert_eq!(cells.len(), FAMILIES.len() * TYPES.len(), "{table}");
+        for (family, number) in FAMILIES {
+            for (title, kind) in TYPES {
+                let expected = match open(number, kind) {
+                    Ok(_) => "yes".to_owned(),
+                    Err(error) => match error.raw_os_error() {
+                        Some(1 | 13) => "not permitted".to_owned(),
+                        Some(97) => "no such family".to_owned(),
+                        Some(91 | 93 | 94) => "no such type".to_owned(),
+                        _ => error.to_string().to_lowercase(),
+                    },
+                };
+                let cell = cells[&(family, title)];
+                assert!(
+                    !cell.is_empty() && expected.starts_with(cell),
+                    "{family} {title}: {cell}, {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn af_unix_takes_a_raw_socket_for_one_of_datagrams() {
+        assert_eq!(open(AF_UNIX, Type::RAW).unwrap().r#type().unwrap(), Type::DGRAM);
+    }
+
+    #[test]
+    fn without_the_right_raw_sockets_are_not_permitted_and_the_rest_of_the_table_comes() {
+        let (_folder, copy) = copy_of(&families());
+        let table = stdout(as_nobody(&mut Command::new(copy)));
+        let cells = cells(&table);
+        assert_eq!(cells[&("AF_INET", "SOCK_RAW")], "not permitted");
+        assert_eq!(cells[&("AF_PACKET", "SOCK_RAW")], "not permitted");
+        assert_eq!(cells[&("AF_UNIX", "SOCK_STREAM")], "yes");
+        assert_eq!(cells.len(), FAMILIES.len() * TYPES.len(), "{table}");
+
+        // The head of the example shows what this user sees.
+        let head = head();
+        // Not the rows that depend on which modules a kernel has.
+        for row in ["  ", "AF_UNIX", "AF_NETLINK", "AF_PACKET"] {
+            let row = table.lines().find(|line| line.starts_with(row)).unwrap();
+            assert!(head.contains(row), "the head does not show {row:?}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_tipc_says_so_and_the_next_step_is_shown() {
+        let table = stdout(&mut families());
+        let (_, hint) = table.split_once("\n\n").unwrap_or_default();
+        match open(AF_TIPC, Type::SEQPACKET) {
+            Err(error) if error.raw_os_error() == Some(97) => {
+                assert_eq!(cells(&table)[&("AF_TIPC", "SOCK_SEQPACKET")], "no such family");
+                assert!(hint.contains(&error.to_string()) && hint.contains("modprobe tipc"), "{hint:?}");
+                assert!(head().contains(hint), "the head does not show {hint:?}");
+            }
+            _ => assert_eq!(hint, ""),
+        }
+    }
+
+    /// The addresses of TIPC are names of services: no path, no port, and no matter on which machine.
+    #[test]
+    fn an_echo_over_tipc() {
+        if let Err(error) = open(AF_TIPC, Type::SEQPACKET) {
+            return not_run(&format!("a TIPC socket: {error}"));
+        }
+        let echo = "import os, socket, sys
+# Types from 64 on are for programs to choose.
+service, instance = 64 + os.getpid(), 7
+with socket.socket(socket.AF_TIPC, socket.SOCK_RDM) as server, \\
+        socket.socket(socket.AF_TIPC, socket.SOCK_RDM) as client:
+    server.settimeout(10)
+    client.settimeout(10)
+    server.bind((socket.TIPC_ADDR_NAMESEQ, service, instance, instance, socket.TIPC_NODE_SCOPE))
+    client.sendto(sys.stdin.buffer.readline(), (socket.TIPC_ADDR_NAME, service, instance, 0))
+    data, peer = server.recvfrom(2048)
+    server.sendto(data, peer)
+    data, server = client.recvfrom(2048)
+    sys.stdout.buffer.write(data)
+";
+        if let Err(error) = Command::new("python3").arg("--version").output() {
+            return not_run(&format!("cannot start python3: {error}"));
+        }
+        let finished = run(Command::new("python3").args(["-c", echo]), b"hello\n");
+        assert_eq!(finished.stdout, b"hello\n", "{}", finished.stderr);
+    }
+
+    /// What the example says of the interfaces, which must be what `ip` says. `None`, and said aloud, where
+    /// that cannot be seen.
+    fn links_as_ip_shows_them(set_up: Option<&str>) -> Option<String> {
+        match Command::new("ip").args(["-brief", "link"]).output() {
+            Ok(output) if output.status.success() => {}
+            other => {
+                not_run(&format!("ip -brief link: {other:?}"));
+                return None;
+            }
+        }
+        let script = "ip -brief link && echo -- && \"$0\" links && echo -- && ip -brief link";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(families().get_program());
+        if let Some(set_up) = set_up {
+            command = unshared("-rn", set_up, &command)?;
+        }
+        // An interface may change while they are asked, so the comparison waits until none has.
+        for _ in 0..10 {
+            let output = stdout(&mut command);
+            let [before, ours, after] = output.split("--\n").collect::<Vec<_>>().try_into().unwrap();
+            if before == after {
+                assert_eq!(columns(ours), columns(before));
+                return Some(ours.to_owned());
+            }
+        }
+        not_run("the interfaces here never stay as they are");
+        None
+    }
+
+    fn columns(links: &str) -> Vec<Vec<&str>> {
+        links.lines().map(|line| line.split_whitespace().collect()).collect()
+    }
+
+    #[test]
+    fn links_are_listed_as_ip_does() {
+        links_as_ip_shows_them(None);
+    }
+
+    #[test]
+    fn links_of_a_new_network_namespace_are_listed_as_ip_does() {
+        let set_up = "{ ip link add up7 address 02:00:00:00:00:07 type veth peer name down7 ||
+            { ip link add up7 address 02:00:00:00:00:07 type dummy && ip link add down7 type dummy; }; } &&
+            ip link set up7 up";
+        let Some(links) = links_as_ip_shows_them(Some(set_up)) else { return };
+        let columns = columns(&links);
+        let is_up = |name: &str| {
+            let link = columns.iter().find(|link| link[0].split('@').next() == Some(name));
+            let flags = link.unwrap_or_else(|| panic!("{name} is not in {links}")).last().unwrap();
+            flags.trim_matches(['<', '>']).split(',').any(|flag| flag == "UP")
+        };
+        assert_eq!(["lo", "up7", "down7"].map(is_up), [false, true, false], "{links}");
+        assert!(links.contains("02:00:00:00:00:07"), "{links}");
+    }
+
+    /// More than one datagram holds (32 KiB at most), so that the answer has several parts.
+    #[test]
+    fn a_hundred_links_are_listed_as_ip_does() {
+        let set_up = "for i in $(seq 50); do ip link add a$i type veth peer name b$i || exit 1; done";
+        let Some(links) = links_as_ip_shows_them(Some(set_up)) else { return };
+        assert_eq!(columns(&links).len(), 101, "and lo");
+    }
+}

@@ -1,0 +1,320 @@
+//! Asks the kernel which sockets it has: one of each family and each type.
+//!
+//! ```console
+//! $ cargo run -p unix-echo --example families
+//!             SOCK_STREAM     SOCK_DGRAM      SOCK_SEQPACKET  SOCK_RAW
+//! AF_UNIX     yes             yes             yes             yes
+//! AF_INET     yes             yes             no such type    not permitted
+//! AF_INET6    yes             yes             no such type    not permitted
+//! AF_NETLINK  no such type    yes             no such type    yes
+//! AF_TIPC     no such family  no such family  no such family  no such family
+//! AF_PACKET   not permitted   not permitted   not permitted   not permitted
+//! AF_VSOCK    yes             no such device  yes             no such type
+//!
+//! AF_TIPC: Address family not supported by protocol (os error 97); as root, try: modprobe tipc
+//! ```
+//!
+//! A family says what an address is: a path, an IP address and a port, the name of a service. A type says
+//! what becomes of the bytes. SOCK_STREAM keeps their order, and no borders. SOCK_DGRAM sends each message
+//! for itself. SOCK_SEQPACKET keeps the order and the borders. With SOCK_RAW the program writes headers
+//! that the kernel writes otherwise. (AF_UNIX has no headers, and takes it for SOCK_DGRAM.)
+//!
+//! ```console
+//! $ cargo run -p unix-echo --example families -- links
+//! lo               UNKNOWN        00:00:00:00:00:00 <LOOPBACK,UP,LOWER_UP>
+//! ```
+//!
+//! This asks the kernel over a socket as well. It is the peer of an AF_NETLINK socket: in datagrams to it
+//! and from it, programs such as `ip` see and set interfaces, addresses and routes.
+//!
+//! Try next:
+//!
+//! - Run it as root (`sudo target/debug/examples/families`): what was `not permitted` needs a right
+//!   (CAP_NET_RAW), since it sees and forges the traffic of others.
+//! - `strace -e network ip -brief link` asks as `links` does.
+//!
+//! Read next: address_families(7), netlink(7) and rtnetlink(7).
+
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))] // There, only the last function is of use.
+
+use std::io::{self, ErrorKind, Write};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// The numbers that Linux has for the families, AF_* in its include/linux/socket.h. What they are for is
+/// told in address_families(7).
+const AF_UNIX: i32 = 1;
+const AF_INET: i32 = 2;
+const AF_INET6: i32 = 10;
+const AF_NETLINK: i32 = 16;
+const AF_PACKET: i32 = 17;
+const AF_TIPC: i32 = 30;
+const AF_VSOCK: i32 = 40;
+
+const FAMILIES: [(&str, i32); 7] = [
+    ("AF_UNIX", AF_UNIX),       // Processes of one machine; a path or a name.
+    ("AF_INET", AF_INET),       // IPv4; an address and a port.
+    ("AF_INET6", AF_INET6),     // IPv6; the same.
+    ("AF_NETLINK", AF_NETLINK), // The kernel; one of its subsystems.
+    ("AF_TIPC", AF_TIPC),       // The machines of a cluster; a service, wherever it runs.
+    ("AF_PACKET", AF_PACKET),   // Frames as an interface has them; the interface.
+    ("AF_VSOCK", AF_VSOCK),     // A virtual machine and its host; a number for each, and a port.
+];
+
+const TYPES: [(&str, Type); 4] = [
+    ("SOCK_STREAM", Type::STREAM),
+    ("SOCK_DGRAM", Type::DGRAM),
+    ("SOCK_SEQPACKET", Type::SEQPACKET),
+    ("SOCK_RAW", Type::RAW),
+];
+
+/// How the kernel says that it does not have the family (EAFNOSUPPORT), and how the families say that they
+/// do not have the type (EPROTOTYPE, EPROTONOSUPPORT, ESOCKTNOSUPPORT); errno(3).
+const NO_SUCH_FAMILY: i32 = 97;
+const NO_SUCH_TYPE: [i32; 3] = [91, 93, 94];
+
+/// Show which families and types of sockets this kernel has
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    question: Option<Question>,
+}
+
+#[derive(Subcommand)]
+enum Question {
+    /// Use one of the families: list the network interfaces, as `ip -brief link` does
+    Links,
+}
+
+#[cfg(target_os = "linux")]
+fn main() -> Result<()> {
+    let answer = match Args::parse().question {
+        None => table() + &hint(),
+        Some(Question::Links) => links::list().context("cannot list the interfaces")?,
+    };
+    io::stdout().write_all(answer.as_bytes()).context("cannot write to stdout")
+}
+
+fn table() -> String {
+    let titles: String = TYPES.iter().map(|(title, _)| format!("{title:16}")).collect();
+    let mut lines = format!("{:12}{}\n", "", titles.trim_end());
+    for (name, family) in FAMILIES {
+        let cells: String = TYPES.iter().map(|(_, kind)| format!("{:16}", cell(family, *kind))).collect();
+        lines += &format!("{name:12}{}\n", cells.trim_end());
+    }
+    lines
+}
+
+/// The kernel's answer in short words.
+fn cell(family: i32, kind: Type) -> String {
+    let Err(error) = open(family, kind) else { return "yes".to_owned() };
+    match error.raw_os_error() {
+        _ if error.kind() == ErrorKind::PermissionDenied => "not permitted".to_owned(),
+        Some(NO_SUCH_FAMILY) => "no such family".to_owned(),
+        Some(number) if NO_SUCH_TYPE.contains(&number) => "no such type".to_owned(),
+        _ => without_number(&error).to_lowercase(),
+    }
+}
+
+/// Asks for a socket. It has no address yet, and nothing is sent.
+fn open(family: i32, kind: Type) -> io::Result<Socket> {
+    // Which protocol belongs to a family and a type, the kernel knows: TCP to AF_INET and SOCK_STREAM. Only
+    // raw IP could be any of them, so it has to be told.
+    let protocol = match (family, kind) {
+        (AF_INET, Type::RAW) => Some(Protocol::ICMPV4),
+        (AF_INET6, Type::RAW) => Some(Protocol::ICMPV6),
+        _ => None,
+    };
+    Socket::new(Domain::from(family), kind, protocol)
+}
+
+/// std ends the kernel's words with the number: `No such device (os error 19)`.
+fn without_number(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// TIPC is seldom used, and in most kernels a module that is loaded by hand.
+fn hint() -> String {
+    match open(AF_TIPC, Type::SEQPACKET) {
+        Err(error) if error.raw_os_error() == Some(NO_SUCH_FAMILY) => {
+            format!("\nAF_TIPC: {error}; as root, try: modprobe tipc\n")
+        }
+        _ => String::new(),
+    }
+}
+
+/// A question over netlink, and its answer: all network interfaces.
+#[cfg(target_os = "linux")]
+mod links {
+    use std::io;
+    use std::net::Ipv4Addr;
+
+    use anyhow::{Context, Result, bail};
+    use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+    use netlink_packet_route::RouteNetlinkMessage;
+    use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+    use netlink_sys::protocols::NETLINK_ROUTE;
+    use netlink_sys::{Socket, SocketAddr};
+
+    /// How often to ask while the interfaces change.
+    const ATTEMPTS: u32 = 10;
+
+    /// The flags (netdevice(7)), with the names and in the order that `ip` has for them.
+    const FLAGS: [(LinkFlags, &str); 18] = [
+        (LinkFlags::Loopback, "LOOPBACK"),
+        (LinkFlags::Broadcast, "BROADCAST"),
+        (LinkFlags::Pointopoint, "POINTOPOINT"),
+        (LinkFlags::Multicast, "MULTICAST"),
+        (LinkFlags::Noarp, "NOARP"),
+        (LinkFlags::Allmulti, "ALLMULTI"),
+        (LinkFlags::Promisc, "PROMISC"),
+        (LinkFlags::Controller, "MASTER"),
+        (LinkFlags::Port, "SLAVE"),
+        (LinkFlags::Debug, "DEBUG"),
+        (LinkFlags::Dynamic, "DYNAMIC"),
+        (LinkFlags::Automedia, "AUTOMEDIA"),
+        (LinkFlags::Portsel, "PORTSEL"),
+        (LinkFlags::Notrailers, "NOTRAILERS"),
+        (LinkFlags::Up, "UP"),
+        (LinkFlags::LowerUp, "LOWER_UP"),
+        (LinkFlags::Dormant, "DORMANT"),
+        (LinkFlags::Echo, "ECHO"),
+    ];
+
+    pub fn list() -> Result<String> {
+        for _ in 0..ATTEMPTS {
+            if let Some(links) = receive(&ask()?)? {
+                let links: Vec<Interface> = links.into_iter().map(Interface::of).collect();
+                return Ok(links.iter().map(|link| link.line(&links)).collect());
+            }
+        }
+        bail!("they changed during each of {ATTEMPTS} answers")
+    }
+
+    /// Sends the question to the kernel: RTM_GETLINK, and a dump, so for all that there are.
+    fn ask() -> Result<Socket> {
+        let socket = Socket::new(NETLINK_ROUTE).context("cannot open a netlink socket")?;
+        // Port 0 is the kernel's. To connect to it keeps out what other processes may send.
+        socket.connect(&SocketAddr::new(0, 0)).context("cannot connect to the kernel")?;
+        // The kernel has answered before a call returns. Should it ever not, we do not wait for it.
+        socket.set_non_blocking(true).context("cannot make a socket non-blocking")?;
+        let mut question = NetlinkMessage::from(RouteNetlinkMessage::GetLink(LinkMessage::default()));
+        question.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        question.finalize();
+        let mut bytes = vec![0; question.buffer_len()];
+        question.serialize(&mut bytes);
+        socket.send(&bytes, 0).context("cannot send to the kernel")?;
+        Ok(socket)
+    }
+
+    /// Receives the answer: some datagrams, some messages in each, the last of which says that it is the
+    /// last. `None` if the list changed meanwhile, so that an interface may be missing or twice in it.
+    fn receive(socket: &Socket) -> Result<Option<Vec<LinkMessage>>> {
+        let mut links = Vec::new();
+        let mut is_consistent = true;
+        loop {
+            // "Full": it asks for the length first (MSG_PEEK, MSG_TRUNC), so nothing is cut off.
+            let (datagram, _) = socket.recv_from_full().context("cannot receive all from the kernel")?;
+            for message in messages(&datagram)? {
+                is_consistent &= message.header.flags & NLM_F_DUMP_INTR == 0;
+                match message.payload {
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => links.push(link),
+                    NetlinkPayload::Done(done) if done.code == 0 => return Ok(is_consistent.then_some(links)),
+                    NetlinkPayload::Done(done) => return Err(io::Error::from_raw_os_error(-done.code).into()),
+                    NetlinkPayload::Error(error) => return Err(error.to_io().into()),
+                    other => bail!("the kernel sent what was not asked for: {other:?}"),
+                }
+            }
+        }
+    }
+
+    /// The messages of a datagram: each begins with its length, and at a multiple of four.
+    fn messages(mut datagram: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
+        let mut messages = Vec::new();
+        while !datagram.is_empty() {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram)
+                .context("cannot read what the kernel sent")?;
+            let len = (message.header.length as usize).next_multiple_of(4);
+            datagram = datagram.get(len..).unwrap_or_default();
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+
+    /// What is shown of an interface.
+    #[derive(Default)]
+    struct Interface {
+        index: u32,
+        flags: LinkFlags,
+        name: String,
+        state: String,
+        address: String,
+        /// The interface that this one is on, or is joined with; 0 for none.
+        lower: Option<u32>,
+        /// The number is one of another network namespace, whose interfaces are not ours to see.
+        is_lower_elsewhere: bool,
+    }
+
+    impl Interface {
+        fn of(link: LinkMessage) -> Interface {
+            let LinkMessage { header, attributes, .. } = link;
+            let mut interface =
+                Interface { index: header.index, flags: header.flags, ..Interface::default() };
+            for attribute in attributes {
+                match attribute {
+                    LinkAttribute::IfName(name) => interface.name = name,
+                    LinkAttribute::OperState(state) => interface.state = state.to_string(),
+                    LinkAttribute::Address(bytes) => interface.address = hardware_address(&bytes),
+                    LinkAttribute::Link(index) => interface.lower = Some(index),
+                    LinkAttribute::LinkNetNsId(_) => interface.is_lower_elsewhere = true,
+                    _ => {}
+                }
+            }
+            interface
+        }
+
+        fn line(&self, all: &[Interface]) -> String {
+            let is_lower = |other: &&Interface| Some(other.index) == self.lower && !self.is_lower_elsewhere;
+            let lower = all.iter().find(is_lower);
+            let name = match (self.lower, lower) {
+                (None, _) => self.name.clone(),
+                (Some(0), _) => format!("{}@NONE", self.name),
+                (Some(_), Some(lower)) => format!("{}@{}", self.name, lower.name),
+                (Some(index), None) => format!("{}@if{index}", self.name),
+            };
+            let flags = self.flag_names(lower).join(",");
+            format!("{name:16} {:14} {} <{flags}>\n", self.state, self.address)
+        }
+
+        fn flag_names(&self, lower: Option<&Interface>) -> Vec<&str> {
+            let has = |flag| self.flags.contains(flag);
+            let mut names = Vec::new();
+            // Two that `ip` adds: no cable, and the lower interface is down.
+            if has(LinkFlags::Up) && !has(LinkFlags::Running) {
+                names.push("NO-CARRIER");
+            }
+            names.extend(FLAGS.iter().filter(|(flag, _)| has(*flag)).map(|(_, name)| *name));
+            if lower.is_some_and(|lower| !lower.flags.contains(LinkFlags::Up)) {
+                names.push("M-DOWN");
+            }
+            names
+        }
+    }
+
+    /// `02:00:00:00:00:07`, or the IP address that an interface for tunnels has in its place.
+    fn hardware_address(bytes: &[u8]) -> String {
+        match <[u8; 4]>::try_from(bytes) {
+            Ok(bytes) => Ipv4Addr::from(bytes).to_string(),
+            Err(_) => bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> Result<()> {
+    anyhow::bail!("cannot ask this kernel: the numbers of the families are Linux's")
+}
