@@ -133,6 +133,25 @@ fn the_errors_that_the_readme_explains_are_those_that_the_programs_print() {
     }
 }
 
+/// Each row of the table leads to tests by file and name: they must be there.
+#[test]
+fn the_tests_that_the_table_of_claims_names_exist() {
+    let table = read("tests/README.md");
+    let claims = table.split("## The methods").next().unwrap();
+    let mut named = 0;
+    for line in claims.lines() {
+        for part in line.split("](").skip(1) {
+            let (file, names) = part.split_once(')').unwrap();
+            let tests = read(&format!("tests/{file}"));
+            for name in names.split('`').skip(1).step_by(2) {
+                assert!(tests.contains(&format!("fn {name}(")), "no {name} in {file}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 20, "the table names {named} tests");
+}
+
 /// A file of tests that the manifest does not name would never run, and nobody would be told.
 #[test]
 fn every_file_of_tests_is_run() {
