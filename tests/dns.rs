@@ -1,0 +1,441 @@
+//! The example `dns` of udp-client: what it makes of a real DNS server's answers, of wrong and hostile ones,
+//! and of arbitrary bytes.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness::{Finished, LIMIT, Running, example_of, not_run, run, udp_socket};
+use proptest::prelude::*;
+
+/// An example cannot be imported, so its text is compiled here once more, for the functions that read bytes.
+#[path = "../udp-client/examples/dns.rs"]
+#[allow(dead_code)]
+mod dns;
+
+/// The example, about to ask a server for a name.
+fn question(server: SocketAddr, name: &str) -> Command {
+    let mut command = example_of("udp-client", "dns");
+    command.args(["--server", &server.to_string(), name]);
+    command
+}
+
+fn assert_prints(client: &Finished, stdout: &str) {
+    assert_eq!(client.code, Some(0), "{client:?}");
+    assert_eq!(String::from_utf8_lossy(&client.stdout), stdout);
+}
+
+fn assert_fails(client: &Finished, error: &str) {
+    assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]), "{client:?}");
+    assert!(client.stderr.contains(error) && !client.stderr.contains("panicked"), "{}", client.stderr);
+}
+
+// A real server.
+
+/// A dnsmasq that has no configuration file and asks nobody else. It ends when this is dropped.
+struct Dnsmasq {
+    _running: Running,
+    addr: SocketAddr,
+}
+
+impl Dnsmasq {
+    /// Starts one that knows this, and waits until it answers. `None`, and said aloud, if there is none here.
+    fn start(knowledge: &[String]) -> Option<Dnsmasq> {
+        let Some(program) = installed_dnsmasq() else {
+            not_run("dnsmasq is not installed");
+            return None;
+        };
+        // It cannot choose a port, so we do; whoever else gets it before dnsmasq, we choose again.
+        for _ in 0..10 {
+            let addr = udp_socket("127.0.0.1").local_addr().unwrap();
+            let mut command = Command::new(program);
+            command.args(["--no-daemon", "--conf-file=/dev/null", "--pid-file=", "--log-facility=-"]);
+            command.args(["--no-resolv", "--no-poll", "--no-hosts", "--local=/test/"]);
+            command.args([
+                "--listen-address=127.0.0.1",
+                "--bind-interfaces",
+                &format!("--port={}", addr.port()),
+            ]);
+            command.args(["--host-record=ready.test,192.0.2.99"]).args(knowledge);
+            let mut running = Running::start(&mut command);
+            if answers(addr, &mut running) {
+                return Some(Dnsmasq { _running: running, addr });
+            }
+            let said = running.kill().stderr;
+            assert!(said.contains("failed to create listening socket"), "dnsmasq: {said}");
+        }
+        panic!("dnsmasq got none of 10 ports");
+    }
+
+    fn ask(&self, name: &str) -> Finished {
+        run(&mut question(self.addr, name), b"")
+    }
+}
+
+/// Debian has it in a folder that is not in everybody's PATH.
+fn installed_dnsmasq() -> Option<&'static str> {
+    let is_there = |program: &&str| {
+        let started = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+        started.is_ok_and(|status| status.success())
+    };
+    ["dnsmasq", "/usr/sbin/dnsmasq"].into_iter().find(is_there)
+}
+
+/// Asks until it answers. False if it ends instead.
+fn answers(addr: SocketAddr, dnsmasq: &mut Running) -> bool {
+    let started = Instant::now();
+    while dnsmasq.is_running() {
+        assert!(started.elapsed() < LIMIT, "dnsmasq does not answer");
+        let client = run(question(addr, "ready.test").args(["--timeout", "0.5"]), b"");
+        if client.stdout == b"192.0.2.99\n" {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_real_server_is_asked_for_an_address() {
+    let Some(dnsmasq) = Dnsmasq::start(&["--address=/name.test/192.0.2.7".into()]) else { return };
+    assert_prints(&dnsmasq.ask("name.test"), "192.0.2.7\n");
+    assert_prints(&dnsmasq.ask("below.name.test."), "192.0.2.7\n");
+    assert_prints(&dnsmasq.ask("NaMe.TEST"), "192.0.2.7\n");
+    assert_prints(&dnsmasq.ask(&name_of(253, "name.test")), "192.0.2.7\n");
+}
+
+#[test]
+fn the_head_of_the_example_shows_what_happens() {
+    let text = include_str!("../udp-client/examples/dns.rs").replace("\\\n", "").replace("//! ", "");
+    let command = |start| text.lines().position(|line| line.starts_with(start)).unwrap();
+    let words = |line: usize| text.lines().nth(line).unwrap().split(" # ").next().unwrap().split_whitespace();
+    let options = words(command("$ dnsmasq ")).skip(2).filter(|option| *option != "--port=7053");
+    let Some(dnsmasq) = Dnsmasq::start(&options.map(String::from).collect::<Vec<_>>()) else { return };
+    let client = command("$ cargo run -p udp-client --example dns -- --server 127.0.0.1:7053 ");
+    let printed = dnsmasq.ask(words(client).next_back().unwrap());
+    assert_prints(&printed, &format!("{}\n", text.lines().nth(client + 1).unwrap()));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn of_a_server_with_two_addresses_the_one_that_answers_is_used() {
+    let Some(dnsmasq) = Dnsmasq::start(&["--address=/name.test/192.0.2.7".into()]) else { return };
+    let mut command = example_of("udp-client", "dns");
+    command.args(["--server", &format!("twofold:{}", dnsmasq.addr.port()), "name.test"]);
+    if let Some(mut command) = harness::with_twofold_name(&command) {
+        assert_prints(&run(&mut command, b""), "192.0.2.7\n");
+    }
+}
+
+#[test]
+fn each_of_several_addresses_is_printed_on_a_line() {
+    let knowledge = [7, 8, 9].map(|host| format!("--host-record=name.test,192.0.2.{host}"));
+    let Some(dnsmasq) = Dnsmasq::start(&knowledge) else { return };
+    let client = dnsmasq.ask("name.test");
+    let mut lines: Vec<&str> = std::str::from_utf8(&client.stdout).unwrap().lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["192.0.2.7", "192.0.2.8", "192.0.2.9"], "{client:?}");
+}
+
+#[test]
+fn the_addresses_of_an_alias_are_those_of_the_name_it_stands_for() {
+    let knowledge =
+        ["host-record=name.test,192.0.2.7", "cname=alias.test,name.test", "cname=far.test,alias.test"];
+    let Some(dnsmasq) = Dnsmasq::start(&knowledge.map(|option| format!("--{option}"))) else { return };
+    assert_prints(&dnsmasq.ask("alias.test"), "192.0.2.7\n");
+    assert_prints(&dnsmasq.ask("far.test"), "192.0.2.7\n");
+}
+
+#[test]
+fn why_there_is_no_address_is_told() {
+    let Some(dnsmasq) = Dnsmasq::start(&["--host-record=six.test,2001:db8::1".into()]) else { return };
+    let missing = dnsmasq.ask("missing.test");
+    let context = format!("Error: cannot get an address of missing.test from {}\n", dnsmasq.addr);
+    assert_fails(&missing, &context);
+    assert_fails(&missing, "there is no such name (NXDOMAIN)");
+    assert_fails(&dnsmasq.ask("six.test"), "the name exists, but has no IPv4 address");
+    assert_fails(&dnsmasq.ask("elsewhere.invalid"), "(REFUSED)"); // It has nobody to ask about that.
+}
+
+#[test]
+fn an_answer_that_does_not_fit_a_datagram_is_told() {
+    // Each takes 16 bytes of the 512.
+    let knowledge: Vec<_> = (1..=40).map(|host| format!("--host-record=name.test,192.0.2.{host}")).collect();
+    let Some(dnsmasq) = Dnsmasq::start(&knowledge) else { return };
+    assert_fails(&dnsmasq.ask("name.test"), "too long for a datagram");
+}
+
+// Servers that the tests play.
+
+const HEADER: usize = 12;
+const POINTER_TO_QUESTION: [u8; 2] = [0xC0, HEADER as u8];
+
+/// A record as RFC 1035, 4.1.3 has it.
+fn record(name: &[u8], kind: u8, data: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(data.len()).unwrap().to_be_bytes();
+    [name, &[0, kind, 0, 1], &[0, 0, 0, 60], &length, data].concat()
+}
+
+fn address(host: u8) -> Vec<u8> {
+    record(&POINTER_TO_QUESTION, 1, &[192, 0, 2, host])
+}
+
+/// The answer to a query with these records.
+fn answer(query: &[u8], records: &[Vec<u8>]) -> Vec<u8> {
+    let mut answer = query.to_vec();
+    answer[2] |= 0x80;
+    answer[7] = u8::try_from(records.len()).unwrap();
+    answer.extend(records.concat());
+    answer
+}
+
+/// Makes a bad answer of a good one.
+type Change = fn(&mut Vec<u8>);
+
+/// What the example makes of the datagrams with which its query is answered.
+fn answered_with(datagrams: impl Fn(&[u8]) -> Vec<Vec<u8>>) -> Finished {
+    let server = udp_socket("127.0.0.1");
+    let client =
+        Running::start(question(server.local_addr().unwrap(), "name.test").args(["--timeout", "20"]));
+    let (query, peer) = receive(&server);
+    for datagram in datagrams(&query) {
+        server.send_to(&datagram, peer).unwrap();
+    }
+    client.finish()
+}
+
+fn receive(server: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = [0; 1024];
+    let (len, peer) = server.recv_from(&mut buffer).unwrap();
+    (buffer[..len].to_vec(), peer)
+}
+
+#[test]
+fn the_query_is_one_question_under_an_id_that_cannot_be_foretold() {
+    let server = udp_socket("127.0.0.1");
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        let _client = Running::start(&mut question(server.local_addr().unwrap(), "name.test"));
+        let (query, _) = receive(&server);
+        let (id, rest) = query.split_at(2);
+        assert_eq!(rest, b"\x01\x00\0\x01\0\0\0\0\0\0\x04name\x04test\0\0\x01\0\x01");
+        ids.push(u16::from_be_bytes(id.try_into().unwrap()));
+    }
+    let steps: Vec<u16> = ids.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
+    assert!(steps.windows(2).any(|pair| pair[0] != pair[1]), "the ids are equal or count: {ids:?}");
+}
+
+#[test]
+fn datagrams_that_do_not_answer_the_question_are_passed_over() {
+    let not_answers: [(&str, Change); 9] = [
+        ("another id", |it| it[1] ^= 1),
+        ("a query", |it| it[2] &= 0x7F),
+        ("no question", |it| it[5] = 0),
+        ("two questions", |it| it[5] = 2),
+        ("another name", |it| it[HEADER + 1] = b'g'),
+        ("another type", |it| it[HEADER + 12] = 28),
+        ("a header alone", |it| it.truncate(HEADER)),
+        ("nothing", |it| it.clear()),
+        ("garbage", |it| *it = harness::noise(512)),
+    ];
+    for (what, change) in not_answers {
+        let client = answered_with(|query| {
+            let mut wrong = answer(query, &[address(66)]);
+            change(&mut wrong);
+            vec![wrong, answer(query, &[address(7)])]
+        });
+        assert_eq!(client.stdout, b"192.0.2.7\n", "{what}: {client:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_or_used_is_an_error() {
+    let bad_answers: [(&str, Change); 8] = [
+        ("ends too early", |it| it.truncate(it.len() - 1)),
+        ("ends too early", |it| it[6] = 0xFF), // Says that it has so many records.
+        ("is not 4 bytes", |it| {
+            let length = it.len() - 5;
+            it[length] = 3;
+        }),
+        ("a label of an unknown kind", |it| it[HEADER + 15] = 0x80),
+        ("too long for a datagram", |it| it[2] |= 0x02),
+        ("SERVFAIL", |it| it[3] |= 2),
+        ("NXDOMAIN", |it| it[3] |= 3),
+        ("the server reports error 4", |it| it[3] |= 4),
+    ];
+    for (error, change) in bad_answers {
+        let client = answered_with(|query| {
+            let mut bad = answer(query, &[address(66)]);
+            change(&mut bad);
+            vec![bad]
+        });
+        assert_fails(&client, error);
+    }
+}
+
+#[test]
+fn a_pointer_to_itself_is_no_circle() {
+    let client = answered_with(|query| {
+        let itself = [0xC0, u8::try_from(query.len()).unwrap()];
+        vec![answer(query, &[record(&itself, 1, &[192, 0, 2, 7])])]
+    });
+    assert_prints(&client, "192.0.2.7\n");
+}
+
+#[test]
+fn a_server_that_says_nothing_is_waited_for_until_the_time_limit() {
+    let server = udp_socket("127.0.0.1");
+    let addr = server.local_addr().unwrap();
+    let started = Instant::now();
+    let client = run(question(addr, "name.test").args(["--timeout", "0.3"]), b"");
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert_fails(&client, &format!("Error: cannot get an answer from {addr} within 300ms\n"));
+}
+
+#[test]
+fn a_stream_of_wrong_answers_cannot_hold_it_beyond_the_time_limit() {
+    let server = udp_socket("127.0.0.1");
+    let addr = server.local_addr().unwrap();
+    let mut client = Running::start(question(addr, "name.test").args(["--timeout", "0.3"]));
+    let (query, peer) = receive(&server);
+    let mut wrong = answer(&query, &[address(66)]);
+    wrong[0] ^= 1;
+    let started = Instant::now();
+    while client.is_running() {
+        assert!(started.elapsed() < LIMIT, "held by wrong answers");
+        server.send_to(&wrong, peer).unwrap();
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_fails(&client.finish(), "cannot get an answer");
+}
+
+#[test]
+#[cfg(unix)]
+fn being_suspended_again_and_again_neither_ends_nor_prolongs_the_wait() {
+    let server = udp_socket("127.0.0.1");
+    let addr = server.local_addr().unwrap();
+    let mut client = Running::start(question(addr, "name.test").args(["--timeout", "0.5"]));
+    receive(&server);
+    let started = Instant::now();
+    while client.is_running() {
+        assert!(started.elapsed() < LIMIT, "each interruption begins the wait anew");
+        client.suspend();
+        client.resume();
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_fails(&client.finish(), "cannot get an answer");
+}
+
+#[test]
+fn that_nobody_listens_is_told_at_once() {
+    // Connected to another port, this socket keeps its own but takes nothing from the client.
+    let deaf = udp_socket("127.0.0.1");
+    deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap()).unwrap();
+    let addr = deaf.local_addr().unwrap();
+    let client = run(question(addr, "name.test").args(["--timeout", "3600"]), b"");
+    assert_fails(&client, &format!("Error: cannot ask {addr}\n"));
+}
+
+// Names.
+
+/// A name of so many bytes that ends so: labels of 63 bytes, and what is left in the first ones.
+fn name_of(length: usize, end: &str) -> String {
+    let mut name = end.to_owned();
+    while name.len() < length {
+        // Two bytes at least stay for the next label and its dot.
+        let left = length - name.len();
+        let label = if left <= 64 { left - 1 } else { (left - 3).min(63) };
+        name = format!("{}.{name}", "x".repeat(label));
+    }
+    name
+}
+
+#[test]
+fn a_name_that_cannot_be_written_is_not_asked_for() {
+    let server = udp_socket("127.0.0.1");
+    let addr = server.local_addr().unwrap();
+    let bad_label = "a label has 1 to 63 bytes\n";
+    let refused = [
+        ("", bad_label),
+        (".", bad_label),
+        ("name..test", bad_label),
+        (".name.test", bad_label),
+        ("name.test..", bad_label),
+        (&format!("{}.test", "x".repeat(64)), bad_label),
+        (&format!("{}.test", "x".repeat(256 + 5)), bad_label),
+        (&name_of(254, "test"), "a name has at most 253 bytes\n"),
+    ];
+    for (name, why) in refused {
+        assert_fails(&run(&mut question(addr, name), b""), &format!("Error: cannot ask for {name:?}: {why}"));
+    }
+    server.set_nonblocking(true).unwrap();
+    assert_eq!(server.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_dot_at_the_end_of_a_name_changes_nothing() {
+    assert_eq!(dns::query(7, "name.test.").unwrap(), dns::query(7, "name.test").unwrap());
+}
+
+// Arbitrary bytes, given to the functions that read them.
+
+/// A query and a good answer that has all of it: two aliases, another kind of record, two addresses.
+fn good() -> (Vec<u8>, Vec<u8>) {
+    let query = dns::query(7, "name.test").unwrap();
+    let alias = record(&POINTER_TO_QUESTION, 5, b"\x05alias\x04test\0");
+    let far = record(b"\x05alias\x04test\0", 5, b"\x03far\xC0\x11");
+    let records = [alias, far, record(b"\0", 16, b"\x03txt"), address(7), address(8)];
+    let answer = answer(&query, &records);
+    (query, answer)
+}
+
+#[test]
+fn of_all_records_the_addresses_are_taken() {
+    let (query, answer) = good();
+    assert!(dns::is_answer(&answer, &query));
+    assert_eq!(dns::addresses(&answer).unwrap(), [7, 8].map(|host| Ipv4Addr::new(192, 0, 2, host)));
+}
+
+proptest! {
+    // Nothing is written into the repository; a failure shows the bytes.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let (query, mut answer) = good();
+        dns::is_answer(&bytes, &query);
+        let _ = dns::addresses(&bytes);
+        // And as the records of an answer that promises as many as there can be.
+        answer.truncate(query.len());
+        answer[6..8].copy_from_slice(&[0xFF, 0xFF]);
+        let _ = dns::addresses(&[answer, bytes].concat());
+    }
+
+    #[test]
+    fn no_change_of_a_good_answer_makes_it_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        length in any::<prop::sample::Index>(),
+    ) {
+        let (query, mut answer) = good();
+        for (index, byte) in changes {
+            *index.get_mut(&mut answer[..]) = byte;
+        }
+        answer.truncate(length.index(answer.len() + 1));
+        dns::is_answer(&answer, &query);
+        let _ = dns::addresses(&answer);
+    }
+
+    #[test]
+    fn no_name_makes_it_panic(name in any::<String>()) {
+        let _ = dns::query(7, &name);
+    }
+
+    #[test]
+    fn every_name_that_can_be_written_is_asked_for(name in r"[a-z-]{1,63}(\.[a-zA-Z0-9]{1,62}){0,2}\.?") {
+        let query = dns::query(7, &name).unwrap();
+        let answer = answer(&query.to_ascii_uppercase(), &[address(7)]);
+        prop_assert!(dns::is_answer(&answer, &query));
+        prop_assert_eq!(dns::addresses(&answer).unwrap(), [Ipv4Addr::new(192, 0, 2, 7)]);
+    }
+}
