@@ -6,7 +6,6 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
 use harness::{LIMIT, Running, echo, noise, program, run};
@@ -164,7 +163,7 @@ fn out_of_descriptors_it_waits_and_then_serves_again() {
     let server = Server { running, path, _folder: folder };
     let clients: Vec<UnixStream> = (0..60).map(|_| connect(&server)).collect();
     let before = harness::processor_time(server.running.id());
-    thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     let used = harness::processor_time(server.running.id()) - before;
     assert!(used < Duration::from_millis(300), "it spins: {used:?} of processor time in a second");
     for client in clients {
