@@ -92,3 +92,44 @@ with socket.create_connection(('127.0.0.1', int(sys.argv[1])), timeout=10) as cl
 ";
     assert_prints_the_echo(Command::new("python3").args(["-c", client, &port]));
 }
+
+#[cfg(unix)]
+fn unix_server(options: &[&str]) -> (Running, tempfile::TempDir, String) {
+    let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+    let path = folder.path().join("s");
+    let mut server =
+        Running::start(program("unix-echo").arg("server").args(options).arg("--path").arg(&path));
+    server.announced();
+    (server, folder, path.display().to_string())
+}
+
+#[test]
+#[cfg(unix)]
+fn nc_talks_to_unix_echo() {
+    let (_server, _folder, path) = unix_server(&[]);
+    assert_prints_the_echo(Command::new("nc").args(["-U", &path]));
+}
+
+#[test]
+#[cfg(unix)]
+fn ncat_talks_to_unix_echo() {
+    let (_server, _folder, path) = unix_server(&[]);
+    assert_prints_the_echo(Command::new("ncat").args(["-U", &path]));
+}
+
+#[test]
+#[cfg(unix)]
+fn socat_talks_to_unix_echo() {
+    let (_server, _folder, path) = unix_server(&[]);
+    assert_prints_the_echo(Command::new("socat").args(["-", &format!("UNIX-CONNECT:{path}")]));
+}
+
+/// It must bind a name of its own to be answered at.
+#[test]
+#[cfg(unix)]
+fn socat_talks_to_unix_echo_by_datagrams() {
+    let (_server, folder, path) = unix_server(&["--datagram"]);
+    let name = folder.path().join("socat");
+    let address = format!("UNIX-SENDTO:{path},bind={}", name.display());
+    assert_prints_the_echo(Command::new("socat").args(["-", &address]));
+}

@@ -2,9 +2,12 @@
 //! wire. Each host is a network namespace with an interface of its own, joined to the others by a bridge.
 #![cfg(target_os = "linux")]
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use harness::{Running, program, run};
+use harness::{LIMIT, Running, program, run};
 
 /// The hosts 10.77.0.1, fd77::1, 10.77.0.2, fd77::2 and so on. They vanish with this.
 struct Network {
@@ -203,4 +206,29 @@ fn an_echo_takes_two_datagrams_and_many_more_segments() {
     // Three to connect, one each way with the bytes, a FIN each way, and acknowledgements.
     assert!((8..=16).contains(&segments), "{segments} segments");
     assert_eq!(count("Udp", "OutDatagrams", "InDatagrams"), 2, "none more");
+}
+
+/// The echo of RFC 862 as Unix has always had it. Its port, 7, is the system's; here the test is the system.
+/// It does not answer datagrams that come from this very machine.
+#[test]
+fn our_clients_talk_to_inetd_on_another_host() {
+    let Some(inetd) = ["/usr/sbin/inetd", "/sbin/inetd"].iter().find(|path| Path::new(path).exists()) else {
+        return harness::not_run("inetd is not installed (on Debian: package openbsd-inetd)");
+    };
+    let Some(network) = Network::of(2) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("inetd.conf");
+    fs::write(&config, "echo stream tcp nowait root internal\necho dgram udp wait root internal\n").unwrap();
+    let _inetd = Running::start(&mut network.on(2, Command::new(inetd).arg("-i").arg(&config)));
+    for name in ["tcp-client", "udp-client"] {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let client = run(&mut network.on(1, program(name).args(["--addr", "10.77.0.2:7", "hello"])), b"");
+            if client.code == Some(0) {
+                assert_eq!(client.stdout, b"hello\n");
+                break;
+            }
+            assert!(Instant::now() < deadline, "{client:?}");
+        }
+    }
 }
