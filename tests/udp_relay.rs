@@ -1,0 +1,422 @@
+//! A network that loses, doubles, reorders and delays, by the example `relay`: what it does to datagrams,
+//! and how `udp-client` copes with it.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::{LIMIT, Running, Server, example, noise, not_run, program, run, udp_socket};
+
+/// The relay to this server, not yet started.
+fn relay_to(server: SocketAddr, options: &str) -> Command {
+    let mut relay = example("relay");
+    relay.args(["--listen", "127.0.0.1:0", "--to", &server.to_string()]).args(options.split_whitespace());
+    relay
+}
+
+/// A relay between the test and the test, which plays the server.
+fn relay_to_us(options: &str) -> (Server, UdpSocket) {
+    let server = udp_socket("127.0.0.1");
+    (Server::start(&mut relay_to(server.local_addr().unwrap(), options)), server)
+}
+
+/// A relay to a real server.
+fn relay_to_echo(options: &str) -> (Server, Server) {
+    let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0", "-q"]));
+    (Server::start(&mut relay_to(server.addr, options)), server)
+}
+
+fn client_of(relay: &Server) -> UdpSocket {
+    let client = udp_socket("127.0.0.1");
+    client.connect(relay.addr).unwrap();
+    client
+}
+
+fn receive(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = vec![0; 65_536];
+    let len = socket.recv(&mut buffer).expect("a datagram");
+    buffer[..len].to_vec()
+}
+
+/// The next line of the log, without the client's address.
+fn fate(relay: &mut Server, client: &UdpSocket) -> String {
+    let line = relay.running.stderr_line();
+    let start = format!("{}: ", client.local_addr().unwrap());
+    line.strip_prefix(&start).unwrap_or_else(|| panic!("{line:?} does not begin with {start:?}")).to_owned()
+}
+
+#[test]
+fn without_options_everything_passes_unchanged() {
+    let (mut relay, _server) = relay_to_echo("");
+    let client = client_of(&relay);
+    for (count, size) in [(1, 0), (2, 1), (3, 9000), (4, 65_507)] {
+        let sent = noise(size);
+        client.send(&sent).unwrap();
+        assert!(receive(&client) == sent, "{size} bytes came back changed");
+        assert_eq!(fate(&mut relay, &client), format!("question {count}: passed"));
+        assert_eq!(fate(&mut relay, &client), format!("answer {count}: passed"));
+    }
+}
+
+#[test]
+fn quiet_logs_nothing() {
+    let (relay, _server) = relay_to_echo("-q");
+    let client = client_of(&relay);
+    client.send(b"hello").unwrap();
+    assert_eq!(receive(&client), b"hello");
+    let relay = relay.running.kill();
+    assert_eq!((&relay.stdout[..], &relay.stderr[..]), (&b""[..], ""));
+}
+
+#[test]
+fn udp_client_gets_every_echo_through_a_bad_network_complete_and_in_order() {
+    let messages: String = (0..40).map(|number| format!("message {number}\n")).collect();
+    let start = |seed| {
+        let options = format!("--drop 0.3 --duplicate 0.1 --reorder 0.2 --delay 5 --seed {seed}");
+        let (relay, server) = relay_to_echo(&options);
+        let mut client = program("udp-client");
+        client.args(["--addr", &relay.addr.to_string(), "--timeout", "0.02", "--attempts", "2000"]);
+        let mut client = Running::start(&mut client);
+        client.write(messages.as_bytes());
+        (client, relay, server)
+    };
+    let mut log = String::new();
+    // All at the same time: each of them mostly waits.
+    for (client, relay, _server) in [1, 2, 3, 4].map(start) {
+        let client = client.finish();
+        assert_eq!(client.code, Some(0), "{client:?}");
+        assert_eq!(String::from_utf8(client.stdout).unwrap(), messages);
+        log += &relay.running.kill().stderr;
+    }
+    for name in ["question", "answer"] {
+        for fate in ["lost", "doubled", "held back", "passed"] {
+            let is_it = |line: &str| line.contains(name) && line.contains(fate);
+            assert!(log.lines().any(is_it), "no {name} was {fate}: {log}");
+        }
+    }
+}
+
+#[test]
+fn udp_client_gives_up_after_too_few_attempts() {
+    let (relay, _server) = relay_to_echo("--drop 0.9");
+    let addr = relay.addr.to_string();
+    let client = run(
+        program("udp-client").args(["--addr", &addr, "--timeout", "0.05", "--attempts", "3", "hello"]),
+        b"",
+    );
+    assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]), "{client:?}");
+    let error = format!("Error: cannot get an answer from {addr} in 3 attempts of 50ms\n");
+    assert!(client.stderr.ends_with(&error), "{client:?}");
+}
+
+/// What becomes of 50 questions and 50 answers of each of two clients, who take turns or do not.
+fn fates(options: &str, take_turns: bool) -> Vec<String> {
+    let (mut relay, server) = relay_to_us(options);
+    let clients = [(); 2].map(|()| client_of(&relay));
+    let order: Vec<usize> =
+        (0..100).map(|number| if take_turns { number % 2 } else { number / 50 }).collect();
+    let mut fates = Vec::new();
+    for &client in &order {
+        clients[client].send(&[client as u8]).unwrap();
+        fates.push(format!("client {client}, {}", fate(&mut relay, &clients[client])));
+    }
+    let mut ways_back = [None; 2];
+    while ways_back.contains(&None) {
+        let mut client = [0];
+        let (_, from) = server.recv_from(&mut client).unwrap();
+        ways_back[usize::from(client[0])] = Some(from);
+    }
+    for &client in &order {
+        server.send_to(b"answer", ways_back[client].unwrap()).unwrap();
+        fates.push(format!("client {client}, {}", fate(&mut relay, &clients[client])));
+    }
+    fates.sort();
+    fates
+}
+
+#[test]
+fn the_same_seed_is_the_same_network_whoever_sends_when() {
+    const BAD: &str = "--drop 0.3 --duplicate 0.3 --reorder 0.3";
+    let first = fates(&format!("{BAD} --seed 7"), true);
+    assert_eq!(first, fates(&format!("{BAD} --seed 7 --delay 30"), false));
+    assert_ne!(first, fates(&format!("{BAD} --seed 8"), true));
+    // No two flows of one network share their luck.
+    let flow = |name: &str| -> Vec<&str> {
+        first.iter().filter(|line| line.starts_with(name)).map(|line| &line[name.len()..]).collect()
+    };
+    let flows =
+        ["client 0, question", "client 1, question", "client 0, answer", "client 1, answer"].map(flow);
+    for (index, flow) in flows.iter().enumerate() {
+        assert_eq!(flow.len(), 50);
+        assert!(!flows[..index].contains(flow), "{flow:?}");
+    }
+}
+
+#[test]
+fn about_as_many_are_lost_as_was_asked_for() {
+    let lost = fates("--drop 0.3", true).iter().filter(|line| line.ends_with(": lost")).count();
+    // The same 200 draws each time, so this cannot fail by chance.
+    assert!((40..=80).contains(&lost), "{lost} of 200");
+}
+
+#[test]
+fn with_duplicate_1_each_comes_twice() {
+    let (relay, server) = relay_to_us("--duplicate 1");
+    let client = client_of(&relay);
+    client.send(b"one").unwrap();
+    client.send(b"two").unwrap();
+    assert_eq!([(); 4].map(|()| receive(&server)), [b"one", b"one", b"two", b"two"]);
+    client.send(b"three").unwrap();
+    let (_, way_back) = server.recv_from(&mut [0; 8]).unwrap();
+    server.send_to(b"one", way_back).unwrap();
+    server.send_to(b"two", way_back).unwrap();
+    assert_eq!([(); 4].map(|()| receive(&client)), [b"one", b"one", b"two", b"two"]);
+}
+
+#[test]
+fn with_drop_1_nothing_comes() {
+    let (mut relay, server) = relay_to_us("--drop 1 --duplicate 1 --reorder 1");
+    let client = client_of(&relay);
+    for count in 1..=10 {
+        client.send(b"hello").unwrap();
+        assert_eq!(fate(&mut relay, &client), format!("question {count}: lost"));
+    }
+    server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let nothing = server.recv(&mut [0; 8]).unwrap_err().kind();
+    assert!(matches!(nothing, ErrorKind::WouldBlock | ErrorKind::TimedOut), "{nothing}");
+}
+
+/// Sends numbers all at once, and returns them in the order in which they come.
+fn burst(client: &UdpSocket, server: &UdpSocket) -> [u8; 6] {
+    for number in 0..6 {
+        client.send(&[number]).unwrap();
+    }
+    [(); 6].map(|()| receive(server)[0])
+}
+
+#[test]
+fn a_datagram_that_is_held_back_goes_right_behind_the_next() {
+    let (relay, server) = relay_to_us("");
+    assert_eq!(burst(&client_of(&relay), &server), [0, 1, 2, 3, 4, 5], "nothing is held back");
+
+    let (relay, server) = relay_to_us("--reorder 1");
+    let client = client_of(&relay);
+    let deadline = Instant::now() + LIMIT;
+    // Where the machine pauses within a burst, what is held back may not wait so long: once more then.
+    loop {
+        let mut came = burst(&client, &server);
+        if came == [1, 0, 3, 2, 5, 4] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{came:?}");
+        came.sort();
+        assert_eq!(came, [0, 1, 2, 3, 4, 5], "each comes once");
+    }
+}
+
+#[test]
+fn the_last_is_not_held_back_for_ever() {
+    let (mut relay, server) = relay_to_us("--reorder 1");
+    let client = client_of(&relay);
+    let started = Instant::now();
+    client.send(b"alone").unwrap();
+    assert_eq!(fate(&mut relay, &client), "question 1: held back");
+    assert_eq!(receive(&server), b"alone");
+    assert!(started.elapsed() >= Duration::from_millis(100), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_delay_is_waited_in_both_directions() {
+    let (relay, _server) = relay_to_echo("--delay 150");
+    let client = client_of(&relay);
+    let started = Instant::now();
+    client.send(b"hello").unwrap();
+    assert_eq!(receive(&client), b"hello");
+    assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
+}
+
+#[test]
+fn datagrams_wait_beside_each_other_and_not_one_after_another() {
+    let (relay, server) = relay_to_us("--delay 1000");
+    let client = client_of(&relay);
+    let started = Instant::now();
+    for number in 0..100 {
+        client.send(&[number]).unwrap();
+    }
+    for number in 0..100 {
+        assert_eq!(receive(&server), [number]);
+    }
+    assert!(started.elapsed() < Duration::from_secs(50), "one after another they would take 100 s");
+}
+
+#[test]
+fn what_is_too_much_is_lost_and_not_kept() {
+    let (mut relay, _server) = relay_to_us("--delay 60000");
+    let client = client_of(&relay);
+    for count in 1..=1024 {
+        client.send(&[0; 100]).unwrap();
+        assert_eq!(fate(&mut relay, &client), format!("question {count}: passed"));
+    }
+    client.send(b"one too many").unwrap();
+    assert_eq!(fate(&mut relay, &client), "question 1025: lost, too many are under way");
+}
+
+#[test]
+fn wrong_usage_is_refused() {
+    for option in ["--drop", "--duplicate", "--reorder"] {
+        for wrong in ["1.5", "-1", "nan", "inf", "", "much"] {
+            let relay = run(example("relay").args([option, wrong]), b"");
+            assert_eq!((relay.code, &relay.stdout[..]), (Some(2), &b""[..]), "{relay:?}");
+            let error =
+                format!("error: invalid value '{wrong}' for '{option} <P>': write a number from 0 to 1");
+            assert!(relay.stderr.starts_with(&error), "{relay:?}");
+        }
+    }
+    for args in [["--delay", "-1"], ["--delay", "60001"], ["--seed", "x"], ["--to", "7007"], ["--listen", ""]]
+    {
+        let relay = run(example("relay").args(args), b"");
+        assert_eq!((relay.code, &relay.stdout[..]), (Some(2), &b""[..]), "{relay:?}");
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let (relay, _server) = relay_to_us("");
+    let second = run(example("relay").args(["--listen", &relay.addr.to_string()]), b"");
+    assert_eq!((second.code, &second.stdout[..]), (Some(1), &b""[..]), "{second:?}");
+    let error = format!("Error: cannot bind a UDP socket to {}\n", relay.addr);
+    assert!(second.stderr.starts_with(&error), "{second:?}");
+}
+
+/// On a port of the test's choice, which is free in a network namespace of its own.
+#[test]
+#[cfg(target_os = "linux")]
+fn it_does_not_send_to_itself() {
+    let mut relay = example("relay");
+    relay.args(["--listen", "0.0.0.0:7007", "--to", "0.0.0.0:7007"]);
+    let Some(mut relay) = harness::unshared("-rn", "true", &relay) else { return };
+    let relay = run(&mut relay, b"");
+    assert_eq!((relay.code, &relay.stdout[..]), (Some(1), &b""[..]), "{relay:?}");
+    assert_eq!(relay.stderr, "Error: cannot relay from 0.0.0.0:7007 to itself: name the server with --to\n");
+}
+
+#[test]
+fn a_stranger_at_the_way_back_is_not_heard() {
+    let (relay, server) = relay_to_us("");
+    let client = client_of(&relay);
+    client.send(b"hello").unwrap();
+    let (_, way_back) = server.recv_from(&mut [0; 8]).unwrap();
+    udp_socket("127.0.0.1").send_to(b"forged", way_back).unwrap();
+    server.send_to(b"true", way_back).unwrap();
+    assert_eq!(receive(&client), b"true");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_server_that_is_not_there_does_not_end_it() {
+    // Connected elsewhere, this socket keeps its port but takes nothing from the relay.
+    let (mut relay, deaf) = relay_to_us("");
+    deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap()).unwrap();
+    let client = client_of(&relay);
+    client.send(b"hello").unwrap();
+    assert_eq!(fate(&mut relay, &client), "question 1: passed");
+    let cannot = format!("cannot hear {}: Connection refused", deaf.local_addr().unwrap());
+    let said = fate(&mut relay, &client);
+    assert!(said.starts_with(&cannot), "{said}");
+    let other = client_of(&relay);
+    other.send(b"hello").unwrap();
+    assert_eq!(fate(&mut relay, &other), "question 1: passed");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn of_many_clients_each_gets_its_own_answer_and_the_oldest_are_forgotten() {
+    let (relay, _server) = relay_to_echo("-q");
+    let ask = |client: &UdpSocket, number: u32| {
+        client.send(&number.to_be_bytes()).unwrap();
+        assert_eq!(receive(client), number.to_be_bytes());
+    };
+    let clients: Vec<UdpSocket> = (0..300).map(|_| client_of(&relay)).collect();
+    ask(&clients[0], 0);
+    ask(&clients[1], 1);
+    ask(&clients[0], 2); // It is known, and not the last that was met.
+    for round in [1000, 2000] {
+        for (number, client) in (round..).zip(&clients) {
+            ask(client, number);
+        }
+    }
+    // A thread for each client that is known, one at the listener, and the first.
+    let threads = || std::fs::read_dir(format!("/proc/{}/task", relay.running.id())).unwrap().count();
+    let deadline = Instant::now() + LIMIT;
+    while threads() != 130 {
+        assert!(Instant::now() < deadline, "{} threads", threads());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_client_for_whom_there_is_no_socket_left_harms_no_other() {
+    let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0", "-q"]));
+    let mut relay = Server::start(&mut harness::limited("--nofile=16", &relay_to(server.addr, "")));
+    let first = client_of(&relay);
+    first.send(b"hello").unwrap();
+    assert_eq!(receive(&first), b"hello");
+    let others: Vec<UdpSocket> = (0..20).map(|_| client_of(&relay)).collect();
+    for client in &others {
+        client.send(b"hello").unwrap();
+    }
+    let refused = ": cannot open a way to the server: Too many open files";
+    while !relay.running.stderr_line().contains(refused) {}
+    first.send(b"again").unwrap();
+    assert_eq!(receive(&first), b"again");
+}
+
+#[test]
+fn a_log_that_nobody_reads_is_no_reason_to_stop() {
+    let (mut relay, _server) = relay_to_echo("");
+    relay.running.close_output();
+    let client = client_of(&relay);
+    for message in [b"one", b"two"] {
+        client.send(message).unwrap();
+        assert_eq!(receive(&client), message);
+    }
+}
+
+#[test]
+fn the_server_may_be_of_another_family_than_the_clients() {
+    let server = match UdpSocket::bind("[::1]:0") {
+        Ok(server) => server,
+        Err(error) => return not_run(&format!("no IPv6: {error}")),
+    };
+    server.set_read_timeout(Some(LIMIT)).unwrap();
+    let relay = Server::start(&mut relay_to(server.local_addr().unwrap(), ""));
+    let client = client_of(&relay);
+    client.send(b"hello").unwrap();
+    let (_, way_back) = server.recv_from(&mut [0; 8]).unwrap();
+    server.send_to(b"from afar", way_back).unwrap();
+    assert_eq!(receive(&client), b"from afar");
+}
+
+/// The head of the example shows what the relay decides, and it does so each time.
+#[test]
+fn the_text_shows_what_it_decides() {
+    let text = include_str!("examples/relay.rs");
+    let command =
+        text.lines().find_map(|line| line.strip_prefix("//! $ cargo run -p tests --example relay -- "));
+    let (options, _) = command.unwrap().split_once('#').unwrap();
+    let (mut relay, server) = relay_to_us(options);
+    let client = client_of(&relay);
+    let mut decided = Vec::new();
+    for _ in 0..2 {
+        client.send(b"hello").unwrap();
+        decided.push(fate(&mut relay, &client));
+    }
+    let (_, way_back) = server.recv_from(&mut [0; 8]).unwrap();
+    server.send_to(b"hello", way_back).unwrap();
+    decided.push(fate(&mut relay, &client));
+    let shown: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("//! 127.0.0.1:50931: ")).collect();
+    assert_eq!(decided, shown);
+}
