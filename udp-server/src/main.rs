@@ -51,7 +51,7 @@ struct Args {
     addr: String,
 
     /// A multicast group to hear as well, and if need be the interface: for IPv4 by its address, as in
-    /// 239.1.2.3%127.0.0.1, for IPv6 by its number, as in ff12::7007%2. Listen on 0.0.0.0 or [::] for it
+    /// 239.1.2.3%127.0.0.1, for IPv6 by its number, as in ff12::7007%2. Listen on all addresses for it
     #[arg(long, value_name = "GROUP", value_parser = group)]
     join: Option<Group>,
 
