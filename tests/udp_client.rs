@@ -278,7 +278,7 @@ fn being_suspended_again_and_again_neither_ends_nor_prolongs_the_wait() {
         thread::sleep(Duration::from_millis(5));
     }
     let client = client.finish();
-    assert!(client.stderr.ends_with("in 1 attempts of 1s\n"), "{client:?}");
+    assert!(client.stderr.ends_with("in 1 attempt of 1s\n"), "{client:?}");
 }
 
 #[test]

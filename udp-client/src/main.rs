@@ -144,7 +144,10 @@ fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
     check_length(message, server)?;
     let took = exchange(server, message, args).map_err(|error| explain(error, server))?;
     let Args { attempts, timeout, .. } = args;
-    took.with_context(|| format!("cannot get an answer from {server} in {attempts} attempts of {timeout:?}"))
+    let s = if *attempts == 1 { "" } else { "s" };
+    took.with_context(|| {
+        format!("cannot get an answer from {server} in {attempts} attempt{s} of {timeout:?}")
+    })
 }
 
 /// A longer datagram is for the kernel to refuse, but its "message too long" does not name the limit.
