@@ -1,22 +1,24 @@
-//! Our servers, asked by software that this project did not write.
+//! Our servers, asked by software that this project did not write, and by the Python twins of our clients.
 
-use std::io::ErrorKind;
-use std::process::Command;
+use harness::{
+    LIMIT, Server, foreign, payloads, program, python, short_payloads, start_and_expect_echo, udp_socket,
+};
 
-use harness::{Running, Server, not_run, program};
-
-/// Gives a foreign program one line on stdin, and expects it to print the echo. Its stdin stays open
-/// until then.
-fn assert_prints_the_echo(command: &mut Command) {
-    match Command::new(command.get_program()).arg("--help").output() {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return not_run(&format!("{:?} is not installed", command.get_program()));
-        }
-        _ => {}
+/// A client of this name gets back what it sends.
+fn assert_talks(name: &str, args: &[&str], payloads: &[Vec<u8>]) {
+    for bytes in payloads {
+        let Some(mut client) = foreign(name) else { return };
+        start_and_expect_echo(client.args(args), bytes);
     }
-    let mut client = Running::start(command);
-    client.write(b"hello\n");
-    assert_eq!(client.stdout_line(), "hello");
+}
+
+/// A Python twin gets back what it sends, and ends in good order.
+fn assert_twin_talks(name: &str, args: &[&str], payloads: &[Vec<u8>]) {
+    for bytes in payloads {
+        let Some(mut client) = python(name) else { return };
+        let finished = start_and_expect_echo(client.args(args), bytes).finish();
+        assert_eq!((finished.code, &finished.stdout[..], &finished.stderr[..]), (Some(0), &b""[..], ""));
+    }
 }
 
 fn udp_server() -> (Server, String) {
@@ -34,102 +36,164 @@ fn tcp_server() -> (Server, String) {
 #[test]
 fn nc_talks_to_udp_server() {
     let (_server, port) = udp_server();
-    assert_prints_the_echo(Command::new("nc").args(["-u", "127.0.0.1", &port]));
+    assert_talks("nc", &["-u", "127.0.0.1", &port], &short_payloads());
 }
 
 #[test]
 fn ncat_talks_to_udp_server() {
     let (_server, port) = udp_server();
-    assert_prints_the_echo(Command::new("ncat").args(["-u", "127.0.0.1", &port]));
+    assert_talks("ncat", &["-u", "127.0.0.1", &port], &short_payloads());
 }
 
 #[test]
 fn socat_talks_to_udp_server() {
     let (_server, port) = udp_server();
-    assert_prints_the_echo(Command::new("socat").args(["-", &format!("UDP:127.0.0.1:{port}")]));
+    assert_talks("socat", &["-", &format!("UDP:127.0.0.1:{port}")], &short_payloads());
 }
 
 #[test]
 fn python_talks_to_udp_server() {
-    let (_server, port) = udp_server();
-    let client = "import socket, sys
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-    client.settimeout(10)
-    client.sendto(sys.stdin.buffer.readline(), ('127.0.0.1', int(sys.argv[1])))
-    data, server = client.recvfrom(2048)
-    sys.stdout.buffer.write(data)
-";
-    assert_prints_the_echo(Command::new("python3").args(["-c", client, &port]));
+    let (server, _) = udp_server();
+    assert_twin_talks("udp_client.py", &["--addr", &server.addr.to_string()], &short_payloads());
 }
 
 #[test]
 fn nc_talks_to_tcp_server() {
     let (_server, port) = tcp_server();
-    assert_prints_the_echo(Command::new("nc").args(["127.0.0.1", &port]));
+    assert_talks("nc", &["127.0.0.1", &port], &payloads());
 }
 
 #[test]
 fn ncat_talks_to_tcp_server() {
     let (_server, port) = tcp_server();
-    assert_prints_the_echo(Command::new("ncat").args(["127.0.0.1", &port]));
+    assert_talks("ncat", &["127.0.0.1", &port], &payloads());
 }
 
 #[test]
 fn socat_talks_to_tcp_server() {
     let (_server, port) = tcp_server();
-    assert_prints_the_echo(Command::new("socat").args(["-", &format!("TCP:127.0.0.1:{port}")]));
+    assert_talks("socat", &["-", &format!("TCP:127.0.0.1:{port}")], &payloads());
 }
 
 #[test]
 fn python_talks_to_tcp_server() {
-    let (_server, port) = tcp_server();
-    let client = "import socket, sys
-with socket.create_connection(('127.0.0.1', int(sys.argv[1])), timeout=10) as client:
-    client.sendall(sys.stdin.buffer.readline())
-    client.shutdown(socket.SHUT_WR)
-    while data := client.recv(2048):
-        sys.stdout.buffer.write(data)
-";
-    assert_prints_the_echo(Command::new("python3").args(["-c", client, &port]));
+    let (server, _) = tcp_server();
+    assert_twin_talks("tcp_client.py", &["--addr", &server.addr.to_string()], &payloads());
 }
 
-#[cfg(unix)]
-fn unix_server(options: &[&str]) -> (Running, tempfile::TempDir, String) {
-    let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
-    let path = folder.path().join("s");
-    let mut server =
-        Running::start(program("unix-echo").arg("server").args(options).arg("--path").arg(&path));
-    server.announced();
-    (server, folder, path.display().to_string())
-}
-
+/// A client that does not time out by itself is told of a lost answer, by the exit code and by words.
 #[test]
-#[cfg(unix)]
-fn nc_talks_to_unix_echo() {
-    let (_server, _folder, path) = unix_server(&[]);
-    assert_prints_the_echo(Command::new("nc").args(["-U", &path]));
+fn the_python_clients_tell_of_what_does_not_come_back() {
+    let silent = udp_socket("127.0.0.1");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addrs = [silent.local_addr().unwrap(), listener.local_addr().unwrap()];
+    for (name, addr) in ["udp_client.py", "tcp_client.py"].iter().zip(addrs) {
+        let Some(mut client) = python(name) else { return };
+        let finished = harness::run(client.args(["--timeout", "0.1", "--addr", &addr.to_string(), "x"]), b"");
+        assert_eq!((finished.code, &finished.stdout[..]), (Some(1), &b""[..]));
+        assert!(finished.stderr.starts_with("cannot get "), "{name}: {}", finished.stderr);
+    }
+    silent.set_read_timeout(Some(LIMIT)).unwrap();
+    for attempt in 1..=3 {
+        assert_eq!(silent.recv(&mut [0; 8]).unwrap(), 1, "attempt {attempt} of 3");
+    }
 }
 
-#[test]
 #[cfg(unix)]
-fn ncat_talks_to_unix_echo() {
-    let (_server, _folder, path) = unix_server(&[]);
-    assert_prints_the_echo(Command::new("ncat").args(["-U", &path]));
-}
+mod unix {
+    use harness::Running;
 
-#[test]
-#[cfg(unix)]
-fn socat_talks_to_unix_echo() {
-    let (_server, _folder, path) = unix_server(&[]);
-    assert_prints_the_echo(Command::new("socat").args(["-", &format!("UNIX-CONNECT:{path}")]));
-}
+    use super::*;
 
-/// It must bind a name of its own to be answered at.
-#[test]
-#[cfg(unix)]
-fn socat_talks_to_unix_echo_by_datagrams() {
-    let (_server, folder, path) = unix_server(&["--datagram"]);
-    let name = folder.path().join("socat");
-    let address = format!("UNIX-SENDTO:{path},bind={}", name.display());
-    assert_prints_the_echo(Command::new("socat").args(["-", &address]));
+    /// `unix-echo server` in a folder of its own.
+    struct UnixServer {
+        folder: tempfile::TempDir,
+        _running: Running,
+    }
+
+    fn start(args: &[&str]) -> UnixServer {
+        let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+        let mut server = program("unix-echo");
+        server.args(["server", "--path"]).arg(folder.path().join("s")).args(args);
+        let mut running = Running::start(&mut server);
+        running.announced();
+        UnixServer { folder, _running: running }
+    }
+
+    impl UnixServer {
+        /// The path of a file in the folder; the server's is `s`.
+        fn path(&self, name: &str) -> String {
+            self.folder.path().join(name).to_str().unwrap().to_owned()
+        }
+    }
+
+    #[test]
+    fn nc_talks_to_unix_echo() {
+        let server = start(&[]);
+        assert_talks("nc", &["-U", &server.path("s")], &payloads());
+    }
+
+    #[test]
+    fn ncat_talks_to_unix_echo() {
+        let server = start(&[]);
+        assert_talks("ncat", &["-U", &server.path("s")], &payloads());
+    }
+
+    #[test]
+    fn socat_talks_to_unix_echo() {
+        let server = start(&[]);
+        assert_talks("socat", &["-", &format!("UNIX-CONNECT:{}", server.path("s"))], &payloads());
+    }
+
+    #[test]
+    fn python_talks_to_unix_echo() {
+        let server = start(&[]);
+        assert_twin_talks("unix_echo.py", &["client", "--path", &server.path("s")], &payloads());
+    }
+
+    // A client of datagrams binds a name to be answered at. The tools leave its file there when they are
+    // killed, so each gets a folder of its own.
+
+    #[test]
+    #[cfg(target_os = "linux")] // Elsewhere nc is another one.
+    fn nc_talks_to_unix_echo_by_datagrams() {
+        for bytes in short_payloads() {
+            let server = start(&["--datagram"]);
+            assert_talks("nc", &["-uU", "-s", &server.path("nc"), &server.path("s")], &[bytes]);
+        }
+    }
+
+    #[test]
+    fn ncat_talks_to_unix_echo_by_datagrams() {
+        for bytes in short_payloads() {
+            let server = start(&["--datagram"]);
+            assert_talks("ncat", &["-uU", "-s", &server.path("ncat"), &server.path("s")], &[bytes]);
+        }
+    }
+
+    #[test]
+    fn socat_talks_to_unix_echo_by_datagrams() {
+        for bytes in short_payloads() {
+            let server = start(&["--datagram"]);
+            let address = format!("UNIX-SENDTO:{},bind={}", server.path("s"), server.path("socat"));
+            assert_talks("socat", &["-", &address], &[bytes]);
+        }
+    }
+
+    #[test]
+    fn python_talks_to_unix_echo_by_datagrams() {
+        let server = start(&["--datagram"]);
+        let args = ["client", "--datagram", "--path", &server.path("s")];
+        assert_twin_talks("unix_echo.py", &args, &short_payloads());
+    }
+
+    #[test]
+    fn the_python_client_of_datagrams_leaves_no_file() {
+        let server = start(&["--datagram"]);
+        let Some(mut client) = python("unix_echo.py") else { return };
+        client.args(["client", "--datagram", "--path", &server.path("s"), "hello"]);
+        let finished = harness::run(client.env("TMPDIR", server.folder.path()), b"");
+        assert_eq!((finished.code, &finished.stdout[..]), (Some(0), &b"hello\n"[..]), "{finished:?}");
+        assert_eq!(std::fs::read_dir(&server.folder).unwrap().count(), 1, "the server's alone");
+    }
 }

@@ -33,6 +33,24 @@ pub fn example_of(package: &str, name: &str) -> Command {
     built(name, escargot::CargoBuild::new().package(package).example(name))
 }
 
+/// A program that this project did not write. `None`, and said aloud, where it is not installed.
+pub fn foreign(name: &str) -> Option<Command> {
+    let file = format!("{name}{}", env::consts::EXE_SUFFIX);
+    let folders = env::var_os("PATH").unwrap_or_default();
+    if !env::split_paths(&folders).any(|folder| folder.join(&file).is_file()) {
+        not_run(&format!("{name} is not installed"));
+        return None;
+    }
+    Some(Command::new(name))
+}
+
+/// One of the Python programs in `peers`.
+pub fn python(name: &str) -> Option<Command> {
+    let mut command = foreign("python3")?;
+    command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers").join(name));
+    Some(command)
+}
+
 fn built(name: &str, build: escargot::CargoBuild) -> Command {
     static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap();
@@ -213,6 +231,19 @@ pub fn run(command: &mut Command, stdin: &[u8]) -> Finished {
     // A program that ends without reading is for the test to judge.
     let _ = running.stdin.as_mut().unwrap().write_all(stdin);
     running.finish()
+}
+
+/// Starts a client, gives it these bytes on stdin, and waits until it has printed the same. Its stdin
+/// stays open: many tools end with it, whatever is still on its way.
+pub fn start_and_expect_echo(command: &mut Command, bytes: &[u8]) -> Running {
+    let mut client = Running::start(command);
+    let (mut stdin, input) = (client.stdin.take().unwrap(), bytes.to_vec());
+    // In a thread, for a client that stands still would hold the write for ever. It ends with the client.
+    let writing = thread::spawn(move || stdin.write_all(&input).map(|()| stdin));
+    let printed = client.stdout_bytes(bytes.len());
+    assert!(printed == bytes, "{} bytes came back, but not those that were sent", bytes.len());
+    client.stdin = Some(writing.join().unwrap().unwrap());
+    client
 }
 
 /// A server that has said where it listens.
@@ -541,6 +572,18 @@ pub fn assert_survives_a_lost_reader(client: &mut Command) {
     writer.join().unwrap();
     assert_eq!(client.code, Some(1));
     assert!(client.stderr.starts_with("Error: cannot write to stdout\n"), "{client:?}");
+}
+
+/// Text, and every byte there is. Both end in a newline, which a client of datagrams takes off and puts back.
+pub fn short_payloads() -> Vec<Vec<u8>> {
+    vec![b"hello\n".to_vec(), (0..=255).chain(*b"\n").collect()]
+}
+
+/// The same and 1 MiB, for streams.
+pub fn payloads() -> Vec<Vec<u8>> {
+    let mut payloads = short_payloads();
+    payloads.push(noise(1024 * 1024));
+    payloads
 }
 
 /// A UDP socket of the test's own, on a port that the kernel chooses.
