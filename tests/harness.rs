@@ -522,9 +522,9 @@ pub fn exchange_in_one_thread(command: &mut Command, input: &[u8]) -> Vec<u8> {
 }
 
 /// Runs a program with each of these arguments, which it must refuse as wrong usage and say what is right.
-pub fn assert_refuses(name: &str, wrong: &[([&str; 2], &str)]) {
+pub fn assert_refuses(program: impl Fn() -> Command, wrong: &[([&str; 2], &str)]) {
     for (args, right) in wrong {
-        let finished = run(program(name).args(args), b"");
+        let finished = run(program().args(args), b"");
         assert_eq!(finished.code, Some(2), "{args:?}: {finished:?}");
         assert!(finished.stderr.contains(right), "{args:?}: {}", finished.stderr);
     }

@@ -239,5 +239,5 @@ fn wrong_usage_is_refused_with_what_is_right() {
         (["--addr", "127.0.0.1:0"], "HOST:PORT, the port from 1 to 65535"),
         (["--addr", "127.0.0.1:65536"], "HOST:PORT, the port from 1 to 65535"),
     ];
-    harness::assert_refuses("tcp-client", &wrong);
+    harness::assert_refuses(|| program("tcp-client"), &wrong);
 }

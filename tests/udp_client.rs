@@ -329,7 +329,7 @@ fn wrong_usage_is_refused_with_what_is_right() {
         (["--addr", "127.0.0.1:65536"], "HOST:PORT, the port from 1 to 65535"),
         (["--addr", "::1"], "HOST:PORT, the port from 1 to 65535"),
     ];
-    harness::assert_refuses("udp-client", &wrong);
+    harness::assert_refuses(|| program("udp-client"), &wrong);
 }
 
 #[test]

@@ -1,11 +1,14 @@
-//! The TCP pair together: every byte comes back, however many there are, and as soon as it can.
+//! A TCP server and `tcp-client` together: every byte comes back, however many there are, and as soon as it
+//! can. Which server, is for the file to say that includes this one.
 
 use std::process::Command;
 
 use harness::{Running, Server, noise, program, run};
 
+use super::server;
+
 fn pair() -> (Server, Command) {
-    let server = Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0", "-q"]));
+    let server = Server::start(server().args(["--addr", "127.0.0.1:0", "-q"]));
     let mut client = program("tcp-client");
     client.args(["--addr", &server.addr.to_string()]);
     (server, client)

@@ -1,0 +1,347 @@
+//! What a TCP server promises, to good clients and in spite of bad ones. Which server, is for the file to
+//! say that includes this one.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness::{LIMIT, Server, echo, echo_all, noise, not_run, program, run};
+use socket2::SockRef;
+
+use super::server;
+
+pub fn start(args: &[&str]) -> Server {
+    Server::start(server().args(["--addr", "127.0.0.1:0"]).args(args))
+}
+
+pub fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&server.addr, LIMIT).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.set_write_timeout(Some(LIMIT)).unwrap();
+    stream
+}
+
+fn half_close(stream: &TcpStream) -> std::io::Result<()> {
+    stream.shutdown(Shutdown::Write)
+}
+
+pub fn assert_serves(server: &Server) {
+    echo(&connect(server), b"still there?");
+}
+
+/// Closes with a reset instead of a FIN.
+fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Sends for ever, without reading, until nothing moves any more.
+pub fn send_until_stuck(mut stream: &TcpStream) -> usize {
+    stream.set_nonblocking(true).unwrap();
+    let (mut sent, mut stuck) = (0, 0);
+    while stuck < 20 {
+        match stream.write(&[b'x'; 64 * 1024]) {
+            Ok(len) => (sent, stuck) = (sent + len, 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                stuck += 1;
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => panic!("after {sent} bytes: {error}"),
+        }
+    }
+    stream.set_nonblocking(false).unwrap();
+    sent
+}
+
+#[test]
+fn who_half_closes_gets_everything_back_and_then_the_end() {
+    let mut server = start(&[]);
+    let stream = connect(&server);
+    let peer = stream.local_addr().unwrap();
+    let bytes = noise(1_000_003);
+    let back = echo_all(&stream, &bytes, half_close);
+    assert!(back == bytes, "{} bytes came back", back.len());
+    assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
+    assert_eq!(server.running.stderr_line(), format!("{peer}: closed, bytes echoed: 1000003"));
+}
+
+#[test]
+fn who_half_closes_and_reads_late_still_gets_everything() {
+    let server = start(&["--max-connections", "1"]);
+    let mut late = connect(&server);
+    late.write_all(&[7; 200_000]).unwrap();
+    late.shutdown(Shutdown::Write).unwrap();
+    assert_serves(&server); // The server is done with the first one, who has read nothing yet.
+    let mut back = Vec::new();
+    late.read_to_end(&mut back).unwrap();
+    assert!(back == [7; 200_000], "{} bytes came back", back.len());
+}
+
+/// The buffers on the way hold some megabytes. Who sends more before reading waits for the server, which
+/// waits for the client to read. Reading ends it, and so does `tcp-client`, which reads all the time.
+#[test]
+fn who_sends_all_before_reading_is_stuck_until_it_reads() {
+    let server = start(&[]);
+    let stream = connect(&server);
+    let sent = send_until_stuck(&stream);
+    assert_serves(&server);
+    let more = vec![b'x'; 8 << 20];
+    assert_eq!(echo_all(&stream, &more, half_close).len(), sent + more.len());
+    let client =
+        run(program("tcp-client").args(["--addr", &server.addr.to_string()]), &vec![b'x'; sent + more.len()]);
+    assert_eq!((client.code, client.stdout.len()), (Some(0), sent + more.len()), "{}", client.stderr);
+}
+
+/// A write that waits, with a time limit, and is interrupted has written a part.
+#[test]
+#[cfg(unix)]
+fn being_suspended_while_it_waits_to_write_loses_nothing() {
+    let server = start(&[]);
+    let stream = connect(&server);
+    let sent = send_until_stuck(&stream);
+    for _ in 0..3 {
+        server.running.suspend();
+        server.running.resume();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut back = Vec::new();
+    (&stream).read_to_end(&mut back).unwrap();
+    assert_eq!(back.len(), sent);
+}
+
+/// The kernel of a client acknowledges late (40 ms on Linux) what is not a full segment. A server without
+/// TCP_NODELAY would wait for that before it sends the next small one.
+#[test]
+fn small_writes_are_echoed_without_waiting_for_acknowledgements() {
+    let server = start(&["-q"]);
+    let stream = connect(&server);
+    stream.set_nodelay(true).unwrap();
+    let median = |exchange: &dyn Fn()| {
+        let mut times: Vec<Duration> = (0..31)
+            .map(|_| {
+                let started = Instant::now();
+                exchange();
+                started.elapsed()
+            })
+            .collect();
+        times.sort();
+        times[15]
+    };
+    let write_apart = || {
+        (&stream).write_all(b"x").unwrap();
+        thread::sleep(Duration::from_micros(200)); // Let each be read, and answered, on its own.
+    };
+    let one_by_one = median(&|| {
+        for _ in 0..3 {
+            write_apart();
+            (&stream).read_exact(&mut [0; 1]).unwrap();
+        }
+    });
+    let in_a_row = median(&|| {
+        for _ in 0..3 {
+            write_apart();
+        }
+        (&stream).read_exact(&mut [0; 3]).unwrap();
+    });
+    let short = median(&|| echo(&stream, b"abc"));
+    let long = median(&|| echo(&stream, &[b'x'; 20_000])); // The server reads and writes it in two parts.
+    println!("one by one {one_by_one:?}, in a row {in_a_row:?}; short {short:?}, long {long:?}");
+    assert!(in_a_row < 10 * one_by_one, "three in a row took {in_a_row:?}, one by one {one_by_one:?}");
+    assert!(long < 100 * short, "a long message took {long:?}, a short one {short:?}");
+}
+
+#[test]
+fn clients_that_reset_or_leave_harm_nobody() {
+    let server = start(&["--max-connections", "2"]);
+    let good = connect(&server);
+    for _ in 0..50 {
+        let mut bad = connect(&server);
+        bad.write_all(&[b'x'; 100_000]).unwrap();
+        reset(bad);
+        drop(connect(&server));
+        echo(&good, b"undisturbed");
+    }
+    drop(good);
+    assert_serves(&server);
+}
+
+#[test]
+fn who_never_writes_is_closed_after_the_idle_timeout() {
+    let mut server = start(&["--idle-timeout", "0.3", "--max-connections", "1"]);
+    let mut silent = connect(&server);
+    let peer = silent.local_addr().unwrap();
+    assert_eq!(silent.read(&mut [0; 8]).expect("the end of the connection"), 0);
+    assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
+    assert_eq!(server.running.stderr_line(), format!("{peer}: closed, nothing moved for 300ms"));
+    assert_serves(&server);
+}
+
+#[test]
+fn who_never_reads_is_closed_after_the_idle_timeout() {
+    let mut server = start(&["--idle-timeout", "0.3", "--max-connections", "1"]);
+    let deaf = connect(&server);
+    let peer = deaf.local_addr().unwrap();
+    // Its place comes free again, for one who has waited for it.
+    let waiting = connect(&server);
+    deaf.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    while (&deaf).write(&[b'x'; 64 * 1024]).is_ok() {}
+    assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
+    assert_eq!(server.running.stderr_line(), format!("{peer}: closed, nothing moved for 300ms"));
+    echo(&waiting, b"my turn");
+}
+
+#[test]
+fn who_drips_a_byte_within_the_idle_timeout_is_served_on() {
+    let server = start(&["--idle-timeout", "2"]);
+    let stream = connect(&server);
+    for _ in 0..4 {
+        thread::sleep(Duration::from_secs(1));
+        echo(&stream, b".");
+    }
+}
+
+#[test]
+fn the_third_of_two_waits_and_is_then_served() {
+    let server = start(&["--max-connections", "2"]);
+    let [first, second] = [connect(&server), connect(&server)];
+    echo(&first, b"first");
+    echo(&second, b"second");
+    let mut third = connect(&server);
+    third.write_all(b"third").unwrap();
+    third.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(third.read(&mut [0; 8]).is_err(), "it is not served yet");
+    drop(first);
+    third.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut back = [0; 5];
+    third.read_exact(&mut back).expect("its turn");
+    assert_eq!(&back, b"third");
+}
+
+#[test]
+fn a_thousand_clients_at_once_are_each_served() {
+    const CLIENTS: usize = 1000;
+    #[cfg(unix)]
+    if harness::allow_descriptors(CLIENTS as u64 + 100).is_none() {
+        return not_run("no right to so many descriptors");
+    }
+    let server = start(&["-q", "--max-connections", &CLIENTS.to_string()]);
+    let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
+    for (number, mut client) in clients.iter().enumerate() {
+        client.write_all(&number.to_be_bytes()).unwrap();
+    }
+    for (number, mut client) in clients.iter().enumerate() {
+        let mut back = 0_usize.to_be_bytes();
+        client.read_exact(&mut back).expect("an echo");
+        assert_eq!(usize::from_be_bytes(back), number);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn out_of_descriptors_it_waits_and_then_serves_again() {
+    let command = harness::limited("--nofile=24", server().args(["--addr", "127.0.0.1:0"]));
+    let server = Server::start(&mut { command });
+    let clients: Vec<TcpStream> = (0..60).map(|_| connect(&server)).collect();
+    echo(&clients[0], b"served");
+    let before = harness::processor_time(server.running.id());
+    thread::sleep(Duration::from_secs(1));
+    let used = harness::processor_time(server.running.id()) - before;
+    assert!(used < Duration::from_millis(300), "it spins: {used:?} of processor time in a second");
+    // Those who wait are served as places come free.
+    for client in clients {
+        echo(&client, b"at last");
+    }
+    assert_serves(&server);
+    let log = server.running.kill().stderr;
+    let errors = log.lines().filter(|line| line.starts_with("cannot accept: ")).count();
+    assert!((1..200).contains(&errors), "{errors} lines of {}", log.lines().count());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn who_waits_for_a_place_or_does_not_read_costs_no_processor_time() {
+    let server = start(&["--max-connections", "1"]);
+    let deaf = connect(&server);
+    send_until_stuck(&deaf);
+    let waiting = connect(&server);
+    (&waiting).write_all(b"my turn?").unwrap();
+    let before = harness::processor_time(server.running.id());
+    thread::sleep(Duration::from_secs(1));
+    let used = harness::processor_time(server.running.id()) - before;
+    assert!(used < Duration::from_millis(100), "it spins: {used:?} of processor time in a second");
+}
+
+#[test]
+#[cfg(unix)]
+fn it_serves_on_when_nobody_reads_its_output_any_more() {
+    use std::os::{fd::OwnedFd, unix::net::UnixStream};
+    let (stderr, ours) = UnixStream::pair().unwrap();
+    drop(ours);
+    let mut command = server();
+    command.args(["--addr", "127.0.0.1:0", "--max-connections", "1"]);
+    let running = harness::Running::start_with(
+        &mut command,
+        std::process::Stdio::piped(),
+        OwnedFd::from(stderr).into(),
+    );
+    let server = Server::of(running);
+    for _ in 0..50 {
+        assert_serves(&server);
+    }
+}
+
+#[test]
+fn quiet_logs_nothing_per_connection() {
+    let server = start(&["-q"]);
+    assert_serves(&server);
+    assert_eq!(server.running.kill().stderr, "");
+}
+
+#[test]
+#[cfg(unix)]
+fn it_starts_again_on_the_same_port_while_an_old_connection_is_open() {
+    let first = start(&[]);
+    let addr = first.addr;
+    let old = connect(&first);
+    echo(&old, b"before");
+    drop(first);
+    let second = Server::start(server().args(["--addr", &addr.to_string()]));
+    assert_eq!(second.addr, addr);
+    assert_serves(&second);
+    drop(old);
+}
+
+#[test]
+fn a_second_server_on_the_address_is_told_that_it_is_in_use() {
+    let first = start(&[]);
+    let addr = first.addr.to_string();
+    let second = run(server().args(["--addr", &addr]), b"");
+    assert_eq!((second.code, &second.stdout[..]), (Some(1), &b""[..]));
+    assert!(
+        second.stderr.starts_with(&format!("Error: cannot listen on {addr}: another socket")),
+        "{second:?}"
+    );
+    assert_serves(&first);
+}
+
+#[test]
+fn ipv6_is_served_as_well() {
+    if let Err(error) = std::net::TcpListener::bind("[::1]:0") {
+        return not_run(&format!("no IPv6: {error}"));
+    }
+    assert_serves(&Server::start(server().args(["--addr", "[::1]:0"])));
+}
+
+#[test]
+fn wrong_usage_is_refused_with_what_is_right() {
+    let wrong = [
+        (["--max-connections", "0"], "0 is not in 1.."),
+        (["--max-connections", "-1"], "unexpected argument '-1'"),
+        (["--idle-timeout", "0"], "seconds from 0.001 to 86400"),
+        (["--idle-timeout", "-1"], "seconds from 0.001 to 86400"),
+        (["--idle-timeout", "inf"], "seconds from 0.001 to 86400"),
+        (["--addr", "127.0.0.1"], "HOST:PORT, the port from 0 to 65535"),
+        (["--addr", "127.0.0.1:65536"], "HOST:PORT, the port from 0 to 65535"),
+    ];
+    harness::assert_refuses(server, &wrong);
+}
