@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -82,16 +83,37 @@ fn clients_that_do_not_read_cost_one_buffer_each() {
     assert_serves(&server);
 }
 
+/// Starts it under strace, which writes its calls into a file.
+#[cfg(target_os = "linux")]
+fn start_traced(log: &Path) -> Option<Server> {
+    let mut strace = harness::foreign("strace")?;
+    let server = server();
+    // -D: the server is our child, and strace is the server's.
+    strace.args(["-D", "-o"]).arg(log).arg(server.get_program()).args(["--addr", "127.0.0.1:0"]);
+    Some(Server::start(&mut strace))
+}
+
+/// What this spares is seen best with small buffers, in `tcp-server`. Here it is whether it is asked for.
+#[test]
+#[cfg(target_os = "linux")]
+fn it_asks_for_small_segments_not_to_be_held_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("calls");
+    let Some(server) = start_traced(&log) else { return };
+    for _ in 0..3 {
+        assert_serves(&server);
+    }
+    drop(server);
+    let calls = fs::read_to_string(log).unwrap();
+    assert_eq!(calls.matches("TCP_NODELAY, [1]").count(), 3, "{calls}");
+}
+
 /// strace makes each call of the server so slow that the greedy client's next bytes are always there before
 /// it asks for them: it could go on with this one client for ever.
 #[test]
 #[cfg(target_os = "linux")]
 fn who_sends_faster_than_it_reads_does_not_keep_the_others_from_their_turn() {
-    let Some(mut strace) = harness::foreign("strace") else { return };
-    let server = server();
-    // -D: the server is our child, and strace is the server's.
-    strace.args(["-D", "-o", "/dev/null"]).arg(server.get_program()).args(["--addr", "127.0.0.1:0"]);
-    let server = Server::start(&mut strace);
+    let Some(server) = start_traced(Path::new("/dev/null")) else { return };
     let (greedy, modest) = (connect(&server), connect(&server));
     echo(&modest, b"hello");
     let enough = AtomicBool::new(false);

@@ -32,10 +32,6 @@ use socket2::SockRef;
 /// How much is read at once, into one buffer for all connections.
 const BUFFER_SIZE: usize = 64 * 1024;
 
-/// How often one connection is read before the others have their turn. A client that sends as fast as we
-/// read would otherwise be the only one served.
-const READS_IN_A_TURN: usize = 16;
-
 /// How many events are taken from the kernel at once.
 const EVENTS: usize = 1024;
 
@@ -233,7 +229,8 @@ impl Server {
                 self.close(token, format_args!("bytes echoed: {echoed}"));
             }
             Ok(Turn::Unfinished) => {
-                // Asking anew makes the kernel tell us again, after it has told us of the others.
+                // The kernel tells of each change once (edge-triggered). Asked anew, it tells again, and after
+                // it has told of the others.
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 if let Err(error) = self.registry.reregister(&mut connection.stream, token, interest) {
                     self.close(token, format_args!("{error}"));
@@ -298,32 +295,30 @@ struct Connection {
 enum Turn {
     /// The client has half-closed, and has been sent everything.
     Ended,
-    /// There may be more to do.
+    /// There may be more to read.
     Unfinished,
 }
 
 impl Connection {
-    /// The echo, until it would have to wait: that is the error WouldBlock.
+    /// One turn of the echo. Where it would have to wait, it fails with WouldBlock.
     ///
-    /// mio has the kernel tell of each change once (edge-triggered). Who stops before WouldBlock may never
-    /// hear of the rest.
+    /// One read for each turn is fair: a client that sends as fast as we read gets no more of them than the
+    /// others do.
     fn echo(&mut self, buffer: &mut [u8], now: Instant, half_closed: bool) -> io::Result<Turn> {
         // While the client does not read, this fails and we do not read either: flow control reaches
         // through to the client's own writes, and what is kept for it never grows.
         let unwritten = mem::take(&mut self.unwritten);
         self.write(&unwritten, now)?;
-        for _ in 0..READS_IN_A_TURN {
-            let len = self.stream.read(buffer)?;
-            if len == 0 {
-                return Ok(Turn::Ended);
-            }
-            self.last_moved = now;
-            self.write(&buffer[..len], now)?;
-            // A short read has emptied the socket (epoll(7), "Questions and answers"), and spares us one that only says
-            // so. But the end of the stream is seen by a read of its own.
-            if cfg!(target_os = "linux") && len < buffer.len() && !half_closed {
-                return Err(ErrorKind::WouldBlock.into());
-            }
+        let len = self.stream.read(buffer)?;
+        if len == 0 {
+            return Ok(Turn::Ended);
+        }
+        self.last_moved = now;
+        self.write(&buffer[..len], now)?;
+        // A short read has emptied the socket (epoll(7), "Questions and answers"): the next would only say
+        // WouldBlock. But the end of a stream is told by a read of its own.
+        if cfg!(target_os = "linux") && len < buffer.len() && !half_closed {
+            return Err(ErrorKind::WouldBlock.into());
         }
         Ok(Turn::Unfinished)
     }
