@@ -1,16 +1,24 @@
 //! The example `event_loop` of `tcp-server`: it keeps every promise of `tcp-server`, in one thread.
 
-use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::path::Path;
+use std::net::TcpStream;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
+#[cfg(target_os = "linux")]
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::Shutdown,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
-use harness::{Server, echo, example_of};
-use promises::{assert_serves, connect, reset, send_until_stuck, start};
+#[cfg(target_os = "linux")]
+use harness::Server;
+use harness::{echo, example_of};
+#[cfg(target_os = "linux")]
+use promises::{assert_serves, reset, send_until_stuck};
+use promises::{connect, start};
 
 #[path = "promises/tcp_bytes.rs"]
 mod bytes;
