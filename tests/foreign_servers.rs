@@ -1,4 +1,4 @@
-//! Our clients ask servers that this project did not write, and the Python twins of our servers.
+//! Our clients ask servers that this project did not write.
 #![cfg(unix)]
 
 use std::fs;
@@ -8,9 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{
-    LIMIT, Running, Server, foreign, payloads, program, python, run, short_payloads, start_and_expect_echo,
-};
+use harness::{LIMIT, Running, foreign, payloads, program, run, short_payloads, start_and_expect_echo};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// A server and the children that it starts for its clients. All are killed when this is dropped.
@@ -91,99 +89,6 @@ fn folder() -> (tempfile::TempDir, String) {
     let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
     let path = folder.path().join("s").to_str().unwrap().to_owned();
     (folder, path)
-}
-
-#[test]
-fn udp_client_talks_to_python() {
-    let Some(mut server) = python("udp_server.py") else { return };
-    let server = Server::start(server.args(["--addr", "127.0.0.1:0"]));
-    for bytes in short_payloads() {
-        assert_echoed(udp_client(server.addr), &bytes);
-    }
-    let longest = vec![b'x'; 65_507];
-    assert_echoed(udp_client(server.addr), &[&longest[..], b"\n"].concat());
-}
-
-/// Or two echo servers could be set on each other, by one datagram with a forged sender.
-#[test]
-#[cfg(target_os = "linux")] // Only there all of 127.0.0.0/8 is our own.
-fn the_python_udp_server_does_not_answer_its_own_port_number() {
-    let Some(mut server) = python("udp_server.py") else { return };
-    let server = Server::start(server.args(["--addr", "127.0.0.1:0"]));
-    let Ok(namesake) = UdpSocket::bind(("127.0.0.2", server.addr.port())) else {
-        return harness::not_run("another program has the same port on 127.0.0.2");
-    };
-    namesake.send_to(b"hello", server.addr).unwrap();
-    assert_echoed(udp_client(server.addr), b"it answers in turn\n");
-    namesake.set_nonblocking(true).unwrap();
-    let answer = namesake.recv(&mut [0; 8]);
-    assert_eq!(answer.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-}
-
-#[test]
-fn tcp_client_talks_to_python() {
-    let Some(mut server) = python("tcp_server.py") else { return };
-    let server = Server::start(server.args(["--addr", "127.0.0.1:0"]));
-    for bytes in payloads() {
-        assert_echoed(tcp_client(server.addr), &bytes);
-    }
-}
-
-#[test]
-fn unix_echo_talks_to_python() {
-    let (_folder, path) = folder();
-    let Some(mut server) = python("unix_echo.py") else { return };
-    let mut server = Running::start(server.args(["server", "--path", &path]));
-    assert_eq!(server.announced(), path);
-    for bytes in payloads() {
-        assert_echoed(unix_client(&path, false), &bytes);
-    }
-}
-
-#[test]
-fn unix_echo_talks_to_python_by_datagrams() {
-    let (_folder, path) = folder();
-    let Some(mut server) = python("unix_echo.py") else { return };
-    let mut server = Running::start(server.args(["server", "--datagram", "--path", &path]));
-    assert_eq!(server.announced(), path);
-    for bytes in short_payloads() {
-        assert_echoed(unix_client(&path, true), &bytes);
-    }
-    let long = vec![b'x'; 100_000];
-    assert_echoed(unix_client(&path, true), &[&long[..], b"\n"].concat());
-}
-
-#[test]
-fn the_python_unix_server_replaces_the_file_of_a_dead_one_alone_and_removes_its_own() {
-    for kind in [&["--datagram"][..], &[]] {
-        let (_folder, path) = folder();
-        let command = || {
-            let mut command = python("unix_echo.py")?;
-            command.args(["server", "--path", &path]).args(kind);
-            Some(command)
-        };
-        let start = || {
-            let mut server = Running::start(&mut command()?);
-            server.announced();
-            Some(server)
-        };
-        let assert_refused = || match command() {
-            Some(mut command) => assert_eq!(run(&mut command, b"").code, Some(1)),
-            None => unreachable!("Python was there a moment ago"),
-        };
-
-        let Some(first) = start() else { return };
-        assert_refused(); // It is alive.
-        first.kill(); // By SIGKILL: the file stays.
-        let second = start().unwrap();
-        second.signal(Signal::TERM);
-        assert_eq!(second.finish().code, Some(0));
-        assert!(!fs::exists(&path).unwrap(), "the server has removed its file");
-
-        fs::write(&path, "no socket").unwrap();
-        assert_refused();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "no socket");
-    }
 }
 
 /// Asks until all is answered. For each new peer ncat and socat change sockets, and what comes in that

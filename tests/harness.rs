@@ -36,16 +36,23 @@ pub fn example_of(package: &str, name: &str) -> Command {
 /// A program that this project did not write. `None`, and said aloud, where it is not installed.
 pub fn foreign(name: &str) -> Option<Command> {
     let file = format!("{name}{}", env::consts::EXE_SUFFIX);
-    let folders = env::var_os("PATH").unwrap_or_default();
-    if !env::split_paths(&folders).any(|folder| folder.join(&file).is_file()) {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Debian has servers in a folder that not every user's PATH names.
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = folders.map(|folder| folder.join(&file)).find(|path| path.is_file());
+    if found.is_none() {
         not_run(&format!("{name} is not installed"));
-        return None;
     }
-    Some(Command::new(name))
+    found.map(Command::new)
 }
 
-/// One of the Python programs in `peers`.
+/// One of the Python programs in `peers`. `None`, and said aloud, without Python 3.8.
 pub fn python(name: &str) -> Option<Command> {
+    const IS_NEW_ENOUGH: &str = "import sys; sys.exit(sys.version_info < (3, 8))";
+    if !foreign("python3")?.args(["-c", IS_NEW_ENOUGH]).status().unwrap().success() {
+        not_run("python3 is older than 3.8");
+        return None;
+    }
     let mut command = foreign("python3")?;
     command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers").join(name));
     Some(command)
