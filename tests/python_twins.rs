@@ -178,4 +178,20 @@ mod unix {
         assert_printed(run(client.arg("hello").env("TMPDIR", folder.path()), b""), b"hello\n");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "the server's alone");
     }
+
+    /// The kernel would make it wait for a place in the queue, for ever.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_client_of_streams_does_not_wait_for_a_full_server() {
+        let folder = folder();
+        let path = folder.path().join("s");
+        let full = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        full.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        full.listen(0).unwrap();
+        let _in_the_queue = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let Some(twin) = python("unix_echo.py") else { return };
+        let client = run(with(twin, "client", &["--timeout", "0.3"], &path).arg("hello"), b"");
+        assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]));
+        assert!(client.stderr.starts_with("cannot use "), "{}", client.stderr);
+    }
 }
