@@ -1,7 +1,6 @@
-//! Our clients ask servers that this project did not write.
+//! Our clients ask servers that this project did not write. What they make of inetd is in `hosts.rs`.
 #![cfg(unix)]
 
-use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
@@ -214,57 +213,5 @@ fn unix_echo_talks_to_ncat_by_datagrams() {
         let mut server = ForeignServer::start(ncat.args(["-l", "-u", "-U", &path, "--exec", "/bin/cat"]));
         assert!(server.becomes_ready(|| takes_datagrams(&path)));
         assert_echoed(unix_client(&path, true), &bytes);
-    }
-}
-
-/// The echo service of inetd (RFC 862), on port 7 of a machine of its own: a network namespace, joined to
-/// the client's by a cable (veth). Its UDP echo answers nobody on the same machine.
-#[cfg(target_os = "linux")]
-mod inetd {
-    use super::*;
-
-    const SET_UP: &str = "
-        mount -t tmpfs tmpfs /run &&
-        printf 'echo stream tcp nowait root internal\necho dgram udp wait root internal\n' > /run/inetd.conf &&
-        ip netns add other &&
-        ip link add veth0 type veth peer name veth1 netns other &&
-        ip addr add 10.77.0.1/24 dev veth0 && ip link set veth0 up &&
-        ip -n other addr add 10.77.0.2/24 dev veth1 && ip -n other link set veth1 up &&
-        { ip netns exec other inetd -i /run/inetd.conf & } &&
-        for attempt in $(seq 300); do
-            \"$@\" 'ready?' < /dev/null > /dev/null 2>&1 && break
-            sleep 0.1
-        done";
-
-    fn addr() -> SocketAddr {
-        ([10, 77, 0, 2], 7).into()
-    }
-
-    /// The client in its namespace, as soon as inetd answers. In a process namespace as well (-p): when
-    /// the client has ended, so has everything.
-    fn beside_inetd(client: Command) -> Option<Command> {
-        foreign("inetd")?;
-        foreign("ip")?;
-        if !fs::read_to_string("/etc/services").is_ok_and(|services| services.contains("\necho")) {
-            harness::not_run("/etc/services does not name the port of echo");
-            return None;
-        }
-        harness::unshared("-rnmpf", SET_UP, &client)
-    }
-
-    #[test]
-    fn tcp_client_talks_to_inetd() {
-        for bytes in payloads() {
-            let Some(client) = beside_inetd(tcp_client(addr())) else { return };
-            assert_echoed(client, &bytes);
-        }
-    }
-
-    #[test]
-    fn udp_client_talks_to_inetd() {
-        for bytes in short_payloads() {
-            let Some(client) = beside_inetd(udp_client(addr())) else { return };
-            assert_echoed(client, &bytes);
-        }
     }
 }
