@@ -1,63 +1,14 @@
 //! Our clients ask servers that this project did not write. What they make of inetd is in `hosts.rs`.
 #![cfg(unix)]
 
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use harness::{LIMIT, Running, foreign, payloads, program, run, short_payloads, start_and_expect_echo};
-use rustix::process::{Pid, Signal, kill_process_group};
-
-/// A server and the children that it starts for its clients. All are killed when this is dropped.
-struct ForeignServer(Running);
-
-impl ForeignServer {
-    fn start(command: &mut Command) -> ForeignServer {
-        use std::os::unix::process::CommandExt;
-        ForeignServer(Running::start(command.process_group(0)))
-    }
-
-    /// Tries until the server is ready. `false` if it ended, and so was not what answered.
-    fn becomes_ready(&mut self, is_ready: impl Fn() -> bool) -> bool {
-        let deadline = Instant::now() + LIMIT;
-        while self.0.is_running() {
-            if is_ready() {
-                return self.0.is_running();
-            }
-            assert!(Instant::now() < deadline, "the server is not ready after {LIMIT:?}");
-            thread::sleep(Duration::from_millis(10));
-        }
-        false
-    }
-}
-
-impl Drop for ForeignServer {
-    fn drop(&mut self) {
-        let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
-        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-    }
-}
-
-/// Starts a server that must be told its port and does not tell when it listens. Between our finding a
-/// free port and its taking it, another may have taken it: then it ends, and gets another.
-fn on_a_free_port(
-    command: impl Fn(u16) -> Option<Command>,
-    is_ready: impl Fn(SocketAddr) -> bool,
-) -> Option<(ForeignServer, SocketAddr)> {
-    for _ in 0..10 {
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        if UdpSocket::bind(addr).is_err() {
-            continue; // Ports are counted per protocol, and this one is free in one alone.
-        }
-        let mut server = ForeignServer::start(&mut command(addr.port())?);
-        if server.becomes_ready(|| is_ready(addr)) {
-            return Some((server, addr));
-        }
-    }
-    panic!("the server finds no port, or ends by itself");
-}
+use harness::{
+    LIMIT, Running, foreign, on_a_free_port, payloads, program, run, short_payloads, start_and_expect_echo,
+};
 
 fn udp_client(addr: SocketAddr) -> Command {
     let mut client = program("udp-client");
@@ -113,12 +64,11 @@ fn accepts(addr: SocketAddr) -> bool {
 
 #[test]
 fn udp_client_talks_to_socat() {
-    let command = |port| {
-        let mut socat = foreign("socat")?;
-        socat.args([&format!("UDP-RECVFROM:{port},bind=127.0.0.1,fork"), "PIPE"]);
-        Some(socat)
+    let start = |addr: SocketAddr| {
+        let listener = format!("UDP-RECVFROM:{},bind=127.0.0.1,fork", addr.port());
+        Some(Running::start_with_children(foreign("socat")?.args([&listener, "PIPE"])))
     };
-    let Some((_server, addr)) = on_a_free_port(command, answers_udp) else { return };
+    let Some((_server, addr)) = on_a_free_port(start, answers_udp) else { return };
     for bytes in short_payloads() {
         assert_echoed_in_the_end(addr, &bytes);
     }
@@ -126,12 +76,12 @@ fn udp_client_talks_to_socat() {
 
 #[test]
 fn udp_client_talks_to_ncat() {
-    let command = |port: u16| {
-        let mut ncat = foreign("ncat")?;
-        ncat.args(["-u", "-l", "-k", "127.0.0.1", &port.to_string(), "--exec", "/bin/cat"]);
-        Some(ncat)
+    let start = |addr: SocketAddr| {
+        let port = addr.port().to_string();
+        let args = ["-u", "-l", "-k", "127.0.0.1", &port, "--exec", "/bin/cat"];
+        Some(Running::start_with_children(foreign("ncat")?.args(args)))
     };
-    let Some((_server, addr)) = on_a_free_port(command, answers_udp) else { return };
+    let Some((_server, addr)) = on_a_free_port(start, answers_udp) else { return };
     for bytes in short_payloads() {
         assert_echoed_in_the_end(addr, &bytes);
     }
@@ -139,12 +89,11 @@ fn udp_client_talks_to_ncat() {
 
 #[test]
 fn tcp_client_talks_to_socat() {
-    let command = |port| {
-        let mut socat = foreign("socat")?;
-        socat.args([&format!("TCP-LISTEN:{port},bind=127.0.0.1,fork"), "PIPE"]);
-        Some(socat)
+    let start = |addr: SocketAddr| {
+        let listener = format!("TCP-LISTEN:{},bind=127.0.0.1,fork", addr.port());
+        Some(Running::start_with_children(foreign("socat")?.args([&listener, "PIPE"])))
     };
-    let Some((_server, addr)) = on_a_free_port(command, accepts) else { return };
+    let Some((_server, addr)) = on_a_free_port(start, accepts) else { return };
     for bytes in payloads() {
         assert_echoed(tcp_client(addr), &bytes);
     }
@@ -155,12 +104,12 @@ fn tcp_client_talks_to_socat() {
 /// So it gets little, and a client that half-closes when all is back.
 #[test]
 fn tcp_client_talks_to_ncat() {
-    let command = |port: u16| {
-        let mut ncat = foreign("ncat")?;
-        ncat.args(["-l", "-k", "127.0.0.1", &port.to_string(), "--exec", "/bin/cat"]);
-        Some(ncat)
+    let start = |addr: SocketAddr| {
+        let port = addr.port().to_string();
+        let args = ["-l", "-k", "127.0.0.1", &port, "--exec", "/bin/cat"];
+        Some(Running::start_with_children(foreign("ncat")?.args(args)))
     };
-    let Some((_server, addr)) = on_a_free_port(command, accepts) else { return };
+    let Some((_server, addr)) = on_a_free_port(start, accepts) else { return };
     for bytes in short_payloads() {
         assert_echoed(tcp_client(addr), &bytes);
     }
@@ -170,7 +119,7 @@ fn tcp_client_talks_to_ncat() {
 fn unix_echo_talks_to_socat() {
     let (_folder, path) = folder();
     let Some(mut socat) = foreign("socat") else { return };
-    let mut server = ForeignServer::start(socat.args([&format!("UNIX-LISTEN:{path},fork"), "PIPE"]));
+    let mut server = Running::start_with_children(socat.args([&format!("UNIX-LISTEN:{path},fork"), "PIPE"]));
     assert!(server.becomes_ready(|| UnixStream::connect(&path).is_ok()));
     for bytes in payloads() {
         assert_echoed(unix_client(&path, false), &bytes);
@@ -181,7 +130,7 @@ fn unix_echo_talks_to_socat() {
 fn unix_echo_talks_to_ncat() {
     let (_folder, path) = folder();
     let Some(mut ncat) = foreign("ncat") else { return };
-    let mut server = ForeignServer::start(ncat.args(["-l", "-k", "-U", &path, "--exec", "/bin/cat"]));
+    let mut server = Running::start_with_children(ncat.args(["-l", "-k", "-U", &path, "--exec", "/bin/cat"]));
     assert!(server.becomes_ready(|| UnixStream::connect(&path).is_ok()));
     for bytes in short_payloads() {
         assert_echoed(unix_client(&path, false), &bytes);
@@ -197,7 +146,8 @@ fn takes_datagrams(path: &str) -> bool {
 fn unix_echo_talks_to_socat_by_datagrams() {
     let (_folder, path) = folder();
     let Some(mut socat) = foreign("socat") else { return };
-    let mut server = ForeignServer::start(socat.args([&format!("UNIX-RECVFROM:{path},fork"), "PIPE"]));
+    let mut server =
+        Running::start_with_children(socat.args([&format!("UNIX-RECVFROM:{path},fork"), "PIPE"]));
     assert!(server.becomes_ready(|| takes_datagrams(&path)));
     for bytes in short_payloads() {
         assert_echoed(unix_client(&path, true), &bytes);
@@ -210,7 +160,8 @@ fn unix_echo_talks_to_ncat_by_datagrams() {
     for bytes in short_payloads() {
         let (_folder, path) = folder();
         let Some(mut ncat) = foreign("ncat") else { return };
-        let mut server = ForeignServer::start(ncat.args(["-l", "-u", "-U", &path, "--exec", "/bin/cat"]));
+        let mut server =
+            Running::start_with_children(ncat.args(["-l", "-u", "-U", &path, "--exec", "/bin/cat"]));
         assert!(server.becomes_ready(|| takes_datagrams(&path)));
         assert_echoed(unix_client(&path, true), &bytes);
     }
