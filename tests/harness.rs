@@ -7,8 +7,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,12 +48,16 @@ pub fn foreign(name: &str) -> Option<Command> {
 
 /// One of the Python programs in `peers`. `None`, and said aloud, without Python 3.8.
 pub fn python(name: &str) -> Option<Command> {
-    const IS_NEW_ENOUGH: &str = "import sys; sys.exit(sys.version_info < (3, 8))";
-    if !foreign("python3")?.args(["-c", IS_NEW_ENOUGH]).status().unwrap().success() {
+    static IS_NEW_ENOUGH: OnceLock<bool> = OnceLock::new();
+    let mut command = foreign("python3")?;
+    let ask = || {
+        let script = "import sys; sys.exit(sys.version_info < (3, 8))";
+        Command::new("python3").args(["-c", script]).status().unwrap().success()
+    };
+    if !IS_NEW_ENOUGH.get_or_init(ask) {
         not_run("python3 is older than 3.8");
         return None;
     }
-    let mut command = foreign("python3")?;
     command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers").join(name));
     Some(command)
 }
