@@ -2,15 +2,14 @@
 //!
 //! The configurations are `peers/haproxy.cfg` and `peers/nginx.conf`, with the ports that are free here.
 
-use std::env;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Finished, LIMIT, Running, Server, not_run, program, run, udp_socket};
+use harness::{Finished, LIMIT, Running, Server, foreign, not_run, on_a_free_port, program, run};
 use tempfile::TempDir;
 
 /// The addresses of the servers and of the balancer in the configurations.
@@ -29,25 +28,19 @@ struct Balancer {
 }
 
 impl Balancer {
-    /// Starts it once more if somebody else has taken the port that was free.
-    fn start(
-        free: fn() -> SocketAddr,
-        config: &str,
-        client: &str,
-        command: impl Fn(&Path) -> Command,
-    ) -> Self {
-        for _ in 0..10 {
-            let addr = free().to_string();
-            let folder = tempfile::tempdir().unwrap();
-            fs::write(folder.path().join("config"), replaced(config, BALANCER, &addr)).unwrap();
-            let mut running = Running::start(&mut command(folder.path()));
-            if answers(&mut running, client, &addr) {
-                return Balancer { running, addr, _folder: folder };
-            }
-            let ended = running.finish();
-            assert!(ended.stderr.contains("Address already in use"), "{ended:?}");
-        }
-        panic!("no port stays free");
+    /// Starts it with a configuration that names its address, and waits until an echo comes through.
+    fn start(config: &str, client: &str, command: impl Fn(&Path) -> Option<Command>) -> Option<Balancer> {
+        let folder = tempfile::tempdir().unwrap();
+        let start = |addr: SocketAddr| {
+            let config = replaced(config, BALANCER, &addr.to_string());
+            fs::write(folder.path().join("config"), config).unwrap();
+            Some(Running::start(&mut command(folder.path())?))
+        };
+        let answers = |addr: SocketAddr| {
+            run(program(client).args(["--addr", &addr.to_string(), "ready?"]), b"").code == Some(0)
+        };
+        let (running, addr) = on_a_free_port(start, answers)?;
+        Some(Balancer { running, addr: addr.to_string(), _folder: folder })
     }
 
     fn client(&self, name: &str) -> Command {
@@ -63,19 +56,6 @@ impl Balancer {
             assert!(Instant::now() < deadline, "the balancer does not say {what:?}");
         }
     }
-}
-
-/// Waits until an echo comes through the balancer, which does not say when it is ready. False if it ends.
-fn answers(balancer: &mut Running, client: &str, addr: &str) -> bool {
-    let deadline = Instant::now() + LIMIT;
-    while balancer.is_running() {
-        if run(program(client).args(["--addr", addr, "ready?"]), b"").code == Some(0) {
-            return true;
-        }
-        assert!(Instant::now() < deadline, "no echo comes through the balancer");
-        thread::sleep(Duration::from_millis(10));
-    }
-    false
 }
 
 /// A text in which something is replaced that must be there.
@@ -97,49 +77,34 @@ fn config_for(servers: &[Server; 3], file: &str) -> String {
     })
 }
 
-/// Where a program is. Debian has these in a folder that not every user's PATH names.
-fn installed(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
-    let found = folders.map(|folder| folder.join(program)).find(|path| path.is_file());
-    if found.is_none() {
-        not_run(&format!("{program} is not installed (on Debian: package {program})"));
-    }
-    found
-}
-
 /// HAProxy in front of three servers. It takes one for stuck that needs longer than this for a check.
 fn haproxy(servers: &[Server; 3], check_limit: &str) -> Option<Balancer> {
-    let haproxy = installed("haproxy")?;
     let config = config_for(servers, "haproxy.cfg");
     let config = replaced(&config, "timeout check 2s", &format!("timeout check {check_limit}"));
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    Some(Balancer::start(free, &config, "tcp-client", |folder| {
-        let mut command = Command::new(&haproxy);
+    Balancer::start(&config, "tcp-client", |folder| {
+        let mut haproxy = foreign("haproxy")?;
         // In the foreground, and not with SO_REUSEPORT: a port that another has is not to be shared.
-        command.args(["-db", "-dR", "-f"]).arg(folder.join("config"));
-        command
-    }))
+        haproxy.args(["-db", "-dR", "-f"]).arg(folder.join("config"));
+        Some(haproxy)
+    })
 }
 
 /// nginx in front of three servers. It waits so long for an answer.
 fn nginx(servers: &[Server; 3], answer_limit: &str) -> Option<Balancer> {
-    let nginx = installed("nginx")?;
     let config = config_for(servers, "nginx.conf");
     let config = replaced(&config, "proxy_timeout 500ms", &format!("proxy_timeout {answer_limit}"));
     let module = config.lines().find_map(|line| line.strip_prefix("load_module ")?.strip_suffix(';'));
     if !Path::new(module.unwrap()).exists() {
-        not_run("nginx has no stream module here (on Debian: package libnginx-mod-stream)");
+        not_run("nginx or its stream module is not installed (on Debian: package libnginx-mod-stream)");
         return None;
     }
-    let free = || udp_socket("127.0.0.1").local_addr().unwrap();
-    Some(Balancer::start(free, &config, "udp-client", |folder| {
-        let mut command = Command::new(&nginx);
+    Balancer::start(&config, "udp-client", |folder| {
+        let mut nginx = foreign("nginx")?;
         // One process, so that nothing of it is left when that is killed.
-        command.args(["-e", "stderr", "-g", "master_process off;", "-p"]).arg(folder);
-        command.arg("-c").arg(folder.join("config"));
-        command
-    }))
+        nginx.args(["-e", "stderr", "-g", "master_process off;", "-p"]).arg(folder);
+        nginx.arg("-c").arg(folder.join("config"));
+        Some(nginx)
+    })
 }
 
 /// Asks with a connection of its own.

@@ -1,66 +1,14 @@
-//! Our clients ask servers that this project did not write, and the Python twins of our servers.
+//! Our clients ask servers that this project did not write. What they make of inetd is in `hosts.rs`.
 #![cfg(unix)]
 
-use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use harness::{
-    LIMIT, Running, Server, foreign, payloads, program, python, run, short_payloads, start_and_expect_echo,
+    LIMIT, Running, foreign, on_a_free_port, payloads, program, run, short_payloads, start_and_expect_echo,
 };
-use rustix::process::{Pid, Signal, kill_process_group};
-
-/// A server and the children that it starts for its clients. All are killed when this is dropped.
-struct ForeignServer(Running);
-
-impl ForeignServer {
-    fn start(command: &mut Command) -> ForeignServer {
-        use std::os::unix::process::CommandExt;
-        ForeignServer(Running::start(command.process_group(0)))
-    }
-
-    /// Tries until the server is ready. `false` if it ended, and so was not what answered.
-    fn becomes_ready(&mut self, is_ready: impl Fn() -> bool) -> bool {
-        let deadline = Instant::now() + LIMIT;
-        while self.0.is_running() {
-            if is_ready() {
-                return self.0.is_running();
-            }
-            assert!(Instant::now() < deadline, "the server is not ready after {LIMIT:?}");
-            thread::sleep(Duration::from_millis(10));
-        }
-        false
-    }
-}
-
-impl Drop for ForeignServer {
-    fn drop(&mut self) {
-        let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
-        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-    }
-}
-
-/// Starts a server that must be told its port and does not tell when it listens. Between our finding a
-/// free port and its taking it, another may have taken it: then it ends, and gets another.
-fn on_a_free_port(
-    command: impl Fn(u16) -> Option<Command>,
-    is_ready: impl Fn(SocketAddr) -> bool,
-) -> Option<(ForeignServer, SocketAddr)> {
-    for _ in 0..10 {
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        if UdpSocket::bind(addr).is_err() {
-            continue; // Ports are counted per protocol, and this one is free in one alone.
-        }
-        let mut server = ForeignServer::start(&mut command(addr.port())?);
-        if server.becomes_ready(|| is_ready(addr)) {
-            return Some((server, addr));
-        }
-    }
-    panic!("the server finds no port, or ends by itself");
-}
 
 fn udp_client(addr: SocketAddr) -> Command {
     let mut client = program("udp-client");
@@ -93,99 +41,6 @@ fn folder() -> (tempfile::TempDir, String) {
     (folder, path)
 }
 
-#[test]
-fn udp_client_talks_to_python() {
-    let Some(mut server) = python("udp_server.py") else { return };
-    let server = Server::start(server.args(["--addr", "127.0.0.1:0"]));
-    for bytes in short_payloads() {
-        assert_echoed(udp_client(server.addr), &bytes);
-    }
-    let longest = vec![b'x'; 65_507];
-    assert_echoed(udp_client(server.addr), &[&longest[..], b"\n"].concat());
-}
-
-/// Or two echo servers could be set on each other, by one datagram with a forged sender.
-#[test]
-#[cfg(target_os = "linux")] // Only there all of 127.0.0.0/8 is our own.
-fn the_python_udp_server_does_not_answer_its_own_port_number() {
-    let Some(mut server) = python("udp_server.py") else { return };
-    let server = Server::start(server.args(["--addr", "127.0.0.1:0"]));
-    let Ok(namesake) = UdpSocket::bind(("127.0.0.2", server.addr.port())) else {
-        return harness::not_run("another program has the same port on 127.0.0.2");
-    };
-    namesake.send_to(b"hello", server.addr).unwrap();
-    assert_echoed(udp_client(server.addr), b"it answers in turn\n");
-    namesake.set_nonblocking(true).unwrap();
-    let answer = namesake.recv(&mut [0; 8]);
-    assert_eq!(answer.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-}
-
-#[test]
-fn tcp_client_talks_to_python() {
-    let Some(mut server) = python("tcp_server.py") else { return };
-    let server = Server::start(server.args(["--addr", "127.0.0.1:0"]));
-    for bytes in payloads() {
-        assert_echoed(tcp_client(server.addr), &bytes);
-    }
-}
-
-#[test]
-fn unix_echo_talks_to_python() {
-    let (_folder, path) = folder();
-    let Some(mut server) = python("unix_echo.py") else { return };
-    let mut server = Running::start(server.args(["server", "--path", &path]));
-    assert_eq!(server.announced(), path);
-    for bytes in payloads() {
-        assert_echoed(unix_client(&path, false), &bytes);
-    }
-}
-
-#[test]
-fn unix_echo_talks_to_python_by_datagrams() {
-    let (_folder, path) = folder();
-    let Some(mut server) = python("unix_echo.py") else { return };
-    let mut server = Running::start(server.args(["server", "--datagram", "--path", &path]));
-    assert_eq!(server.announced(), path);
-    for bytes in short_payloads() {
-        assert_echoed(unix_client(&path, true), &bytes);
-    }
-    let long = vec![b'x'; 100_000];
-    assert_echoed(unix_client(&path, true), &[&long[..], b"\n"].concat());
-}
-
-#[test]
-fn the_python_unix_server_replaces_the_file_of_a_dead_one_alone_and_removes_its_own() {
-    for kind in [&["--datagram"][..], &[]] {
-        let (_folder, path) = folder();
-        let command = || {
-            let mut command = python("unix_echo.py")?;
-            command.args(["server", "--path", &path]).args(kind);
-            Some(command)
-        };
-        let start = || {
-            let mut server = Running::start(&mut command()?);
-            server.announced();
-            Some(server)
-        };
-        let assert_refused = || match command() {
-            Some(mut command) => assert_eq!(run(&mut command, b"").code, Some(1)),
-            None => unreachable!("Python was there a moment ago"),
-        };
-
-        let Some(first) = start() else { return };
-        assert_refused(); // It is alive.
-        first.kill(); // By SIGKILL: the file stays.
-        let second = start().unwrap();
-        second.signal(Signal::TERM);
-        assert_eq!(second.finish().code, Some(0));
-        assert!(!fs::exists(&path).unwrap(), "the server has removed its file");
-
-        fs::write(&path, "no socket").unwrap();
-        assert_refused();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "no socket");
-    }
-}
-
 /// Asks until all is answered. For each new peer ncat and socat change sockets, and what comes in that
 /// moment may find none.
 fn assert_echoed_in_the_end(addr: SocketAddr, bytes: &[u8]) {
@@ -209,12 +64,11 @@ fn accepts(addr: SocketAddr) -> bool {
 
 #[test]
 fn udp_client_talks_to_socat() {
-    let command = |port| {
-        let mut socat = foreign("socat")?;
-        socat.args([&format!("UDP-RECVFROM:{port},bind=127.0.0.1,fork"), "PIPE"]);
-        Some(socat)
+    let start = |addr: SocketAddr| {
+        let listener = format!("UDP-RECVFROM:{},bind=127.0.0.1,fork", addr.port());
+        Some(Running::start_with_children(foreign("socat")?.args([&listener, "PIPE"])))
     };
-    let Some((_server, addr)) = on_a_free_port(command, answers_udp) else { return };
+    let Some((_server, addr)) = on_a_free_port(start, answers_udp) else { return };
     for bytes in short_payloads() {
         assert_echoed_in_the_end(addr, &bytes);
     }
@@ -222,12 +76,12 @@ fn udp_client_talks_to_socat() {
 
 #[test]
 fn udp_client_talks_to_ncat() {
-    let command = |port: u16| {
-        let mut ncat = foreign("ncat")?;
-        ncat.args(["-u", "-l", "-k", "127.0.0.1", &port.to_string(), "--exec", "/bin/cat"]);
-        Some(ncat)
+    let start = |addr: SocketAddr| {
+        let port = addr.port().to_string();
+        let args = ["-u", "-l", "-k", "127.0.0.1", &port, "--exec", "/bin/cat"];
+        Some(Running::start_with_children(foreign("ncat")?.args(args)))
     };
-    let Some((_server, addr)) = on_a_free_port(command, answers_udp) else { return };
+    let Some((_server, addr)) = on_a_free_port(start, answers_udp) else { return };
     for bytes in short_payloads() {
         assert_echoed_in_the_end(addr, &bytes);
     }
@@ -235,12 +89,11 @@ fn udp_client_talks_to_ncat() {
 
 #[test]
 fn tcp_client_talks_to_socat() {
-    let command = |port| {
-        let mut socat = foreign("socat")?;
-        socat.args([&format!("TCP-LISTEN:{port},bind=127.0.0.1,fork"), "PIPE"]);
-        Some(socat)
+    let start = |addr: SocketAddr| {
+        let listener = format!("TCP-LISTEN:{},bind=127.0.0.1,fork", addr.port());
+        Some(Running::start_with_children(foreign("socat")?.args([&listener, "PIPE"])))
     };
-    let Some((_server, addr)) = on_a_free_port(command, accepts) else { return };
+    let Some((_server, addr)) = on_a_free_port(start, accepts) else { return };
     for bytes in payloads() {
         assert_echoed(tcp_client(addr), &bytes);
     }
@@ -251,12 +104,12 @@ fn tcp_client_talks_to_socat() {
 /// So it gets little, and a client that half-closes when all is back.
 #[test]
 fn tcp_client_talks_to_ncat() {
-    let command = |port: u16| {
-        let mut ncat = foreign("ncat")?;
-        ncat.args(["-l", "-k", "127.0.0.1", &port.to_string(), "--exec", "/bin/cat"]);
-        Some(ncat)
+    let start = |addr: SocketAddr| {
+        let port = addr.port().to_string();
+        let args = ["-l", "-k", "127.0.0.1", &port, "--exec", "/bin/cat"];
+        Some(Running::start_with_children(foreign("ncat")?.args(args)))
     };
-    let Some((_server, addr)) = on_a_free_port(command, accepts) else { return };
+    let Some((_server, addr)) = on_a_free_port(start, accepts) else { return };
     for bytes in short_payloads() {
         assert_echoed(tcp_client(addr), &bytes);
     }
@@ -266,7 +119,7 @@ fn tcp_client_talks_to_ncat() {
 fn unix_echo_talks_to_socat() {
     let (_folder, path) = folder();
     let Some(mut socat) = foreign("socat") else { return };
-    let mut server = ForeignServer::start(socat.args([&format!("UNIX-LISTEN:{path},fork"), "PIPE"]));
+    let mut server = Running::start_with_children(socat.args([&format!("UNIX-LISTEN:{path},fork"), "PIPE"]));
     assert!(server.becomes_ready(|| UnixStream::connect(&path).is_ok()));
     for bytes in payloads() {
         assert_echoed(unix_client(&path, false), &bytes);
@@ -277,7 +130,7 @@ fn unix_echo_talks_to_socat() {
 fn unix_echo_talks_to_ncat() {
     let (_folder, path) = folder();
     let Some(mut ncat) = foreign("ncat") else { return };
-    let mut server = ForeignServer::start(ncat.args(["-l", "-k", "-U", &path, "--exec", "/bin/cat"]));
+    let mut server = Running::start_with_children(ncat.args(["-l", "-k", "-U", &path, "--exec", "/bin/cat"]));
     assert!(server.becomes_ready(|| UnixStream::connect(&path).is_ok()));
     for bytes in short_payloads() {
         assert_echoed(unix_client(&path, false), &bytes);
@@ -293,7 +146,8 @@ fn takes_datagrams(path: &str) -> bool {
 fn unix_echo_talks_to_socat_by_datagrams() {
     let (_folder, path) = folder();
     let Some(mut socat) = foreign("socat") else { return };
-    let mut server = ForeignServer::start(socat.args([&format!("UNIX-RECVFROM:{path},fork"), "PIPE"]));
+    let mut server =
+        Running::start_with_children(socat.args([&format!("UNIX-RECVFROM:{path},fork"), "PIPE"]));
     assert!(server.becomes_ready(|| takes_datagrams(&path)));
     for bytes in short_payloads() {
         assert_echoed(unix_client(&path, true), &bytes);
@@ -306,60 +160,9 @@ fn unix_echo_talks_to_ncat_by_datagrams() {
     for bytes in short_payloads() {
         let (_folder, path) = folder();
         let Some(mut ncat) = foreign("ncat") else { return };
-        let mut server = ForeignServer::start(ncat.args(["-l", "-u", "-U", &path, "--exec", "/bin/cat"]));
+        let mut server =
+            Running::start_with_children(ncat.args(["-l", "-u", "-U", &path, "--exec", "/bin/cat"]));
         assert!(server.becomes_ready(|| takes_datagrams(&path)));
         assert_echoed(unix_client(&path, true), &bytes);
-    }
-}
-
-/// The echo service of inetd (RFC 862), on port 7 of a machine of its own: a network namespace, joined to
-/// the client's by a cable (veth). Its UDP echo answers nobody on the same machine.
-#[cfg(target_os = "linux")]
-mod inetd {
-    use super::*;
-
-    const SET_UP: &str = "
-        mount -t tmpfs tmpfs /run &&
-        printf 'echo stream tcp nowait root internal\necho dgram udp wait root internal\n' > /run/inetd.conf &&
-        ip netns add other &&
-        ip link add veth0 type veth peer name veth1 netns other &&
-        ip addr add 10.77.0.1/24 dev veth0 && ip link set veth0 up &&
-        ip -n other addr add 10.77.0.2/24 dev veth1 && ip -n other link set veth1 up &&
-        { ip netns exec other inetd -i /run/inetd.conf & } &&
-        for attempt in $(seq 300); do
-            \"$@\" 'ready?' < /dev/null > /dev/null 2>&1 && break
-            sleep 0.1
-        done";
-
-    fn addr() -> SocketAddr {
-        ([10, 77, 0, 2], 7).into()
-    }
-
-    /// The client in its namespace, as soon as inetd answers. In a process namespace as well (-p): when
-    /// the client has ended, so has everything.
-    fn beside_inetd(client: Command) -> Option<Command> {
-        foreign("inetd")?;
-        foreign("ip")?;
-        if !fs::read_to_string("/etc/services").is_ok_and(|services| services.contains("\necho")) {
-            harness::not_run("/etc/services does not name the port of echo");
-            return None;
-        }
-        harness::unshared("-rnmpf", SET_UP, &client)
-    }
-
-    #[test]
-    fn tcp_client_talks_to_inetd() {
-        for bytes in payloads() {
-            let Some(client) = beside_inetd(tcp_client(addr())) else { return };
-            assert_echoed(client, &bytes);
-        }
-    }
-
-    #[test]
-    fn udp_client_talks_to_inetd() {
-        for bytes in short_payloads() {
-            let Some(client) = beside_inetd(udp_client(addr())) else { return };
-            assert_echoed(client, &bytes);
-        }
     }
 }

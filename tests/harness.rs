@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,17 +36,28 @@ pub fn example_of(package: &str, name: &str) -> Command {
 /// A program that this project did not write. `None`, and said aloud, where it is not installed.
 pub fn foreign(name: &str) -> Option<Command> {
     let file = format!("{name}{}", env::consts::EXE_SUFFIX);
-    let folders = env::var_os("PATH").unwrap_or_default();
-    if !env::split_paths(&folders).any(|folder| folder.join(&file).is_file()) {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Debian has servers in a folder that not every user's PATH names.
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = folders.map(|folder| folder.join(&file)).find(|path| path.is_file());
+    if found.is_none() {
         not_run(&format!("{name} is not installed"));
-        return None;
     }
-    Some(Command::new(name))
+    found.map(Command::new)
 }
 
-/// One of the Python programs in `peers`.
+/// One of the Python programs in `peers`. `None`, and said aloud, without Python 3.8.
 pub fn python(name: &str) -> Option<Command> {
+    static IS_NEW_ENOUGH: OnceLock<bool> = OnceLock::new();
     let mut command = foreign("python3")?;
+    let ask = || {
+        let script = "import sys; sys.exit(sys.version_info < (3, 8))";
+        Command::new("python3").args(["-c", script]).status().unwrap().success()
+    };
+    if !IS_NEW_ENOUGH.get_or_init(ask) {
+        not_run("python3 is older than 3.8");
+        return None;
+    }
     command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers").join(name));
     Some(command)
 }
@@ -81,6 +92,7 @@ pub struct Running {
     pub stdin: Option<ChildStdin>,
     stdout: Option<Output>,
     stderr: Option<Output>,
+    leads_group: bool,
 }
 
 /// What a program left when it ended by itself.
@@ -108,8 +120,18 @@ impl Running {
             stdin: child.stdin.take(),
             stdout: child.stdout.take().map(Output::of),
             stderr: child.stderr.take().map(Output::of),
+            leads_group: false,
             child,
         }
+    }
+
+    /// Starts a server that starts children for its clients: they are killed with it.
+    #[cfg(unix)]
+    pub fn start_with_children(command: &mut Command) -> Running {
+        use std::os::unix::process::CommandExt;
+        let mut running = Running::start(command.process_group(0));
+        running.leads_group = true;
+        running
     }
 
     /// What a server says after `listening on`, once it does.
@@ -188,6 +210,19 @@ impl Running {
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
+
+    /// Tries until a server is ready that does not say so. `false` if it ended, and so was not what answered.
+    pub fn becomes_ready(&mut self, is_ready: impl Fn() -> bool) -> bool {
+        let deadline = Instant::now() + LIMIT;
+        while self.is_running() {
+            if is_ready() {
+                return self.is_running();
+            }
+            assert!(Instant::now() < deadline, "the server is not ready after {LIMIT:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
 }
 
 /// Suspending a program as Ctrl-Z does, and waking it.
@@ -219,6 +254,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        #[cfg(unix)]
+        if self.leads_group {
+            let _ = rustix::process::kill_process_group(self.pid(), rustix::process::Signal::KILL);
+        }
         // It may have ended already: nothing to do then.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -266,6 +305,27 @@ impl Server {
         let addr = addr.parse().unwrap_or_else(|error| panic!("{addr:?}: {error}"));
         Server { running, addr }
     }
+}
+
+/// Starts a server that must be told its port and does not say when it listens. Between our finding a free
+/// port and its taking it, another may have taken it: then it ends, and is started with another.
+pub fn on_a_free_port(
+    start: impl Fn(SocketAddr) -> Option<Running>,
+    is_ready: impl Fn(SocketAddr) -> bool,
+) -> Option<(Running, SocketAddr)> {
+    let mut said = String::new();
+    for _ in 0..10 {
+        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        if UdpSocket::bind(addr).is_err() {
+            continue; // Ports are counted per protocol, and this one is free in one alone.
+        }
+        let mut server = start(addr)?;
+        if server.becomes_ready(|| is_ready(addr)) {
+            return Some((server, addr));
+        }
+        said = server.finish().stderr;
+    }
+    panic!("the server finds no port, or ends by itself: {said}");
 }
 
 /// One pipe of a program, read by a thread of its own.

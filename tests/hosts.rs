@@ -3,11 +3,12 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use harness::{LIMIT, Running, program, run};
+use harness::{
+    LIMIT, Running, foreign, not_run, payloads, program, run, short_payloads, start_and_expect_echo,
+};
 
 /// The hosts 10.77.0.1, fd77::1, 10.77.0.2, fd77::2 and so on. They vanish with this.
 struct Network {
@@ -212,23 +213,25 @@ fn an_echo_takes_two_datagrams_and_many_more_segments() {
 /// It does not answer datagrams that come from this very machine.
 #[test]
 fn our_clients_talk_to_inetd_on_another_host() {
-    let Some(inetd) = ["/usr/sbin/inetd", "/sbin/inetd"].iter().find(|path| Path::new(path).exists()) else {
-        return harness::not_run("inetd is not installed (on Debian: package openbsd-inetd)");
-    };
+    let Some(mut inetd) = foreign("inetd") else { return };
+    if !fs::read_to_string("/etc/services").is_ok_and(|services| services.contains("\necho")) {
+        return not_run("/etc/services does not name the port of echo");
+    }
     let Some(network) = Network::of(2) else { return };
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("inetd.conf");
     fs::write(&config, "echo stream tcp nowait root internal\necho dgram udp wait root internal\n").unwrap();
-    let _inetd = Running::start(&mut network.on(2, Command::new(inetd).arg("-i").arg(&config)));
-    for name in ["tcp-client", "udp-client"] {
+    let _inetd = Running::start(&mut network.on(2, inetd.arg("-i").arg(&config)));
+    for (name, payloads) in [("tcp-client", payloads()), ("udp-client", short_payloads())] {
+        let client = || network.on(1, program(name).args(["--addr", "10.77.0.2:7"]));
         let deadline = Instant::now() + LIMIT;
-        loop {
-            let client = run(&mut network.on(1, program(name).args(["--addr", "10.77.0.2:7", "hello"])), b"");
-            if client.code == Some(0) {
-                assert_eq!(client.stdout, b"hello\n");
-                break;
-            }
-            assert!(Instant::now() < deadline, "{client:?}");
+        // It does not say when it listens.
+        while run(client().arg("ready?"), b"").code != Some(0) {
+            assert!(Instant::now() < deadline, "inetd does not answer {name}");
+        }
+        for bytes in payloads {
+            let client = start_and_expect_echo(&mut client(), &bytes).finish();
+            assert_eq!((client.code, &client.stdout[..]), (Some(0), &b""[..]), "{client:?}");
         }
     }
 }

@@ -289,16 +289,42 @@ fn an_address_that_is_taken_is_named() {
     assert!(second.stderr.starts_with(&error), "{second:?}");
 }
 
-/// On a port of the test's choice, which is free in a network namespace of its own.
+/// The relay from and to ports of the test's choice, which are free in a network namespace of its own.
+#[cfg(target_os = "linux")]
+fn relay_alone(listen: &str, to: &str) -> Option<Command> {
+    harness::unshared("-rn", "ip link set lo up", example("relay").args(["--listen", listen, "--to", to]))
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn it_does_not_send_to_itself() {
-    let mut relay = example("relay");
-    relay.args(["--listen", "0.0.0.0:7007", "--to", "0.0.0.0:7007"]);
-    let Some(mut relay) = harness::unshared("-rn", "true", &relay) else { return };
-    let relay = run(&mut relay, b"");
-    assert_eq!((relay.code, &relay.stdout[..]), (Some(1), &b""[..]), "{relay:?}");
-    assert_eq!(relay.stderr, "Error: cannot relay from 0.0.0.0:7007 to itself: name the server with --to\n");
+    for (listen, to) in [
+        ("127.0.0.1:7007", "127.0.0.1:7007"),
+        ("0.0.0.0:7007", "0.0.0.0:7007"),
+        ("0.0.0.0:7007", "127.0.0.1:7007"),
+        ("0.0.0.0:7007", "127.0.0.2:7007"),
+        ("127.0.0.1:7007", "0.0.0.0:7007"),
+    ] {
+        let Some(mut relay) = relay_alone(listen, to) else { return };
+        let relay = run(&mut relay, b"");
+        assert_eq!((relay.code, &relay.stdout[..]), (Some(1), &b""[..]), "{relay:?}");
+        let error = format!("Error: cannot relay from {listen} to itself: name the server with --to\n");
+        assert_eq!(relay.stderr, error);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_server_may_have_the_same_port_at_another_address() {
+    for (listen, to) in [
+        ("127.0.0.1:7007", "127.0.0.2:7007"),
+        ("0.0.0.0:7007", "192.0.2.1:7007"), // Another machine.
+        ("0.0.0.0:7007", "[::1]:7007"),
+        ("0.0.0.0:7008", "127.0.0.1:7007"),
+    ] {
+        let Some(mut relay) = relay_alone(listen, to) else { return };
+        assert_eq!(Running::start(&mut relay).announced(), listen);
+    }
 }
 
 #[test]

@@ -101,10 +101,8 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let socket = UdpSocket::bind(args.listen);
-    let socket = socket.with_context(|| format!("cannot bind a UDP socket to {}", args.listen))?;
+    let socket = listen(&args)?;
     let local = socket.local_addr().context("cannot read the socket's own address")?;
-    ensure!(local != args.to, "cannot relay from {local} to itself: name the server with --to");
     // Each socket has a thread that waits there. What they receive comes together in a channel, and one
     // thread decides, so that nothing is shared. It is short: the kernel has a queue for each socket.
     let (sender, arrivals) = mpsc::sync_channel(1);
@@ -119,6 +117,19 @@ fn probability(text: &str) -> Result<f64, String> {
         Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
         _ => Err("write a number from 0 to 1".into()),
     }
+}
+
+/// Binds the socket that the clients know, unless it would be the server as well: then a datagram would go
+/// round for ever.
+fn listen(args: &Args) -> Result<UdpSocket> {
+    let was_free = UdpSocket::bind(args.to).is_ok();
+    let socket = UdpSocket::bind(args.listen);
+    let socket = socket.with_context(|| format!("cannot bind a UDP socket to {}", args.listen))?;
+    // The server's address was free, and now it is taken: by us. To compare the two would not tell, for
+    // `0.0.0.0` is every address of this machine.
+    let is_itself = was_free && UdpSocket::bind(args.to).is_err();
+    ensure!(!is_itself, "cannot relay from {} to itself: name the server with --to", args.listen);
+    Ok(socket)
 }
 
 struct Relay {

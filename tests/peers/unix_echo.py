@@ -6,9 +6,9 @@
     $ python3 unix_echo.py client --path /tmp/echo.sock hello
     hello
 
-It differs in that it takes paths alone, no abstract names, and logs nothing; its stream client counts
-its time limit for all that is still to come when everything is sent; and the name of its datagram client
-is a file, in a directory that goes with it.
+It differs in that it takes paths alone, no abstract names, and logs nothing; its stream client gives up
+at once where the server's queue is full, and counts its time limit for all that is still to come when
+everything is sent; and the name of its datagram client is a file, in a directory that goes with it.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 
 MAX_CONNECTIONS = 100
 LONGEST = 1024 * 1024  # Longer than any datagram: the sender's buffer (SO_SNDBUF) is the limit.
@@ -47,10 +48,8 @@ def serve(kind, path):
             if kind == socket.SOCK_STREAM:
                 server.listen()
             print(f"listening on {path}", flush=True)
-            if kind == socket.SOCK_STREAM:
-                serve_streams(server)
-            else:
-                serve_datagrams(server)
+            serve_clients = serve_streams if kind == socket.SOCK_STREAM else serve_datagrams
+            serve_clients(server)
         finally:
             os.unlink(path)  # The kernel leaves it.
 
@@ -69,13 +68,10 @@ def work(listener):
         except OSError:  # Out of descriptors: it would fail again at once, and again.
             time.sleep(0.1)
             continue
-        with connection:
+        with connection, suppress(OSError):  # It concerns this client alone.
             connection.settimeout(60)
-            try:
-                while data := connection.recv(65535):
-                    connection.sendall(data)
-            except OSError:
-                pass  # It concerns this client alone.
+            while data := connection.recv(65535):
+                connection.sendall(data)
 
 
 def serve_datagrams(server):
@@ -83,16 +79,16 @@ def serve_datagrams(server):
         datagram, peer = server.recvfrom(LONGEST)
         if not peer:
             continue  # It has no name to be answered at.
-        try:
+        with suppress(OSError):  # It concerns this client alone.
             # Without waiting for a client that does not read.
             server.sendto(datagram, socket.MSG_DONTWAIT, peer)
-        except OSError:
-            pass  # It concerns this client alone.
 
 
 def ask_by_stream(args):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(args.timeout)
         client.connect(args.path)
+        client.settimeout(None)  # There is no hurry while there is still something to send.
         counts = {"received": 0}
         receiving = threading.Thread(target=receive, args=(client, counts), daemon=True)
         receiving.start()
