@@ -70,7 +70,8 @@ mod many_at_once {
             let mut slots = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
             let flags = MsgFlags::MSG_WAITFORONE;
             // The time limit of the socket ends the wait for one that was lost.
-            let echoes = recvmmsg(socket.as_raw_fd(), &mut headers, &mut slots, flags, None).expect("an echo");
+            let echoes =
+                recvmmsg(socket.as_raw_fd(), &mut headers, &mut slots, flags, None).expect("an echo");
             for echo in echoes {
                 let echo = echo.iovs().next().unwrap_or_default();
                 let number = usize::from_le_bytes(echo[..8].try_into().unwrap());

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
-#define BATCH 64
+#define BATCH 32
 #define MAX_PAYLOAD 65527
 
 static char buffers[BATCH][MAX_PAYLOAD];

@@ -1,20 +1,56 @@
-//! `udp-server` once more, but with many datagrams to a system call.
+//! Sends every datagram back to the address that it came from, as `udp-server` does, but takes and sends
+//! up to 32 of them in one system call: recvmmsg(2) and sendmmsg(2), which Linux has.
+//!
+//! ```console
+//! $ cargo run --release -p udp-server --example batch -- --quiet
+//! listening on 127.0.0.1:7007
+//! ```
+//!
+//! It is for many small datagrams that come faster than they are answered one by one. Those that wait in
+//! the kernel's queue are then taken at once, and what a call costs is shared among them. With 128
+//! datagrams of 64 bytes on their way it answered 1.25 times as many as `udp-server`, and as many as the
+//! same loop in C. Each datagram still goes through the kernel's network code for itself, which costs more
+//! than the call. This measures it:
+//!
+//! ```console
+//! $ cargo test --release --test udp_speed -- --ignored --nocapture --test-threads 1
+//! ```
+//!
+//! It is not for datagrams that come one at a time. A lone one is answered at once, but by calls that do
+//! more: 0.95 times as many round trips. Long datagrams gain little, for copying them is what costs.
+//!
+//! The price is clarity. There are headers that point to slices and addresses, which the kernel reads and
+//! fills, and an error concerns one of many. std has neither call, and needs two crates here: rustix has
+//! no recvmmsg, and the sendmmsg of nix 0.31 cannot tell how many it sent without reading addresses that
+//! nobody wrote. The headers for sending are made anew for each call, with a few allocations for all of
+//! its datagrams, because Rust's slices may not outlive what they point to.
+//!
+//! Try next:
+//!
+//! - `strace -c -f` before it and before `udp-server`, under the same load: who needs how many calls?
+//! - Set `BATCH` to 1, and to 1024, the most that the kernel takes. Measure again.
+//!
+//! Read next: recvmmsg(2) and sendmmsg(2), above all what they say about errors.
+
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))] // There, only the last function is of use.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, LineWriter, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+#[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+#[cfg(target_os = "linux")]
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
-use rustix::net::addr::SocketAddrArg;
-use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
+#[cfg(target_os = "linux")]
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, addr::SocketAddrArg, sendmmsg};
 
 /// The most datagrams that one system call takes or sends.
-const BATCH: usize = 64;
+const BATCH: usize = 32;
 
 /// The most bytes that a datagram carries over IPv6; over IPv4 it is 20 less, see `udp-server`.
 const MAX_PAYLOAD: usize = 65_527;
@@ -51,6 +87,7 @@ enum Group {
     V6(Ipv6Addr, u32),
 }
 
+#[cfg(target_os = "linux")]
 fn main() -> Result<()> {
     let args = Args::parse();
     let socket = bind(&args.addr)?;
@@ -116,15 +153,11 @@ fn join(socket: &UdpSocket, group: &Group) -> Result<()> {
     }
 }
 
-/// What came, and from whom.
-struct Datagram<'a> {
-    bytes: &'a [u8],
-    peer: SocketAddr,
-}
-
 /// Echoes for ever: takes what is there, sorts out what must not be answered, and answers the rest.
+#[cfg(target_os = "linux")]
 fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
-    // 4 MiB, of which a page becomes memory when the first datagram is written to it.
+    // 2 MiB of addresses. A page of it takes memory only once something was written to it, so as long as
+    // datagrams are small, most of it is never there.
     let mut memory = vec![0; BATCH * MAX_PAYLOAD];
     let mut headers = MultiHeaders::preallocate(BATCH, None);
     // Rust's stderr has no buffer: each piece of a format would be a write(2) of its own.
@@ -138,55 +171,58 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
     loop {
         let mut slots: Vec<_> =
             memory.chunks_exact_mut(MAX_PAYLOAD).map(|slot| [IoSliceMut::new(slot)]).collect();
-        // Waits for one datagram, and takes those that are there by then: a lone one is not held up.
-        let wait_for_one = MsgFlags::MSG_WAITFORONE;
-        let received = match recvmmsg(socket.as_raw_fd(), &mut headers, &mut slots, wait_for_one, None) {
+        // Waits for one datagram, and takes with it what else is there: a lone one is not held up.
+        let flags = MsgFlags::MSG_WAITFORONE;
+        let received = match recvmmsg(socket.as_raw_fd(), &mut headers, &mut slots, flags, None) {
             Ok(received) => received,
-            Err(errno) => {
-                log(format_args!("cannot receive: {}", io::Error::from(errno)));
+            Err(error) => {
+                log(format_args!("cannot receive: {}", io::Error::from(error)));
                 thread::sleep(PAUSE);
                 continue;
             }
         };
-        let mut batch: Vec<Datagram> = received
-            .filter_map(|message| {
-                // 0 bytes are a datagram like any other; nix has no slice for them.
-                let bytes = message.iovs().next().unwrap_or_default();
-                Some(Datagram { bytes, peer: socket_addr(message.address?)? })
-            })
-            .collect();
-        batch.retain(|datagram| match refusal(datagram.peer, own_port) {
-            None => true,
-            Some(reason) => {
-                log(format_args!("{}: not answered, {reason}", datagram.peer));
-                false
+        let mut batch = Vec::with_capacity(BATCH);
+        for message in received {
+            // 0 bytes are a datagram like any other. nix has no slice for them.
+            let bytes = message.iovs().next().unwrap_or_default();
+            let Some(peer) = message.address.and_then(socket_addr) else { continue };
+            match refusal(peer, own_port) {
+                Some(reason) => log(format_args!("{peer}: not answered, {reason}")),
+                None => batch.push(Datagram { bytes, peer }),
             }
-        });
+        }
         answer(socket, &batch, &mut log);
     }
 }
 
-/// The address as std has it. UDP knows no others.
-fn socket_addr(address: SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| SocketAddrV4::from(*v4).into());
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into()))
+/// A datagram that is to be answered.
+struct Datagram<'a> {
+    bytes: &'a [u8],
+    peer: SocketAddr,
 }
 
-/// Sends each datagram back to its peer.
-fn answer(socket: &UdpSocket, batch: &[Datagram], log: &mut impl FnMut(fmt::Arguments)) {
+/// The address as std has it. An IP socket meets no others.
+#[cfg(target_os = "linux")]
+fn socket_addr(address: SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from(*v4));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::from(*v6)))
+}
+
+/// Sends each datagram back to its peer, in the order in which they came.
+#[cfg(target_os = "linux")]
+fn answer(socket: &UdpSocket, batch: &[Datagram], mut log: impl FnMut(fmt::Arguments)) {
+    // A header points to the peer's address, to the slices that make up the datagram, here one, and to
+    // what else could be said to the kernel, here nothing.
     let peers: Vec<_> = batch.iter().map(|datagram| datagram.peer.as_any()).collect();
-    let contents: Vec<_> = batch.iter().map(|datagram| [IoSlice::new(datagram.bytes)]).collect();
-    let mut controls: Vec<_> = batch.iter().map(|_| SendAncillaryBuffer::default()).collect();
-    let mut headers: Vec<_> = peers
-        .iter()
-        .zip(&contents)
-        .zip(&mut controls)
-        .map(|((peer, content), control)| MMsgHdr::new_with_addr(peer, content, control))
-        .collect();
+    let slices: Vec<_> = batch.iter().map(|datagram| [IoSlice::new(datagram.bytes)]).collect();
+    let mut nothing: Vec<_> = batch.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let parts = peers.iter().zip(&slices).zip(&mut nothing);
+    let mut headers: Vec<_> =
+        parts.map(|((peer, slices), nothing)| MMsgHdr::new_with_addr(peer, slices, nothing)).collect();
     let mut done = 0;
     while done < batch.len() {
-        // The kernel stops at the first datagram that it cannot send, and tells of the error only if it is
-        // the first of all. So the call is repeated with what is left, and what fails then is passed over.
+        // The kernel stops at the first datagram that it cannot send. If others went before it, the call
+        // tells only how many. The next call begins with the one that failed, and tells why.
         match sendmmsg(socket, &mut headers[done..], SendFlags::empty()) {
             Ok(sent) => {
                 for Datagram { bytes, peer } in &batch[done..done + sent] {
@@ -197,8 +233,9 @@ fn answer(socket: &UdpSocket, batch: &[Datagram], log: &mut impl FnMut(fmt::Argu
                 }
                 done += sent;
             }
-            Err(errno) => {
-                let error = io::Error::from(errno);
+            // It concerns this peer, and the others are still to be served.
+            Err(error) => {
+                let error = io::Error::from(error);
                 log(format_args!("{}: cannot send the echo: {error}", batch[done].peer));
                 done += 1;
             }
@@ -218,4 +255,9 @@ fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
         port if port == own_port => Some("our own port number: an echo server as well?"),
         _ => None,
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> Result<()> {
+    anyhow::bail!("cannot take many datagrams at once: recvmmsg and sendmmsg are Linux's")
 }
