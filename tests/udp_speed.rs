@@ -22,7 +22,7 @@ fn rate(socket: &UdpSocket, server: &Server) -> f64 {
 /// A slow or busy machine slows both alike, so only the ratio is judged, and only against a loop that
 /// would be clearly slower.
 #[test]
-#[ignore = "a measurement, of use in a release build: cargo test --release --test udp_speed -- --ignored --nocapture"]
+#[ignore = "a measurement, of use in a release build: cargo test --release --test udp_speed -- --ignored --nocapture --test-threads 1"]
 fn the_echo_loop_keeps_up_with_the_plainest_one() {
     let ours = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0", "--quiet"]));
     let plain = Server::start(&mut example("plain_udp_echo"));
@@ -48,6 +48,8 @@ mod many_at_once {
     use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
     use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
     use tempfile::TempDir;
+
+    use super::rate;
 
     /// How many are on their way at a time. The queue of a socket holds twice as many of this size.
     const WINDOW: usize = 128;
@@ -124,20 +126,30 @@ mod many_at_once {
     }
 
     #[test]
-    #[ignore = "a measurement, of use in a release build: cargo test --release --test udp_speed -- --ignored --nocapture"]
+    #[ignore = "a measurement, of use in a release build: cargo test --release --test udp_speed -- --ignored --nocapture --test-threads 1"]
     fn in_batches_more_are_answered_than_one_by_one() {
         assert_ratio("batch to udp-server", &batch(), &udp_server(), 1.15);
     }
 
     #[test]
-    #[ignore = "a measurement, of use in a release build: cargo test --release --test udp_speed -- --ignored --nocapture"]
+    #[ignore = "a measurement, of use in a release build: cargo test --release --test udp_speed -- --ignored --nocapture --test-threads 1"]
+    fn one_after_the_other_batches_cost_little() {
+        let (batch, one_by_one) = (batch(), udp_server());
+        let socket = udp_socket("127.0.0.1");
+        let ratio = median_ratio(|| rate(&socket, &batch), || rate(&socket, &one_by_one));
+        println!("round trips, batch to udp-server: {ratio}");
+        assert!(ratio.median > 0.85, "{ratio}");
+    }
+
+    #[test]
+    #[ignore = "a measurement, of use in a release build: cargo test --release --test udp_speed -- --ignored --nocapture --test-threads 1"]
     fn the_batches_keep_up_with_the_same_in_c() {
         let Some((_folder, in_c)) = c_server("udp_batch") else { return };
         assert_ratio("batch to the same in C", &batch(), &in_c, 0.95);
     }
 
     #[test]
-    #[ignore = "a measurement, of use in a release build: cargo test --release --test udp_speed -- --ignored --nocapture"]
+    #[ignore = "a measurement, of use in a release build: cargo test --release --test udp_speed -- --ignored --nocapture --test-threads 1"]
     fn the_echo_loop_keeps_up_with_the_same_in_c() {
         let Some((_folder, in_c)) = c_server("udp_loop") else { return };
         assert_ratio("udp-server to the same in C", &udp_server(), &in_c, 0.95);
