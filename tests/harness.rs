@@ -422,6 +422,22 @@ pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command>
     Some(unshared)
 }
 
+/// Whether strace(1) can be used here. If not, says so aloud.
+#[cfg(target_os = "linux")]
+pub fn can_trace() -> bool {
+    match Command::new("strace").args(["-o", "/dev/null", "true"]).output() {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            not_run(&format!("strace: {}", String::from_utf8_lossy(&output.stderr).trim()));
+            false
+        }
+        Err(error) => {
+            not_run(&format!("strace: {error}"));
+            false
+        }
+    }
+}
+
 /// The same command under a limit as prlimit(1) knows them, such as `--nofile=24`.
 #[cfg(target_os = "linux")]
 pub fn limited(limit: &str, command: &Command) -> Command {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use harness::{Running, not_run, program, run};
+use harness::{Running, can_trace, program, run};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The command under strace, which writes the calls that concern sockets into a file.
@@ -16,20 +16,6 @@ fn traced(command: &Command, log: &Path) -> Command {
     strace.arg(command.get_program()).args(command.get_args());
     strace.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
     strace
-}
-
-fn can_trace() -> bool {
-    match Command::new("strace").args(["-o", "/dev/null", "true"]).output() {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => {
-            not_run(&format!("strace: {}", String::from_utf8_lossy(&output.stderr).trim()));
-            false
-        }
-        Err(error) => {
-            not_run(&format!("strace: {error}"));
-            false
-        }
-    }
 }
 
 /// The calls of a log in their order, without the number of the process and without what it is told.

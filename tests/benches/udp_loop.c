@@ -1,0 +1,21 @@
+/* The plainest UDP echo server that C allows: what `udp-server` is measured by, and no model. Any error of
+ * any peer ends it. */
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+static char buffer[65527];
+
+int main(void) {
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}, peer;
+    socklen_t len = sizeof addr;
+    if (bind(fd, (struct sockaddr *)&addr, len) || getsockname(fd, (struct sockaddr *)&addr, &len)) return 1;
+    printf("listening on 127.0.0.1:%d\n", ntohs(addr.sin_port));
+    fflush(stdout);
+    for (;;) {
+        len = sizeof peer;
+        ssize_t size = recvfrom(fd, buffer, sizeof buffer, 0, (struct sockaddr *)&peer, &len);
+        if (size < 0 || sendto(fd, buffer, size, 0, (struct sockaddr *)&peer, len) != size) return 1;
+    }
+}

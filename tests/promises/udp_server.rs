@@ -1,0 +1,297 @@
+//! What every server promises that takes the place of `udp-server`, shown by sockets of the test's own.
+//! The file that includes this says which one, by `server()`.
+
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+
+use harness::{Server, not_run, run, udp_socket};
+
+fn start(args: &[&str]) -> Server {
+    Server::start(super::server().args(args))
+}
+
+pub fn start_on_loopback() -> Server {
+    start(&["--addr", "127.0.0.1:0"])
+}
+
+/// Sends a datagram and returns the next that comes back.
+pub fn echo(socket: &UdpSocket, server: &Server, datagram: &[u8]) -> Vec<u8> {
+    socket.send_to(datagram, server.addr).unwrap();
+    let mut buffer = vec![0; 65_536];
+    let (len, from) = socket.recv_from(&mut buffer).expect("an echo");
+    assert_eq!(from, server.addr, "the echo comes from where the datagram went");
+    buffer[..len].to_vec()
+}
+
+fn assert_serves(server: &Server) {
+    assert_eq!(echo(&udp_socket("127.0.0.1"), server, b"still there?"), b"still there?");
+}
+
+/// To be asked after the server has answered something later: it takes one datagram after the other.
+fn assert_no_answer(socket: &UdpSocket) {
+    socket.set_nonblocking(true).unwrap();
+    let error = socket.recv_from(&mut [0; 64]).expect_err("no answer");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+}
+
+fn assert_comes_back_whole(socket: &UdpSocket, server: &Server, size: usize) {
+    if cfg!(target_os = "macos") && size > 9216 {
+        return not_run(&format!("{size} bytes: macOS sends at most net.inet.udp.maxdgram"));
+    }
+    let datagram: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+    let echo = echo(socket, server, &datagram);
+    assert!(echo == datagram, "{size} bytes went out, {} came back", echo.len());
+}
+
+#[test]
+fn a_datagram_of_any_size_comes_back_whole() {
+    let server = start_on_loopback();
+    let socket = udp_socket("127.0.0.1");
+    for size in [0, 1, 1472, 9000, 65_507] {
+        assert_comes_back_whole(&socket, &server, size);
+    }
+}
+
+#[test]
+fn ipv6_works_up_to_its_longer_limit() {
+    if let Err(error) = UdpSocket::bind("[::1]:0") {
+        return not_run(&format!("no IPv6: {error}"));
+    }
+    let server = start(&["--addr", "[::1]:0"]);
+    let socket = udp_socket("::1");
+    for size in [0, 5, 65_527] {
+        assert_comes_back_whole(&socket, &server, size);
+    }
+}
+
+#[test]
+fn one_socket_on_all_addresses_serves_both_families() {
+    if cfg!(windows) {
+        return not_run("on Windows an IPv6 socket takes IPv6 alone, unless an option says otherwise");
+    }
+    if let Err(error) = UdpSocket::bind("[::1]:0") {
+        return not_run(&format!("no IPv6: {error}"));
+    }
+    let mut server = start(&["--addr", "[::]:0"]);
+    for host in ["::1", "127.0.0.1"] {
+        let socket = udp_socket(host);
+        socket.connect((host, server.addr.port())).unwrap();
+        socket.send(host.as_bytes()).unwrap();
+        let mut buffer = [0; 64];
+        let len = socket.recv(&mut buffer).expect("an echo");
+        assert_eq!(&buffer[..len], host.as_bytes());
+    }
+    assert!(server.running.stderr_line().starts_with("[::1]:"));
+    let line = server.running.stderr_line();
+    assert!(line.starts_with("[::ffff:127.0.0.1]:"), "an IPv4 peer in the form of IPv6: {line}");
+}
+
+#[test]
+fn a_datagram_from_our_own_port_number_is_not_answered() {
+    let mut server = start_on_loopback();
+    let twin = match UdpSocket::bind(("127.0.0.2", server.addr.port())) {
+        Ok(socket) => socket,
+        Err(error) => return not_run(&format!("no second loopback address: {error}")),
+    };
+    twin.send_to(b"forged", server.addr).unwrap();
+    assert_serves(&server);
+    assert_no_answer(&twin);
+    let line = server.running.stderr_line();
+    assert!(line.contains("not answered, our own port number"), "{line}");
+}
+
+#[test]
+fn a_datagram_from_a_port_of_the_system_is_not_answered() {
+    let mut server = start_on_loopback();
+    let privileged = (512..1024).rev().find_map(|port| UdpSocket::bind(("127.0.0.1", port)).ok());
+    let Some(privileged) = privileged else {
+        return not_run("no right to a port below 1024");
+    };
+    privileged.send_to(b"forged", server.addr).unwrap();
+    assert_serves(&server);
+    assert_no_answer(&privileged);
+    let line = server.running.stderr_line();
+    assert!(line.contains("not answered, ports below 1024"), "{line}");
+}
+
+/// Sends the server a datagram in another's name, past all that the kernel does for a UDP socket. Says
+/// aloud that the test does not run where the right to it is missing.
+#[cfg(target_os = "linux")]
+pub fn forge(from: std::net::SocketAddrV4, server: &Server) -> bool {
+    use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+    const IPPROTO_RAW: i32 = 255; // The sender writes the IP header as well, see raw(7).
+    let raw = match Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_RAW))) {
+        Ok(socket) => socket,
+        Err(error) => {
+            not_run(&format!("no raw socket: {error}"));
+            return false;
+        }
+    };
+    let payload = b"forged";
+    // RFC 791; the kernel fills in the length, the identification and the checksum.
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0];
+    packet.extend(from.ip().octets());
+    packet.extend([127, 0, 0, 1]);
+    // RFC 768: ports, length, no checksum.
+    for field in [from.port(), server.addr.port(), 8 + payload.len() as u16, 0] {
+        packet.extend(field.to_be_bytes());
+    }
+    packet.extend(payload);
+    raw.send_to(&packet, &SockAddr::from(server.addr)).unwrap();
+    true
+}
+
+/// Of each of these the server must log what it says, and serve on.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_forged_sender_neither_gets_an_answer_nor_ends_the_server() {
+    let mut server = start_on_loopback();
+    let own_port = server.addr.port();
+    let senders = [
+        ("127.0.0.1", 0, "not answered, port 0"),
+        ("127.0.0.1", 7, "not answered, ports below 1024"),
+        ("127.0.0.1", 1023, "not answered, ports below 1024"),
+        ("127.0.0.1", own_port, "not answered, our own port number"),
+        ("127.255.255.255", 40_000, "cannot send the echo: Permission denied"),
+    ];
+    for (host, port, logged) in senders {
+        let from = std::net::SocketAddrV4::new(host.parse().unwrap(), port);
+        if !forge(from, &server) {
+            return;
+        }
+        let line = server.running.stderr_line();
+        assert!(line.starts_with(&format!("{from}: {logged}")), "{line}");
+        assert_serves(&server);
+        assert!(server.running.stderr_line().ends_with("length 12 \"still there?\""));
+    }
+}
+
+#[test]
+fn what_a_peer_sends_can_neither_forge_a_log_line_nor_command_a_terminal() {
+    let mut server = start_on_loopback();
+    let socket = udp_socket("127.0.0.1");
+    let peer = socket.local_addr().unwrap();
+    let hostile = b"\x1b[2J\x1b]0;x\x07\r\n127.0.0.1:1: length 1 \"forged\"\n\0\x7f\x9b\xff";
+    echo(&socket, &server, hostile);
+    echo(&socket, &server, b"the next line");
+    let line = server.running.stderr_line();
+    assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
+    assert!(line.starts_with(&format!("{peer}: length {} \"\\x1b[2J", hostile.len())), "{line}");
+    assert_eq!(server.running.stderr_line(), format!("{peer}: length 13 \"the next line\""));
+}
+
+#[test]
+fn a_long_datagram_is_cut_short_in_the_log_only() {
+    let mut server = start_on_loopback();
+    let socket = udp_socket("127.0.0.1");
+    assert_eq!(echo(&socket, &server, &[0; 5000]).len(), 5000);
+    let line = server.running.stderr_line();
+    assert!(line.contains(": length 5000 ") && line.ends_with("\"..."), "{line}");
+    assert!(line.len() < 400, "{} bytes", line.len());
+}
+
+#[test]
+fn quiet_logs_nothing_per_datagram() {
+    let server = start(&["--addr", "127.0.0.1:0", "-q"]);
+    assert_serves(&server);
+    assert_eq!(server.running.kill().stderr, "");
+}
+
+/// A pair of connected sockets keeps the boundaries of writes, where a pipe would join them.
+#[test]
+#[cfg(unix)]
+fn a_log_line_is_one_write() {
+    use std::os::{fd::OwnedFd, unix::net::UnixDatagram};
+    let (stderr, log) = UnixDatagram::pair().unwrap();
+    log.set_read_timeout(Some(harness::LIMIT)).unwrap();
+    let mut command = super::server();
+    command.args(["--addr", "127.0.0.1:0"]);
+    let running = harness::Running::start_with(
+        &mut command,
+        std::process::Stdio::piped(),
+        OwnedFd::from(stderr).into(),
+    );
+    let server = Server::of(running);
+    let socket = udp_socket("127.0.0.1");
+    for datagram in [&b"hello"[..], b"", &[0xff; 65_507]] {
+        echo(&socket, &server, datagram);
+        let mut write = [0; 4096];
+        let len = log.recv(&mut write).unwrap();
+        let write = String::from_utf8_lossy(&write[..len]);
+        assert!(write.starts_with("127.0.0.1:") && write.ends_with('\n'), "a part of a line: {write:?}");
+        assert_eq!(write.lines().count(), 1, "{write:?}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn it_serves_on_when_nobody_reads_its_output_any_more() {
+    use std::io::{BufRead, BufReader};
+    use std::os::{fd::OwnedFd, unix::net::UnixStream};
+    let (stdout, our_stdout) = UnixStream::pair().unwrap();
+    let (stderr, our_stderr) = UnixStream::pair().unwrap();
+    let mut command = super::server();
+    command.args(["--addr", "127.0.0.1:0"]);
+    let mut running = harness::Running::start_with(
+        &mut command,
+        OwnedFd::from(stdout).into(),
+        OwnedFd::from(stderr).into(),
+    );
+    drop(command); // It keeps its own copies of the programs's ends.
+    let mut line = String::new();
+    BufReader::new(our_stdout).read_line(&mut line).unwrap();
+    let addr = line.trim_end().strip_prefix("listening on ").unwrap().parse().unwrap();
+    drop(our_stderr);
+    let socket = udp_socket("127.0.0.1");
+    socket.connect::<std::net::SocketAddr>(addr).unwrap();
+    for _ in 0..100 {
+        socket.send(b"anybody?").unwrap();
+        assert_eq!(socket.recv(&mut [0; 64]).expect("an echo"), 8);
+    }
+    assert!(running.is_running());
+}
+
+#[test]
+fn a_second_server_on_the_address_is_told_that_it_is_in_use() {
+    let first = start_on_loopback();
+    let addr = first.addr.to_string();
+    let second = run(super::server().args(["--addr", &addr]), b"");
+    assert_eq!(second.code, Some(1));
+    assert_eq!(second.stdout, b"");
+    assert!(second.stderr.starts_with(&format!("Error: cannot bind a UDP socket to {addr}: another socket")));
+    assert_serves(&first);
+}
+
+#[test]
+fn an_address_of_another_machine_is_refused() {
+    // 192.0.2.0/24 belongs to documentation (RFC 5737); nothing is sent there.
+    let server = run(super::server().args(["--addr", "192.0.2.1:0"]), b"");
+    assert_eq!(server.code, Some(1));
+    assert!(server.stderr.contains("192.0.2.1:0: not an address of this machine"), "{}", server.stderr);
+}
+
+#[test]
+fn an_address_that_is_none_is_wrong_usage_and_the_message_says_what_is_right() {
+    for addr in ["127.0.0.1:65536", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", ":7007", "::1", "[::1]", ""]
+    {
+        let server = run(super::server().args(["--addr", addr]), b"");
+        assert_eq!(server.code, Some(2), "{addr:?}: {server:?}");
+        assert!(server.stderr.contains("HOST:PORT, the port from 0 to 65535"), "{addr:?}: {}", server.stderr);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_port_of_the_system_needs_the_right_to_it() {
+    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if first_free.trim().parse::<u16>().unwrap() <= 1 {
+        return not_run("here every port is everybody's (ip_unprivileged_port_start)");
+    }
+    let (_folder, copy) = harness::copy_of(&super::server());
+    let mut command = std::process::Command::new(copy);
+    command.args(["--addr", "127.0.0.1:1"]).env_remove("RUST_BACKTRACE");
+    harness::as_nobody(&mut command);
+    let server = run(&mut command, b"");
+    assert_eq!(server.code, Some(1), "{server:?}");
+    assert!(server.stderr.contains("127.0.0.1:1: ports below 1024 are the system's"), "{}", server.stderr);
+}
