@@ -180,6 +180,10 @@ mod questions {
     /// The connects of one burst.
     const BURST: usize = 1000;
 
+    /// Why these are left out where there is much on its way at once.
+    const NCAT_STALLS: &str = "it waits for the network and two pipes in turn, and may come to a halt";
+    const SOCAT_STALLS: &str = "it writes to a pipe that only it reads, and may wait for itself";
+
     pub fn ask(criterion: &mut Criterion) {
         tcp_one_connection(criterion);
         tcp_50_connections(criterion);
@@ -196,36 +200,38 @@ mod questions {
     }
 
     fn tcp_one_connection(criterion: &mut Criterion) {
-        let mut group = criterion.benchmark_group("tcp_one_connection");
+        let mut group = question(
+            criterion,
+            "tcp_one_connection",
+            "messages of 512 bytes on one connection, one after the other",
+        );
         group.throughput(Throughput::Elements(1));
         measure(&mut group, &tcp(), |addr, count| loads::one_connection(socket_addr(addr), count));
     }
 
     fn tcp_50_connections(criterion: &mut Criterion) {
-        let mut group = criterion.benchmark_group("tcp_50_connections");
+        let mut group = question(criterion, "tcp_50_connections", "messages of 512 bytes on 50 connections");
         group.throughput(Throughput::Elements(loads::CONNECTIONS as u64));
         measure(&mut group, &tcp(), |addr, count| loads::many_connections(socket_addr(addr), count));
     }
 
     fn tcp_16k_messages(criterion: &mut Criterion) {
-        let mut group = criterion.benchmark_group("tcp_16k_messages");
+        let mut group = question(criterion, "tcp_16k_messages", "messages of 16 KiB on 8 connections");
         group.throughput(Throughput::Bytes((loads::LONG_CONNECTIONS * loads::LONG_MESSAGE) as u64));
         let peers = without("ncat", NCAT_STALLS, tcp());
         measure(&mut group, &peers, |addr, count| loads::long_messages(socket_addr(addr), count));
     }
 
-    const NCAT_STALLS: &str = "it waits for the network and two pipes in turn, and may come to a halt";
-
     fn tcp_bulk(criterion: &mut Criterion) {
-        let mut group = criterion.benchmark_group("tcp_bulk");
+        let mut group = question(criterion, "tcp_bulk", "one stream of 64 MiB");
         group.throughput(Throughput::Bytes(BULK << 20)).sampling_mode(SamplingMode::Flat);
-        let peers = without("ncat", NCAT_STALLS, tcp());
+        let peers = without("socat", SOCAT_STALLS, without("ncat", NCAT_STALLS, tcp()));
         measure(&mut group, &peers, |addr, count| loads::bulk(socket_addr(addr), count * BULK));
     }
 
-    /// Connect, echo, close, by four clients at once.
     fn tcp_short_connections(criterion: &mut Criterion) {
-        let mut group = criterion.benchmark_group("tcp_short_connections");
+        let mut group =
+            question(criterion, "tcp_short_connections", "connect, echo, close, by four clients at once");
         group.throughput(Throughput::Elements(loads::CLIENTS as u64));
         measure(&mut group, &tcp(), |addr, count| {
             loads::short_connections(socket_addr(addr), count * loads::CLIENTS as u64)
@@ -236,7 +242,8 @@ mod questions {
         if harness::allow_descriptors(BURST as u64 + 100).is_none() {
             return not_run("tcp_1000_connects: no right to so many descriptors");
         }
-        let mut group = criterion.benchmark_group("tcp_1000_connects");
+        let mut group =
+            question(criterion, "tcp_1000_connects", "a thousand connects at once, and an echo on each");
         group.throughput(Throughput::Elements(BURST as u64)).sampling_mode(SamplingMode::Flat);
         let mut peers = [&OUR_TCP_FOR_1000[..], &OTHER_TCP].concat();
         peers = without("python", "it serves a hundred clients at a time", peers);
@@ -247,9 +254,9 @@ mod questions {
         });
     }
 
-    /// From the start of the process to the first echo.
     fn tcp_first_echo(criterion: &mut Criterion) {
-        let mut group = criterion.benchmark_group("tcp_first_echo");
+        let mut group =
+            question(criterion, "tcp_first_echo", "from the start of the process to the first echo");
         group.sampling_mode(SamplingMode::Flat);
         let path = Path::new("");
         for peer in installed(&tcp()) {
@@ -269,14 +276,16 @@ mod questions {
     }
 
     fn udp_stop_and_wait(criterion: &mut Criterion) {
-        let mut group = criterion.benchmark_group("udp_stop_and_wait");
+        let mut group =
+            question(criterion, "udp_stop_and_wait", "datagrams of 64 bytes, one after the other");
         group.throughput(Throughput::Elements(1));
         measure(&mut group, &UDP, |addr, count| loads::udp_stop_and_wait(socket_addr(addr), count));
     }
 
     /// The client does as many system calls as the plainest server, so a faster server shows less than it could.
     fn udp_128_on_their_way(criterion: &mut Criterion) {
-        let mut group = criterion.benchmark_group("udp_128_on_their_way");
+        let mut group =
+            question(criterion, "udp_128_on_their_way", "datagrams of 64 bytes, 128 on their way at once");
         const ROUND: u64 = 1000;
         group.throughput(Throughput::Elements(ROUND));
         let lost = Cell::new(0);
@@ -289,21 +298,32 @@ mod questions {
     }
 
     fn unix_one_connection(criterion: &mut Criterion) {
-        let mut group = criterion.benchmark_group("unix_one_connection");
+        let mut group = question(
+            criterion,
+            "unix_one_connection",
+            "messages of 512 bytes on one connection, one after the other",
+        );
         group.throughput(Throughput::Elements(1));
         measure(&mut group, &UNIX_STREAM, |path, count| loads::unix::one_connection(Path::new(path), count));
     }
 
     fn unix_bulk(criterion: &mut Criterion) {
-        let mut group = criterion.benchmark_group("unix_bulk");
+        let mut group = question(criterion, "unix_bulk", "one stream of 64 MiB");
         group.throughput(Throughput::Bytes(BULK << 20)).sampling_mode(SamplingMode::Flat);
-        measure(&mut group, &UNIX_STREAM, |path, count| loads::unix::bulk(Path::new(path), count * BULK));
+        let peers = without("socat", SOCAT_STALLS, UNIX_STREAM.to_vec());
+        measure(&mut group, &peers, |path, count| loads::unix::bulk(Path::new(path), count * BULK));
     }
 
     fn unix_datagrams(criterion: &mut Criterion) {
-        let mut group = criterion.benchmark_group("unix_datagrams");
+        let mut group = question(criterion, "unix_datagrams", "datagrams of 512 bytes, one after the other");
         group.throughput(Throughput::Elements(1));
         measure(&mut group, &UNIX_DATAGRAM, |path, count| loads::unix::datagrams(Path::new(path), count));
+    }
+
+    /// The name is also that of a folder in `target/criterion`.
+    fn question<'a>(criterion: &'a mut Criterion, name: &str, title: &str) -> BenchmarkGroup<'a, WallTime> {
+        println!("\n{name}: {title}");
+        criterion.benchmark_group(name)
     }
 
     fn tcp() -> Vec<Peer> {
@@ -316,7 +336,7 @@ mod questions {
 
     /// All but one, which the question does not fit.
     fn without(name: &str, why: &str, peers: Vec<Peer>) -> Vec<Peer> {
-        not_run(&format!("{name}: {why}"));
+        not_run(&format!("{name} is left out here: {why}"));
         peers.into_iter().filter(|peer| peer.name != name).collect()
     }
 
@@ -338,13 +358,16 @@ mod questions {
 #[cfg(unix)]
 fn main() {
     use std::time::Duration;
-    // A sample is short, and there are many: what disturbs a server then disturbs few of its samples.
     let mut criterion = criterion::Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
-        .nresamples(10_000)
-        .configure_from_args();
+        .nresamples(10_000);
+    // With this option criterion measures until two samples agree, or for so long. Drawing takes longer.
+    if std::env::args().any(|arg| arg == "--quick") {
+        criterion = criterion.measurement_time(Duration::from_secs(1)).without_plots();
+    }
+    let mut criterion = criterion.configure_from_args();
     questions::ask(&mut criterion);
     criterion.final_summary();
 }
