@@ -170,9 +170,7 @@ mod questions {
     use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
     use harness::{foreign, loads, not_run};
 
-    use crate::servers::{
-        OTHER_TCP, OUR_TCP, OUR_TCP_FOR_1000, Peer, Started, UDP, UNIX_DATAGRAM, UNIX_STREAM,
-    };
+    use crate::servers::{OTHER_TCP, OUR_TCP, OUR_TCP_FOR_1000, Peer, UDP, UNIX_DATAGRAM, UNIX_STREAM};
 
     /// The MiB of one stream.
     const BULK: u64 = 64;
@@ -282,7 +280,8 @@ mod questions {
         measure(&mut group, &UDP, |addr, count| loads::udp_stop_and_wait(socket_addr(addr), count));
     }
 
-    /// The client does as many system calls as the plainest server, so a faster server shows less than it could.
+    /// The client does as many system calls as the plainest server, so a faster server can show only so
+    /// much of it.
     fn udp_128_on_their_way(criterion: &mut Criterion) {
         let mut group =
             question(criterion, "udp_128_on_their_way", "datagrams of 64 bytes, 128 on their way at once");
@@ -349,7 +348,7 @@ mod questions {
         for peer in installed(peers) {
             let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
             // Not before it is needed: the command line may have left it out.
-            let server: LazyCell<Started, _> = LazyCell::new(|| (peer.start)(&folder.path().join("s")));
+            let server = LazyCell::new(|| (peer.start)(&folder.path().join("s")));
             group.bench_function(peer.name, |bencher| bencher.iter_custom(|count| load(&server.addr, count)));
         }
     }

@@ -11,7 +11,8 @@ int main(void)
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof addr;
     int server = socket(AF_INET, SOCK_DGRAM, 0);
-    if (bind(server, (struct sockaddr *)&addr, size) || getsockname(server, (struct sockaddr *)&addr, &size)) {
+    if (bind(server, (struct sockaddr *)&addr, size) ||
+        getsockname(server, (struct sockaddr *)&addr, &size)) {
         perror("cannot bind to 127.0.0.1");
         return 1;
     }
