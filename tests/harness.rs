@@ -12,6 +12,9 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[path = "benches/loads.rs"]
+pub mod loads;
+
 /// The limit of every wait. Nothing takes nearly as long, not even on a slow machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
 

@@ -1,67 +1,10 @@
 //! How fast the TCP pair is, beside the plainest thread for each connection that std allows, in one run,
 //! and what an idle connection costs.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::thread;
-use std::time::Instant;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
-use harness::{Server, example, median_ratio, program};
-
-const CONNECTIONS: usize = 50;
-
-fn connect(addr: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(addr).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream
-}
-
-fn round_trips(mut stream: &TcpStream, count: usize) {
-    let mut buffer = [b'x'; 512];
-    for _ in 0..count {
-        stream.write_all(&buffer).unwrap();
-        stream.read_exact(&mut buffer).unwrap();
-    }
-}
-
-/// One connection, one message after the other.
-fn one_connection(addr: SocketAddr) {
-    round_trips(&connect(addr), 4000);
-}
-
-/// Fifty connections, one message after the other on each, by two threads.
-fn many_connections(addr: SocketAddr) {
-    let streams: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(addr)).collect();
-    thread::scope(|scope| {
-        for half in streams.chunks(CONNECTIONS / 2) {
-            scope.spawn(move || {
-                for _ in 0..100 {
-                    half.iter().for_each(|mut stream| stream.write_all(&[b'x'; 512]).unwrap());
-                    half.iter().for_each(|mut stream| stream.read_exact(&mut [0; 512]).unwrap());
-                }
-            });
-        }
-    });
-}
-
-/// One stream of 64 MiB.
-fn bulk(addr: SocketAddr) {
-    let stream = connect(addr);
-    let bytes = vec![b'x'; 64 << 20];
-    assert_eq!(
-        harness::echo_all(&stream, &bytes, |stream| stream.shutdown(Shutdown::Write)).len(),
-        bytes.len()
-    );
-}
-
-/// Connect, one message, close; by four clients at once.
-fn short_connections(addr: SocketAddr) {
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(move || (0..500).for_each(|_| round_trips(&connect(addr), 1)));
-        }
-    });
-}
+use harness::{Server, example, loads, median_ratio, program};
 
 /// A slow or busy machine slows both alike, so only ratios are judged, and loosely.
 #[test]
@@ -69,19 +12,15 @@ fn short_connections(addr: SocketAddr) {
 fn tcp_server_keeps_up_with_the_plainest_one() {
     let ours = Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0", "--quiet"]));
     let plain = Server::start(&mut example("plain_tcp_echo"));
-    type Work = fn(SocketAddr);
-    let questions: [(&str, Work, f64); 4] = [
-        ("round trips on one connection", one_connection, 0.85),
-        ("round trips on 50 connections", many_connections, 0.85),
-        ("one stream of 64 MiB", bulk, 0.75),
-        ("connect, echo, close", short_connections, 1.1),
+    type Load = fn(SocketAddr, u64) -> Duration;
+    let questions: [(&str, Load, u64, f64); 4] = [
+        ("round trips on one connection", loads::one_connection, 4000, 0.85),
+        ("round trips on 50 connections", loads::many_connections, 100, 0.85),
+        ("one stream of 64 MiB", loads::bulk, 64, 0.75),
+        ("connect, echo, close", loads::short_connections, 2000, 1.1),
     ];
-    for (question, work, at_least) in questions {
-        let rate = |server: &Server| {
-            let started = Instant::now();
-            work(server.addr);
-            started.elapsed().as_secs_f64().recip()
-        };
+    for (question, load, count, at_least) in questions {
+        let rate = |server: &Server| load(server.addr, count).as_secs_f64().recip();
         let ratio = median_ratio(|| rate(&ours), || rate(&plain));
         println!("{question}, tcp-server to the plainest: {ratio}");
         assert!(ratio.median > at_least, "{question}: {ratio}");
@@ -107,8 +46,8 @@ fn an_idle_connection_costs_less_than_24_kib() {
     let small =
         Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0", "-q", "--max-connections", "1"]));
     let memory = |server: &Server| harness::memory_kib(server.running.id(), "VmRSS").unwrap();
-    let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(server.addr)).collect();
-    streams.iter().for_each(|stream| round_trips(stream, 1));
+    let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| TcpStream::connect(server.addr).unwrap()).collect();
+    streams.iter().for_each(|stream| harness::echo(stream, b"hello"));
     let each = (memory(&server) - memory(&small)) as f64 / CLIENTS as f64;
     println!("an idle connection, its thread included, costs the server {each:.1} KiB");
     assert!(each < 24.0, "{each} KiB");

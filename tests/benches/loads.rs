@@ -1,0 +1,369 @@
+//! Loads for an echo server: what the bench measures, and the speed tests as well.
+//!
+//! Each takes the server's address and a count, opens its sockets, and only then starts the clock, unless
+//! the question is about connecting. It returns how long it took, and it panics unless every byte that
+//! came back is the byte that was sent. At most two threads of its own, or the client would be measured.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{LIMIT, noise, udp_socket};
+
+/// How many connections [`many_connections`] holds.
+pub const CONNECTIONS: usize = 50;
+
+/// The length of a message on a stream, and of a Unix datagram.
+pub const MESSAGE: usize = 512;
+
+/// How many connections [`long_messages`] holds.
+pub const LONG_CONNECTIONS: usize = 8;
+
+/// The length of a message that fills the usual buffer of a server.
+pub const LONG_MESSAGE: usize = 16 * 1024;
+
+/// How many clients [`short_connections`] has at once.
+pub const CLIENTS: usize = 4;
+
+/// The length of a UDP datagram.
+pub const DATAGRAM: usize = 64;
+
+/// How many datagrams [`udp_window`] has on their way at once.
+pub const WINDOW: usize = 128;
+
+/// How long [`udp_window`] waits for any of them before it takes them for lost.
+const LOST_AFTER: Duration = Duration::from_millis(200);
+
+/// What all messages are cut from. A prime number of places to begin at.
+static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| noise(PLACES + LONG_MESSAGE));
+const PLACES: usize = 1_000_003;
+
+/// A message that differs from the one before in every part, so that no stale byte passes for an echo.
+fn message(len: usize) -> &'static [u8] {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let place = NUMBER.fetch_add(1, Ordering::Relaxed) % PLACES;
+    &NOISE[place..place + len]
+}
+
+fn assert_same(back: &[u8], sent: &[u8]) {
+    assert!(back == sent, "{} bytes came back, but not those that were sent", back.len());
+}
+
+fn connect(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).unwrap_or_else(|error| panic!("cannot connect to {addr}: {error}"));
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.set_write_timeout(Some(LIMIT)).unwrap();
+    stream
+}
+
+/// A connection whose first echo is back: the server has accepted it.
+fn connect_and_wait(addr: SocketAddr) -> TcpStream {
+    let mut stream = connect(addr);
+    round_trip(&mut stream, MESSAGE);
+    stream
+}
+
+fn round_trip(stream: &mut (impl Read + Write), len: usize) {
+    let sent = message(len);
+    stream.write_all(sent).unwrap();
+    read_echo(stream, sent);
+}
+
+fn read_echo(stream: &mut impl Read, sent: &[u8]) {
+    let mut buffer = [0; LONG_MESSAGE];
+    let back = &mut buffer[..sent.len()];
+    stream.read_exact(back).expect("an echo");
+    assert_same(back, sent);
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let started = Instant::now();
+    work();
+    started.elapsed()
+}
+
+/// One connection, one message after the other.
+pub fn one_connection(addr: SocketAddr, messages: u64) -> Duration {
+    let mut stream = connect_and_wait(addr);
+    timed(|| (0..messages).for_each(|_| round_trip(&mut stream, MESSAGE)))
+}
+
+/// Many connections, one message after the other on each. A round is one message on each of them.
+pub fn many_connections(addr: SocketAddr, rounds: u64) -> Duration {
+    rounds_on(addr, CONNECTIONS, MESSAGE, rounds)
+}
+
+/// The same with few connections and long messages.
+pub fn long_messages(addr: SocketAddr, rounds: u64) -> Duration {
+    rounds_on(addr, LONG_CONNECTIONS, LONG_MESSAGE, rounds)
+}
+
+/// Two threads have half of the connections each. They write to all of theirs, then read from all, so
+/// that the server always has several connections to choose from.
+fn rounds_on(addr: SocketAddr, connections: usize, len: usize, rounds: u64) -> Duration {
+    let mut streams: Vec<TcpStream> = (0..connections).map(|_| connect_and_wait(addr)).collect();
+    timed(|| {
+        thread::scope(|scope| {
+            for half in streams.chunks_mut(connections / 2) {
+                scope.spawn(move || (0..rounds).for_each(|_| round(half, len)));
+            }
+        });
+    })
+}
+
+fn round(streams: &mut [TcpStream], len: usize) {
+    let messages: Vec<&[u8]> = streams.iter().map(|_| message(len)).collect();
+    for (stream, sent) in streams.iter_mut().zip(&messages) {
+        stream.write_all(sent).unwrap();
+    }
+    for (stream, sent) in streams.iter_mut().zip(&messages) {
+        read_echo(stream, sent);
+    }
+}
+
+/// One stream of so many MiB, to the end that follows the half-close.
+pub fn bulk(addr: SocketAddr, mebibytes: u64) -> Duration {
+    let stream = connect_and_wait(addr);
+    timed(|| stream_through(&stream, mebibytes, || stream.shutdown(Shutdown::Write).unwrap()))
+}
+
+/// Sends a block again and again, and meanwhile reads. The block's length is a prime number, so that it
+/// begins at ever other places of what is read and written at once: no part can be lost, doubled or moved
+/// without being seen.
+fn stream_through<S: Sync>(stream: &S, mebibytes: u64, half_close: impl FnOnce() + Send)
+where
+    for<'a> &'a S: Read + Write,
+{
+    let total = usize::try_from(mebibytes << 20).unwrap();
+    let block = &NOISE[..PLACES];
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut writer, mut left) = (stream, total);
+            while left > 0 {
+                let len = left.min(block.len());
+                writer.write_all(&block[..len]).unwrap();
+                left -= len;
+            }
+            half_close();
+        });
+        let (mut reader, mut received, mut buffer) = (stream, 0, vec![0; 64 * 1024]);
+        let mut first_wrong = None;
+        loop {
+            let len = reader.read(&mut buffer).unwrap();
+            if len == 0 {
+                break;
+            }
+            let mut back = &buffer[..len];
+            while !back.is_empty() {
+                let rest = &block[received % block.len()..];
+                let (part, others) = back.split_at(back.len().min(rest.len()));
+                // Read on, or the writer would wait for room.
+                if part != &rest[..part.len()] {
+                    first_wrong.get_or_insert(received);
+                }
+                received += part.len();
+                back = others;
+            }
+        }
+        assert_eq!(received, total, "bytes that came back, and bytes that were sent");
+        assert_eq!(first_wrong, None, "where other bytes came back than were sent");
+    });
+}
+
+/// Connect, one message, close, so often. Two threads have two connections open at a time each.
+pub fn short_connections(addr: SocketAddr, connections: u64) -> Duration {
+    const THREADS: u64 = 2;
+    timed(|| {
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let mut left = usize::try_from((connections + thread) / THREADS).unwrap();
+                scope.spawn(move || {
+                    while left > 0 {
+                        let together = left.min(CLIENTS / THREADS as usize);
+                        let mut streams: Vec<TcpStream> = (0..together).map(|_| connect(addr)).collect();
+                        round(&mut streams, MESSAGE);
+                        left -= together;
+                    }
+                });
+            }
+        });
+    })
+}
+
+/// So many connects at once, one echo on each, and all are closed. From the first connect to the last echo.
+///
+/// The kernel drops what does not fit the listener's queue, and the client's kernel tries again after a
+/// second: that is what this measures.
+#[cfg(unix)]
+pub fn burst(addr: SocketAddr, connections: usize) -> Duration {
+    use rustix::event::PollFlags;
+    let started = Instant::now();
+    let mut streams: Vec<TcpStream> = (0..connections).map(|_| start_to_connect(addr)).collect();
+    let messages: Vec<&[u8]> = streams.iter().map(|_| message(DATAGRAM)).collect();
+    each_when_ready(&mut streams, PollFlags::OUT, |number, stream| {
+        assert!(stream.take_error().unwrap().is_none(), "a connect failed");
+        // A new connection has room for so little.
+        assert_eq!(stream.write(messages[number]).unwrap(), DATAGRAM);
+    });
+    each_when_ready(&mut streams, PollFlags::IN, |number, stream| {
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        read_echo(stream, messages[number]);
+    });
+    let took = started.elapsed();
+    for stream in &streams {
+        // With a reset, so that no connection is remembered for a minute (TIME_WAIT).
+        socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    took
+}
+
+/// Returns at once; the connection comes later.
+#[cfg(unix)]
+fn start_to_connect(addr: SocketAddr) -> TcpStream {
+    use rustix::io::Errno;
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    match socket.connect(&addr.into()) {
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => {
+            panic!("cannot connect to {addr}: {error}")
+        }
+        _ => socket.into(),
+    }
+}
+
+/// Does something with each stream, once, in the order in which they are ready for it.
+#[cfg(unix)]
+fn each_when_ready(
+    streams: &mut [TcpStream],
+    wanted: rustix::event::PollFlags,
+    mut work: impl FnMut(usize, &mut TcpStream),
+) {
+    use rustix::event::{PollFd, Timespec, poll};
+    let limit = Timespec::try_from(LIMIT).unwrap();
+    let mut waiting: Vec<usize> = (0..streams.len()).collect();
+    while !waiting.is_empty() {
+        let mut events: Vec<PollFd> =
+            waiting.iter().map(|number| PollFd::new(&streams[*number], wanted)).collect();
+        let count = poll(&mut events, Some(&limit)).unwrap();
+        assert!(count > 0, "{} of {} connections are still not served", waiting.len(), streams.len());
+        let is_ready: Vec<bool> = events.iter().map(|event| !event.revents().is_empty()).collect();
+        let (ready, rest): (Vec<_>, Vec<_>) =
+            waiting.into_iter().zip(is_ready).partition(|(_, ready)| *ready);
+        ready.into_iter().for_each(|(number, _)| work(number, &mut streams[number]));
+        waiting = rest.into_iter().map(|(number, _)| number).collect();
+    }
+}
+
+/// One datagram after the other: each is back before the next is sent.
+pub fn udp_stop_and_wait(addr: SocketAddr, datagrams: u64) -> Duration {
+    let socket = udp_socket("127.0.0.1");
+    socket.connect(addr).unwrap();
+    timed(|| {
+        let mut back = [0; 2 * DATAGRAM];
+        for _ in 0..datagrams {
+            let sent = message(DATAGRAM);
+            socket.send(sent).unwrap();
+            let len = socket.recv(&mut back).expect("an echo");
+            assert_same(&back[..len], sent);
+        }
+    })
+}
+
+/// Keeps [`WINDOW`] datagrams on their way, until so many are back. Also returns how many were sent
+/// again because they were lost, or late.
+pub fn udp_window(addr: SocketAddr, datagrams: u64) -> (Duration, u64) {
+    let socket = udp_socket("127.0.0.1");
+    socket.connect(addr).unwrap();
+    socket.set_read_timeout(Some(LOST_AFTER)).unwrap();
+    let (mut next, mut sent_again, mut silences) = (0, 0, 0);
+    let mut on_their_way: BTreeMap<u64, [u8; DATAGRAM]> = BTreeMap::new();
+    let mut back = [0; 2 * DATAGRAM];
+    let started = Instant::now();
+    while next < datagrams || !on_their_way.is_empty() {
+        while next < datagrams && on_their_way.len() < WINDOW {
+            let datagram = numbered(next);
+            socket.send(&datagram).unwrap();
+            on_their_way.insert(next, datagram);
+            next += 1;
+        }
+        if let Ok(len) = socket.recv(&mut back) {
+            let number = u64::from_le_bytes(back[..8].try_into().unwrap());
+            match on_their_way.remove(&number) {
+                Some(sent) => assert_same(&back[..len], &sent),
+                None => assert!(sent_again > 0, "datagram {number} came twice, and was sent once"),
+            }
+            silences = 0;
+        } else {
+            silences += 1;
+            assert!(silences < 10, "{} datagrams do not come back", on_their_way.len());
+            on_their_way.values().for_each(|datagram| assert_eq!(socket.send(datagram).unwrap(), DATAGRAM));
+            sent_again += on_their_way.len() as u64;
+        }
+    }
+    (started.elapsed(), sent_again)
+}
+
+/// A datagram that tells its number.
+fn numbered(number: u64) -> [u8; DATAGRAM] {
+    let mut datagram = [0; DATAGRAM];
+    datagram.copy_from_slice(message(DATAGRAM));
+    datagram[..8].copy_from_slice(&number.to_le_bytes());
+    datagram
+}
+
+/// The same over Unix sockets, by paths.
+#[cfg(unix)]
+pub mod unix {
+    use std::net::Shutdown;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::{LIMIT, MESSAGE, assert_same, message, round_trip, stream_through, timed};
+
+    fn connect_and_wait(path: &Path) -> UnixStream {
+        let mut stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.set_write_timeout(Some(LIMIT)).unwrap();
+        round_trip(&mut stream, MESSAGE);
+        stream
+    }
+
+    /// One connection, one message after the other.
+    pub fn one_connection(path: &Path, messages: u64) -> Duration {
+        let mut stream = connect_and_wait(path);
+        timed(|| (0..messages).for_each(|_| round_trip(&mut stream, MESSAGE)))
+    }
+
+    /// One stream of so many MiB.
+    pub fn bulk(path: &Path, mebibytes: u64) -> Duration {
+        let stream = connect_and_wait(path);
+        timed(|| stream_through(&stream, mebibytes, || stream.shutdown(Shutdown::Write).unwrap()))
+    }
+
+    /// One datagram after the other: each is back before the next is sent.
+    pub fn datagrams(path: &Path, datagrams: u64) -> Duration {
+        // A client without a name cannot be answered.
+        let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("client")).unwrap();
+        socket.connect(path).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.set_write_timeout(Some(LIMIT)).unwrap();
+        timed(|| {
+            let mut back = [0; 2 * MESSAGE];
+            for _ in 0..datagrams {
+                let sent = message(MESSAGE);
+                socket.send(sent).unwrap();
+                let len = socket.recv(&mut back).expect("an echo");
+                assert_same(&back[..len], sent);
+            }
+        })
+    }
+}

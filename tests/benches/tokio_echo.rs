@@ -1,0 +1,63 @@
+//! An echo server as tokio's own example is written, a task for each connection, for `tcp`, `udp`, or
+//! `unix` with a path: a peer to measure ours beside, and no model. One line more than there:
+//! set_nodelay, or the long messages of the bench would measure the lack of it (Nagle's algorithm).
+
+use std::env;
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+
+fn main() -> io::Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(serve())
+}
+
+async fn serve() -> io::Result<()> {
+    let args: Vec<String> = env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["tcp"] => tcp().await,
+        ["udp"] => udp().await,
+        #[cfg(unix)]
+        ["unix", path] => unix(path).await,
+        _ => Err(io::Error::other("write tcp, udp, or unix and a path")),
+    }
+}
+
+async fn tcp() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("listening on {}", listener.local_addr()?);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(echo(stream));
+    }
+}
+
+#[cfg(unix)]
+async fn unix(path: &str) -> io::Result<()> {
+    let listener = tokio::net::UnixListener::bind(path)?;
+    println!("listening on {path}");
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(echo(stream));
+    }
+}
+
+async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(len @ 1..) = stream.read(&mut buffer).await {
+        if stream.write_all(&buffer[..len]).await.is_err() {
+            break;
+        }
+    }
+}
+
+async fn udp() -> io::Result<()> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    println!("listening on {}", socket.local_addr()?);
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let (len, peer) = socket.recv_from(&mut buffer).await?;
+        socket.send_to(&buffer[..len], peer).await?;
+    }
+}
