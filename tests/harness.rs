@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 #[path = "benches/loads.rs"]
 pub mod loads;
+#[cfg(target_os = "linux")]
+#[path = "benches/servers.rs"]
+pub mod servers;
 
 /// The limit of every wait. Nothing takes nearly as long, not even on a slow machine.
 pub const LIMIT: Duration = Duration::from_secs(30);

@@ -4,6 +4,7 @@
 //! the question is about connecting. It returns how long it took, and it panics unless every byte that
 //! came back is the byte that was sent. At most two threads of its own, or the client would be measured.
 
+#[cfg(target_os = "linux")]
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -34,9 +35,6 @@ pub const DATAGRAM: usize = 64;
 
 /// How many datagrams [`udp_window`] has on their way at once.
 pub const WINDOW: usize = 128;
-
-/// How long [`udp_window`] waits for any of them before it takes them for lost.
-const LOST_AFTER: Duration = Duration::from_millis(200);
 
 /// What all messages are cut from. A prime number of places to begin at.
 static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| noise(PLACES + LONG_MESSAGE));
@@ -75,10 +73,9 @@ fn round_trip(stream: &mut (impl Read + Write), len: usize) {
 }
 
 fn read_echo(stream: &mut impl Read, sent: &[u8]) {
-    let mut buffer = [0; LONG_MESSAGE];
-    let back = &mut buffer[..sent.len()];
-    stream.read_exact(back).expect("an echo");
-    assert_same(back, sent);
+    let mut back = vec![0; sent.len()];
+    stream.read_exact(&mut back).expect("an echo");
+    assert_same(&back, sent);
 }
 
 fn timed(work: impl FnOnce()) -> Duration {
@@ -95,25 +92,34 @@ pub fn one_connection(addr: SocketAddr, messages: u64) -> Duration {
 
 /// Many connections, one message after the other on each. A round is one message on each of them.
 pub fn many_connections(addr: SocketAddr, rounds: u64) -> Duration {
-    rounds_on(addr, CONNECTIONS, MESSAGE, rounds)
+    rounds_on(&mut connections(addr, CONNECTIONS), MESSAGE, rounds)
 }
 
 /// The same with few connections and long messages.
 pub fn long_messages(addr: SocketAddr, rounds: u64) -> Duration {
-    rounds_on(addr, LONG_CONNECTIONS, LONG_MESSAGE, rounds)
+    rounds_on(&mut connections(addr, LONG_CONNECTIONS), LONG_MESSAGE, rounds)
 }
 
-/// Two threads have half of the connections each. They write to all of theirs, then read from all, so
-/// that the server always has several connections to choose from.
-fn rounds_on(addr: SocketAddr, connections: usize, len: usize, rounds: u64) -> Duration {
-    let mut streams: Vec<TcpStream> = (0..connections).map(|_| connect_and_wait(addr)).collect();
+/// So many connections, each of which has been served: the server knows them all.
+pub fn connections(addr: SocketAddr, count: usize) -> Vec<TcpStream> {
+    (0..count).map(|_| connect_and_wait(addr)).collect()
+}
+
+/// So many messages on each connection, in turn, with fifty on their way at a time: written to all of these
+/// connections, then read from all. One thread does it, and leaves the other processor to the server.
+pub fn rounds_on(streams: &mut [TcpStream], len: usize, rounds: u64) -> Duration {
     timed(|| {
-        thread::scope(|scope| {
-            for half in streams.chunks_mut(connections / 2) {
-                scope.spawn(move || (0..rounds).for_each(|_| round(half, len)));
-            }
-        });
+        for _ in 0..rounds {
+            streams.chunks_mut(CONNECTIONS).for_each(|some| round(some, len));
+        }
     })
+}
+
+/// Closes connections with a reset, so that none is remembered for a minute (TIME_WAIT).
+pub fn reset(streams: Vec<TcpStream>) {
+    for stream in &streams {
+        socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
 }
 
 fn round(streams: &mut [TcpStream], len: usize) {
@@ -216,10 +222,7 @@ pub fn burst(addr: SocketAddr, connections: usize) -> Duration {
         read_echo(stream, messages[number]);
     });
     let took = started.elapsed();
-    for stream in &streams {
-        // With a reset, so that no connection is remembered for a minute (TIME_WAIT).
-        socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
-    }
+    reset(streams);
     took
 }
 
@@ -276,41 +279,57 @@ pub fn udp_stop_and_wait(addr: SocketAddr, datagrams: u64) -> Duration {
     })
 }
 
-/// Keeps [`WINDOW`] datagrams on their way, until so many are back. Also returns how many were sent
-/// again because they were lost, or late.
-pub fn udp_window(addr: SocketAddr, datagrams: u64) -> (Duration, u64) {
+/// Keeps [`WINDOW`] datagrams on their way, until so many are back.
+///
+/// The client takes and sends many with one system call, as `batch` does: one that does not would itself be
+/// what is slow. The queues on the way hold twice as many, so none is lost.
+#[cfg(target_os = "linux")]
+pub fn udp_window(addr: SocketAddr, datagrams: u64) -> Duration {
+    use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
+    use std::io::IoSliceMut;
+    use std::os::fd::AsRawFd;
     let socket = udp_socket("127.0.0.1");
     socket.connect(addr).unwrap();
-    socket.set_read_timeout(Some(LOST_AFTER)).unwrap();
-    let (mut next, mut sent_again, mut silences) = (0, 0, 0);
-    let mut on_their_way: BTreeMap<u64, [u8; DATAGRAM]> = BTreeMap::new();
-    let mut back = [0; 2 * DATAGRAM];
-    let started = Instant::now();
-    while next < datagrams || !on_their_way.is_empty() {
-        while next < datagrams && on_their_way.len() < WINDOW {
-            let datagram = numbered(next);
-            socket.send(&datagram).unwrap();
-            on_their_way.insert(next, datagram);
-            next += 1;
-        }
-        if let Ok(len) = socket.recv(&mut back) {
-            let number = u64::from_le_bytes(back[..8].try_into().unwrap());
-            match on_their_way.remove(&number) {
-                Some(sent) => assert_same(&back[..len], &sent),
-                None => assert!(sent_again > 0, "datagram {number} came twice, and was sent once"),
+    let mut headers = MultiHeaders::<()>::preallocate(WINDOW, None);
+    let mut buffers = [[0; DATAGRAM + 1]; WINDOW];
+    let mut on_their_way = BTreeMap::new();
+    let mut next = 0;
+    timed(|| {
+        while next < datagrams || !on_their_way.is_empty() {
+            let count = (datagrams - next).min((WINDOW - on_their_way.len()) as u64);
+            let more: Vec<_> = (next..next + count).map(|number| (number, numbered(number))).collect();
+            send_at_once(&socket, &more);
+            on_their_way.extend(more);
+            next += count;
+            let mut slots = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
+            // The socket's time limit ends the wait for one that is lost all the same.
+            let flags = MsgFlags::MSG_WAITFORONE;
+            let echoes =
+                recvmmsg(socket.as_raw_fd(), &mut headers, &mut slots, flags, None).expect("an echo");
+            for echo in echoes {
+                let back = echo.iovs().next().unwrap_or_default();
+                let number = back.first_chunk().map(|number| u64::from_le_bytes(*number));
+                let sent = number.and_then(|number| on_their_way.remove(&number));
+                assert_same(back, &sent.expect("an echo of what is on its way"));
             }
-            silences = 0;
-        } else {
-            silences += 1;
-            assert!(silences < 10, "{} datagrams do not come back", on_their_way.len());
-            on_their_way.values().for_each(|datagram| assert_eq!(socket.send(datagram).unwrap(), DATAGRAM));
-            sent_again += on_their_way.len() as u64;
         }
-    }
-    (started.elapsed(), sent_again)
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn send_at_once(socket: &std::net::UdpSocket, datagrams: &[(u64, [u8; DATAGRAM])]) {
+    use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
+    use std::io::IoSlice;
+    let slices: Vec<_> = datagrams.iter().map(|(_, datagram)| [IoSlice::new(datagram)]).collect();
+    let mut nothing: Vec<_> = slices.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let parts = slices.iter().zip(&mut nothing);
+    let mut headers: Vec<_> = parts.map(|(slice, nothing)| MMsgHdr::new(slice, nothing)).collect();
+    let sent = if headers.is_empty() { Ok(0) } else { sendmmsg(socket, &mut headers, SendFlags::empty()) };
+    assert_eq!(sent, Ok(datagrams.len()));
 }
 
 /// A datagram that tells its number.
+#[cfg(target_os = "linux")]
 fn numbered(number: u64) -> [u8; DATAGRAM] {
     let mut datagram = [0; DATAGRAM];
     datagram.copy_from_slice(message(DATAGRAM));

@@ -1,0 +1,173 @@
+//! The servers that are measured: ours, the plainest that std and C allow, and other people's.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use super::{Running, example, example_of, foreign, program, python};
+
+/// A server that can be measured.
+#[derive(Clone, Copy)]
+pub struct Peer {
+    /// The name in tables.
+    pub name: &'static str,
+    /// What must be installed for it.
+    needs: Option<&'static str>,
+    start: fn(&Path, usize) -> Started,
+}
+
+/// A server that listens. It is killed when this is dropped, and its children with it.
+pub struct Started {
+    /// The process.
+    pub running: Running,
+    /// Where it listens.
+    pub addr: String,
+}
+
+impl Peer {
+    /// Whether what it needs is installed. Says aloud if not.
+    pub fn is_installed(&self) -> bool {
+        self.needs.is_none_or(|tool| foreign(tool).is_some())
+    }
+
+    /// Starts it for so many connections at once, where it wants to know. A server of Unix sockets listens
+    /// at this path.
+    pub fn start(&self, path: &Path, connections: usize) -> Started {
+        (self.start)(path, connections)
+    }
+}
+
+/// The one of this name.
+pub fn named(peers: &[Peer], name: &str) -> Peer {
+    *peers.iter().find(|peer| peer.name == name).unwrap_or_else(|| panic!("no peer is called {name}"))
+}
+
+const fn peer(name: &'static str, start: fn(&Path, usize) -> Started) -> Peer {
+    Peer { name, needs: None, start }
+}
+
+const fn foreign_peer(name: &'static str, needs: &'static str, start: fn(&Path, usize) -> Started) -> Peer {
+    Peer { name, needs: Some(needs), start }
+}
+
+/// TCP servers. The first two are ours.
+pub const TCP: [Peer; 11] = [
+    peer("tcp-server", |_, connections| ours_for(&mut program("tcp-server"), connections)),
+    peer("event_loop", |_, connections| ours_for(&mut example_of("tcp-server", "event_loop"), connections)),
+    peer("plain", |_, _| announcing(&mut example("plain_tcp_echo"))),
+    peer("epoll", |_, _| announcing(&mut example("epoll_echo"))),
+    peer("tokio", |_, _| announcing(example("tokio_echo").arg("tcp"))),
+    peer("smol", |_, _| announcing(&mut example("smol_echo"))),
+    foreign_peer("c_threads", "cc", |_, _| announcing(&mut Command::new(&*C_THREADS))),
+    foreign_peer("go", "go", |_, _| announcing(Command::new(&*GO).arg("tcp"))),
+    foreign_peer("python", "python3", |_, _| {
+        announcing(python("tcp_server.py").unwrap().args(["--addr", "127.0.0.1:0"]))
+    }),
+    foreign_peer("socat", "socat", |_, _| socat("TCP-LISTEN:0,bind=127.0.0.1,fork,nodelay")),
+    foreign_peer("ncat", "ncat", |_, _| ncat()),
+];
+
+/// UDP servers. The first two are ours, the second on Linux alone.
+pub const UDP: [Peer; if cfg!(target_os = "linux") { 8 } else { 7 }] = [
+    peer("udp-server", |_, _| ours(&mut program("udp-server"))),
+    #[cfg(target_os = "linux")]
+    peer("batch", |_, _| ours(&mut example_of("udp-server", "batch"))),
+    peer("plain", |_, _| announcing(&mut example("plain_udp_echo"))),
+    peer("tokio", |_, _| announcing(example("tokio_echo").arg("udp"))),
+    foreign_peer("c_loop", "cc", |_, _| announcing(&mut Command::new(&*C_LOOP))),
+    foreign_peer("c_batch", "cc", |_, _| announcing(&mut Command::new(&*C_BATCH))),
+    foreign_peer("go", "go", |_, _| announcing(Command::new(&*GO).arg("udp"))),
+    foreign_peer("python", "python3", |_, _| {
+        announcing(python("udp_server.py").unwrap().args(["--addr", "127.0.0.1:0"]))
+    }),
+];
+
+/// Servers of Unix streams. The first is ours.
+pub const UNIX_STREAM: [Peer; 6] = [
+    peer("unix-echo", |path, _| {
+        announcing(program("unix-echo").args(["server", "--quiet", "--path"]).arg(path))
+    }),
+    peer("plain", |path, _| announcing(example("plain_unix_echo").arg(path))),
+    peer("tokio", |path, _| announcing(example("tokio_echo").arg("unix").arg(path))),
+    foreign_peer("go", "go", |path, _| announcing(Command::new(&*GO).arg("unix").arg(path))),
+    foreign_peer("python", "python3", |path, _| {
+        announcing(python("unix_echo.py").unwrap().args(["server", "--path"]).arg(path))
+    }),
+    foreign_peer("socat", "socat", |path, _| socat(&format!("UNIX-LISTEN:{},fork", path.display()))),
+];
+
+/// Servers of Unix datagrams. The first is ours.
+pub const UNIX_DATAGRAM: [Peer; 3] = [
+    peer("unix-echo", |path, _| {
+        announcing(program("unix-echo").args(["server", "--quiet", "--datagram", "--path"]).arg(path))
+    }),
+    peer("plain", |path, _| announcing(example("plain_unix_echo").arg(path).arg("--datagram"))),
+    foreign_peer("python", "python3", |path, _| {
+        announcing(python("unix_echo.py").unwrap().args(["server", "--datagram", "--path"]).arg(path))
+    }),
+];
+
+static C_THREADS: LazyLock<PathBuf> = LazyLock::new(|| compiled_c("thread_echo"));
+static C_LOOP: LazyLock<PathBuf> = LazyLock::new(|| compiled_c("udp_loop"));
+static C_BATCH: LazyLock<PathBuf> = LazyLock::new(|| compiled_c("udp_batch"));
+static GO: LazyLock<PathBuf> = LazyLock::new(|| {
+    compiled("echo_go", |to| Command::new("go").args(["build", "-o"]).arg(to).arg(source("echo.go")).output())
+});
+
+fn compiled_c(name: &str) -> PathBuf {
+    let source = source(&format!("{name}.c"));
+    compiled(name, |to| Command::new("cc").args(["-O2", "-pthread", "-o"]).arg(to).arg(source).output())
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches").join(name)
+}
+
+/// What cargo does not build has a folder beside what it does.
+fn compiled(name: &str, compile: impl FnOnce(&Path) -> io::Result<Output>) -> PathBuf {
+    let folder = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("peers");
+    fs::create_dir_all(&folder).unwrap();
+    // Put into place when it is whole: two processes may build it at the same time.
+    let unfinished = folder.join(format!("{name}.{}", std::process::id()));
+    let output = compile(&unfinished).unwrap();
+    assert!(output.status.success(), "cannot build {name}: {}", String::from_utf8_lossy(&output.stderr));
+    let program = folder.join(name);
+    fs::rename(&unfinished, &program).unwrap();
+    program
+}
+
+fn ours(command: &mut Command) -> Started {
+    announcing(command.args(["--quiet", "--addr", "127.0.0.1:0"]))
+}
+
+fn ours_for(command: &mut Command, connections: usize) -> Started {
+    ours(command.args(["--max-connections", &connections.to_string()]))
+}
+
+fn announcing(command: &mut Command) -> Started {
+    let mut running = Running::start(command);
+    let addr = running.announced();
+    Started { running, addr }
+}
+
+/// With -d -d it says where it listens: `... N listening on AF=2 127.0.0.1:41234`.
+fn socat(listen: &str) -> Started {
+    let mut running = Running::start_with_children(Command::new("socat").args(["-d", "-d", listen, "PIPE"]));
+    let line = running.stderr_line();
+    let addr = line.rsplit([' ', '=']).next().unwrap().trim_matches('"').to_owned();
+    Started { running, addr }
+}
+
+/// It must be told a port, and says when it listens, in a line after its version.
+fn ncat() -> Started {
+    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut ncat = Command::new("ncat");
+    ncat.args(["-v", "--listen", "--keep-open", "--exec", "/bin/cat", "127.0.0.1"]);
+    let mut running = Running::start_with_children(ncat.arg(addr.port().to_string()));
+    while !running.stderr_line().contains("Listening on") {}
+    Started { running, addr: addr.to_string() }
+}

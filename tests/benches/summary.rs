@@ -1,0 +1,287 @@
+//! Writes what the bench has measured as one page and three drawings.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+use std::{env, fs};
+
+use plotters::prelude::*;
+
+use crate::growth::Point;
+use crate::questions::{ALL, Question};
+
+/// The median time of each server, by its name.
+type Times = BTreeMap<String, f64>;
+
+/// Writes the page and its drawings into a folder. What was not measured since `begin` is not in it.
+pub fn write(
+    folder: &Path,
+    criterion: &Path,
+    growth: &[Point],
+    begin: SystemTime,
+) -> Result<(), Box<dyn Error>> {
+    let measured: Vec<(&Question, Times)> = ALL
+        .iter()
+        .map(|question| (question, times(&criterion.join(question.name), begin)))
+        .filter(|(question, times)| times.contains_key(question.limit))
+        .collect();
+    if measured.is_empty() && growth.is_empty() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    let mut page = format!(
+        "# Where each server stands\n\nOne machine's figures, of one run. {}\n\n```console\n$ {}\n```\n",
+        machine(),
+        command()
+    );
+    if !measured.is_empty() {
+        page += &ratios(&measured)?;
+        draw_ratios(&folder.join("ratios.svg"), &measured)?;
+    }
+    if !growth.is_empty() {
+        page += &growth_table(growth)?;
+        let rate = |point: &Point| Some(point.messages_per_second);
+        draw_growth(&folder.join("growth_rate.svg"), "messages a second", growth, rate)?;
+        let memory = |point: &Point| kib_for_each(point, growth);
+        draw_growth(&folder.join("growth_memory.svg"), "KiB for each connection", growth, memory)?;
+    }
+    fs::write(folder.join("README.md"), page)?;
+    println!("\nThe summary is {}", folder.join("README.md").display());
+    Ok(())
+}
+
+/// The medians that criterion has left in a group's folder.
+fn times(group: &Path, begin: SystemTime) -> Times {
+    let fresh = |estimates: &PathBuf| {
+        fs::metadata(estimates).and_then(|file| file.modified()).is_ok_and(|time| time >= begin)
+    };
+    let mut times = Times::new();
+    for server in fs::read_dir(group).into_iter().flatten().flatten() {
+        let estimates = server.path().join("new/estimates.json");
+        if fresh(&estimates) {
+            let estimates: serde_json::Value =
+                serde_json::from_slice(&fs::read(&estimates).unwrap()).unwrap();
+            let median = estimates["median"]["point_estimate"].as_f64().unwrap();
+            times.insert(server.file_name().into_string().unwrap(), median);
+        }
+    }
+    times
+}
+
+fn machine() -> String {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    format!(
+        "{}; {}, {} processors, {}; {}.",
+        output("date", "+%F"),
+        model.map_or("unknown processor", |(_, name)| name),
+        std::thread::available_parallelism().map_or(0, usize::from),
+        output("uname", "-sr"),
+        output("rustc", "--version")
+    )
+}
+
+fn output(program: &str, argument: &str) -> String {
+    let output = Command::new(program).arg(argument).output();
+    output.map_or_else(|_| "unknown".into(), |output| String::from_utf8_lossy(&output.stdout).trim().into())
+}
+
+fn command() -> String {
+    // cargo adds --bench itself.
+    let options: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let dashes = if options.is_empty() { "" } else { " -- " };
+    format!("cargo bench -p tests{dashes}{}", options.join(" "))
+}
+
+/// A table: a row for each server, a column for each question, in it how fast it is beside the limit.
+fn ratios(measured: &[(&Question, Times)]) -> Result<String, Box<dyn Error>> {
+    let mut text = String::from("\n## How fast\n\n");
+    text += "Each figure is a rate beside that of the server that the column is measured by (1.00): of two\n";
+    text += "figures in a column, the higher is the faster server. A dash: it was not asked.\n";
+    for kind in ["tcp", "udp", "unix"] {
+        let columns: Vec<_> =
+            measured.iter().filter(|(question, _)| question.name.starts_with(kind)).collect();
+        if columns.is_empty() {
+            continue;
+        }
+        writeln!(text)?;
+        for (question, times) in &columns {
+            let limit = time(times[question.limit]);
+            writeln!(
+                text,
+                "- `{}`: {}. 1.00 is {}, {limit}.",
+                question.name, question.title, question.limit
+            )?;
+        }
+        let names: Vec<&str> = columns.iter().map(|(question, _)| question.name).collect();
+        writeln!(text, "\n| | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()))?;
+        for server in servers(columns.iter().map(|(_, times)| times)) {
+            let cells: Vec<String> = columns
+                .iter()
+                .map(|(question, times)| {
+                    let time = times.get(&server);
+                    time.map_or("–".into(), |time| format!("{:.2}", times[question.limit] / time))
+                })
+                .collect();
+            writeln!(text, "| {server} | {} |", cells.join(" | "))?;
+        }
+    }
+    writeln!(text, "\n![ratios](ratios.svg)")?;
+    Ok(text)
+}
+
+/// Ours first, then the others by their names.
+fn servers<'a>(times: impl Iterator<Item = &'a Times>) -> Vec<String> {
+    let mut names: Vec<String> = times.flat_map(|times| times.keys().cloned()).collect();
+    names.sort_by_key(|name| (!is_ours(name), name.clone()));
+    names.dedup();
+    names
+}
+
+fn is_ours(server: &str) -> bool {
+    ["tcp-server", "event_loop", "udp-server", "batch", "unix-echo"].contains(&server)
+}
+
+/// A time as criterion counts it, in nanoseconds.
+fn time(nanoseconds: f64) -> String {
+    match nanoseconds {
+        ..1e6 => format!("{:.1} µs", nanoseconds / 1e3),
+        ..1e9 => format!("{:.1} ms", nanoseconds / 1e6),
+        _ => format!("{:.2} s", nanoseconds / 1e9),
+    }
+}
+
+fn growth_table(growth: &[Point]) -> Result<String, Box<dyn Error>> {
+    let mut text = String::from("\n## How the cost grows\n\n");
+    text +=
+        "Messages of 512 bytes a second, on all connections together, and behind it the memory that each\n";
+    text += "connection has added to the server's process (KiB, resident).\n\n";
+    let names = names(growth);
+    writeln!(text, "| connections | {} |\n|--:|{}", names.join(" | "), "---|".repeat(names.len()))?;
+    for connections in sizes(growth) {
+        let cells = names.iter().map(|name| {
+            let is_it = |point: &&Point| point.server == *name && point.connections == connections;
+            let Some(point) = growth.iter().find(is_it) else { return "–".into() };
+            let rate = point.messages_per_second;
+            let memory = kib_for_each(point, growth);
+            memory.map_or(format!("{rate:.0}"), |memory| format!("{rate:.0}, {memory:.2} KiB"))
+        });
+        writeln!(text, "| {connections} | {} |", cells.collect::<Vec<String>>().join(" | "))?;
+    }
+    writeln!(text, "\n![rate](growth_rate.svg)\n![memory](growth_memory.svg)")?;
+    Ok(text)
+}
+
+fn names(growth: &[Point]) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for point in growth {
+        if !names.contains(&point.server) {
+            names.push(point.server);
+        }
+    }
+    names
+}
+
+fn sizes(growth: &[Point]) -> Vec<usize> {
+    let mut sizes: Vec<usize> = growth.iter().map(|point| point.connections).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
+}
+
+/// What each further connection has added to the memory of the same server with one.
+fn kib_for_each(point: &Point, growth: &[Point]) -> Option<f64> {
+    let of_one = growth.iter().find(|one| one.server == point.server && one.connections == 1)?;
+    let added = point.memory_kib.saturating_sub(of_one.memory_kib);
+    // Below a hundred, what is shared by all hides what each costs.
+    (point.connections >= 100).then(|| added as f64 / (point.connections - 1) as f64)
+}
+
+fn colour(number: usize) -> RGBColor {
+    let (r, g, b) = Palette99::pick(number).rgb();
+    RGBColor(r, g, b)
+}
+
+/// A row for each question, in it a dot for each server.
+fn draw_ratios(path: &Path, measured: &[(&Question, Times)]) -> Result<(), Box<dyn Error>> {
+    let rows = measured.len();
+    let servers = servers(measured.iter().map(|(_, times)| times));
+    let area = SVGBackend::new(path, (1000, 60 + 50 * rows as u32)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .margin(10)
+        .margin_right(150)
+        .x_label_area_size(40)
+        .y_label_area_size(170)
+        .build_cartesian_2d((0.02..4.0).log_scale(), 0.0..rows as f64)?;
+    let row_name = |y: &f64| {
+        let row = y.floor() as usize;
+        measured.get(row).map_or(String::new(), |(question, _)| question.name.to_string())
+    };
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .y_labels(2 * rows + 1)
+        .y_label_formatter(&|y| if y.fract() == 0.5 { row_name(y) } else { String::new() })
+        .x_label_formatter(&|x| format!("{x}"))
+        .x_desc("rate beside the server that the row is measured by")
+        .draw()?;
+    chart.draw_series([PathElement::new([(1.0, 0.0), (1.0, rows as f64)], BLACK.mix(0.5))])?;
+    for (number, server) in servers.iter().enumerate() {
+        let colour = colour(number);
+        let size = if is_ours(server) { 7 } else { 4 };
+        let dots = measured.iter().enumerate().filter_map(|(row, (question, times))| {
+            let ratio = times[question.limit] / times.get(server)?;
+            Some(Circle::new((ratio.clamp(0.02, 4.0), row as f64 + 0.5), size, colour.filled()))
+        });
+        chart.draw_series(dots)?.label(server).legend(move |at| Circle::new(at, size, colour.filled()));
+    }
+    chart.configure_series_labels().position(SeriesLabelPosition::Coordinate(830, 0)).draw()?;
+    area.present()?;
+    Ok(())
+}
+
+/// A line for each server, over the number of connections.
+fn draw_growth(
+    path: &Path,
+    title: &str,
+    growth: &[Point],
+    figure: impl Fn(&Point) -> Option<f64>,
+) -> Result<(), Box<dyn Error>> {
+    let figures: Vec<f64> = growth.iter().filter_map(&figure).collect();
+    if figures.is_empty() {
+        return Ok(()); // Too few connections to tell what each costs.
+    }
+    let least = figures.iter().copied().fold(f64::INFINITY, f64::min).max(0.01);
+    let most = figures.iter().copied().fold(least, f64::max);
+    let sizes = sizes(growth);
+    let area = SVGBackend::new(path, (800, 400)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 18))
+        .margin(10)
+        .margin_right(110)
+        .x_label_area_size(40)
+        .y_label_area_size(80)
+        .build_cartesian_2d(
+            (1.0..sizes[sizes.len() - 1] as f64).log_scale(),
+            (least / 1.5..most * 1.5).log_scale(),
+        )?;
+    chart.configure_mesh().x_desc("connections").x_label_formatter(&|x| format!("{x}")).draw()?;
+    for (number, name) in names(growth).into_iter().enumerate() {
+        let colour = colour(number);
+        let line = growth
+            .iter()
+            .filter(|point| point.server == name)
+            .filter_map(|point| Some((point.connections as f64, figure(point)?)));
+        let series = LineSeries::new(line, colour.stroke_width(2)).point_size(4);
+        let key = move |(x, y)| PathElement::new([(x, y), (x + 15, y)], colour.stroke_width(2));
+        chart.draw_series(series)?.label(name).legend(key);
+    }
+    chart.configure_series_labels().position(SeriesLabelPosition::Coordinate(620, 0)).draw()?;
+    area.present()?;
+    Ok(())
+}
