@@ -12,6 +12,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
 #[path = "benches/loads.rs"]
 pub mod loads;
 #[cfg(target_os = "linux")]

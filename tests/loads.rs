@@ -1,4 +1,5 @@
 //! The loads of the bench notice a server that sends back other than it was sent.
+#![cfg(target_os = "linux")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -125,7 +126,6 @@ fn short_connections_notice_each_wrong_byte() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_burst_notices_each_wrong_byte() {
     assert_notices(|addr| loads::burst(addr, 100), tcp_server);
 }
@@ -133,12 +133,10 @@ fn a_burst_notices_each_wrong_byte() {
 #[test]
 fn datagrams_notice_each_wrong_byte() {
     assert_notices(|addr| loads::udp_stop_and_wait(addr, 100), udp_server);
-    #[cfg(target_os = "linux")]
     assert_notices(|addr| loads::udp_window(addr, 200), udp_server);
 }
 
 #[test]
-#[cfg(unix)]
 fn unix_sockets_notice_each_wrong_byte() {
     use std::os::unix::net::{UnixDatagram, UnixListener};
     use std::path::PathBuf;

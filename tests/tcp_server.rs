@@ -1,9 +1,14 @@
 //! `tcp-server`: what any such server promises, and what its threads ask for.
 
+#[cfg(target_os = "linux")]
+use std::net::TcpStream;
 use std::process::Command;
 
-use harness::{Server, as_nobody, copy_for_everybody, limited, program, run};
-use promises::assert_serves;
+use harness::program;
+#[cfg(target_os = "linux")]
+use harness::{Server, as_nobody, copy_for_everybody, limited, run};
+#[cfg(target_os = "linux")]
+use promises::{assert_serves, connect, start};
 
 #[path = "promises/tcp_bytes.rs"]
 mod bytes;
@@ -35,4 +40,21 @@ fn out_of_threads_it_refuses_to_start() {
     assert_eq!((server.code, &server.stdout[..]), (Some(1), &b""[..]), "{server:?}");
     assert!(server.stderr.starts_with("Error: cannot start thread "), "{}", server.stderr);
     assert!(server.stderr.contains(" of 100: choose a lower --max-connections\n"), "{}", server.stderr);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_idle_connection_costs_less_than_24_kib() {
+    const CLIENTS: usize = 1000;
+    if harness::allow_descriptors(CLIENTS as u64 + 100).is_none() {
+        return harness::not_run("no right to so many descriptors");
+    }
+    let (server, small) =
+        (start(&["--max-connections", &CLIENTS.to_string()]), start(&["--max-connections", "1"]));
+    let memory = |server: &Server| harness::memory_kib(server.running.id(), "VmRSS").unwrap();
+    let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
+    streams.iter().for_each(|stream| harness::echo(stream, b"hello"));
+    let each = (memory(&server) - memory(&small)) as f64 / CLIENTS as f64;
+    println!("an idle connection, its thread included, costs the server {each:.1} KiB");
+    assert!(each < 24.0, "{each} KiB");
 }

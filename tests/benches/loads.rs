@@ -4,7 +4,6 @@
 //! the question is about connecting. It returns how long it took, and it panics unless every byte that
 //! came back is the byte that was sent. At most two threads of its own, or the client would be measured.
 
-#[cfg(target_os = "linux")]
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -205,7 +204,6 @@ pub fn short_connections(addr: SocketAddr, connections: u64) -> Duration {
 ///
 /// The kernel drops what does not fit the listener's queue, and the client's kernel tries again after a
 /// second: that is what this measures.
-#[cfg(unix)]
 pub fn burst(addr: SocketAddr, connections: usize) -> Duration {
     use rustix::event::PollFlags;
     let started = Instant::now();
@@ -227,7 +225,6 @@ pub fn burst(addr: SocketAddr, connections: usize) -> Duration {
 }
 
 /// Returns at once; the connection comes later.
-#[cfg(unix)]
 fn start_to_connect(addr: SocketAddr) -> TcpStream {
     use rustix::io::Errno;
     use socket2::{Domain, Socket, Type};
@@ -242,7 +239,6 @@ fn start_to_connect(addr: SocketAddr) -> TcpStream {
 }
 
 /// Does something with each stream, once, in the order in which they are ready for it.
-#[cfg(unix)]
 fn each_when_ready(
     streams: &mut [TcpStream],
     wanted: rustix::event::PollFlags,
@@ -283,7 +279,6 @@ pub fn udp_stop_and_wait(addr: SocketAddr, datagrams: u64) -> Duration {
 ///
 /// The client takes and sends many with one system call, as `batch` does: one that does not would itself be
 /// what is slow. The queues on the way hold twice as many, so none is lost.
-#[cfg(target_os = "linux")]
 pub fn udp_window(addr: SocketAddr, datagrams: u64) -> Duration {
     use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
     use std::io::IoSliceMut;
@@ -316,7 +311,6 @@ pub fn udp_window(addr: SocketAddr, datagrams: u64) -> Duration {
     })
 }
 
-#[cfg(target_os = "linux")]
 fn send_at_once(socket: &std::net::UdpSocket, datagrams: &[(u64, [u8; DATAGRAM])]) {
     use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
     use std::io::IoSlice;
@@ -329,7 +323,6 @@ fn send_at_once(socket: &std::net::UdpSocket, datagrams: &[(u64, [u8; DATAGRAM])
 }
 
 /// A datagram that tells its number.
-#[cfg(target_os = "linux")]
 fn numbered(number: u64) -> [u8; DATAGRAM] {
     let mut datagram = [0; DATAGRAM];
     datagram.copy_from_slice(message(DATAGRAM));
@@ -338,7 +331,6 @@ fn numbered(number: u64) -> [u8; DATAGRAM] {
 }
 
 /// The same over Unix sockets, by paths.
-#[cfg(unix)]
 pub mod unix {
     use std::net::Shutdown;
     use std::os::unix::net::{UnixDatagram, UnixStream};

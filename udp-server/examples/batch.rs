@@ -13,7 +13,7 @@
 //! than the call. This measures it:
 //!
 //! ```console
-//! $ cargo test --release --test udp_speed -- --ignored --nocapture --test-threads 1
+//! $ cargo test --release --test speed -- --ignored --nocapture --test-threads 1
 //! ```
 //!
 //! It is not for datagrams that come one at a time. A lone one is answered at once, but by calls that do
