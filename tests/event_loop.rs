@@ -13,11 +13,9 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-#[cfg(target_os = "linux")]
-use harness::Server;
 use harness::{echo, example_of};
 #[cfg(target_os = "linux")]
-use promises::{assert_serves, reset, send_until_stuck};
+use promises::{assert_serves, reset, send_until_stuck, start_traced};
 use promises::{connect, start};
 
 #[path = "promises/tcp_bytes.rs"]
@@ -89,31 +87,6 @@ fn clients_that_do_not_read_cost_one_buffer_each() {
     println!("{each} KiB for each client that does not read");
     assert!(each < 100, "{each} KiB");
     assert_serves(&server);
-}
-
-/// Starts it under strace, which writes its calls into a file.
-#[cfg(target_os = "linux")]
-fn start_traced(log: &Path) -> Option<Server> {
-    let mut strace = harness::foreign("strace")?;
-    let server = server();
-    // -D: the server is our child, and strace is the server's.
-    strace.args(["-D", "-o"]).arg(log).arg(server.get_program()).args(["--addr", "127.0.0.1:0"]);
-    Some(Server::start(&mut strace))
-}
-
-/// What this spares is seen best with small buffers, in `tcp-server`. Here it is whether it is asked for.
-#[test]
-#[cfg(target_os = "linux")]
-fn it_asks_for_small_segments_not_to_be_held_up() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("calls");
-    let Some(server) = start_traced(&log) else { return };
-    for _ in 0..3 {
-        assert_serves(&server);
-    }
-    drop(server);
-    let calls = fs::read_to_string(log).unwrap();
-    assert_eq!(calls.matches("TCP_NODELAY, [1]").count(), 3, "{calls}");
 }
 
 /// strace makes each call of the server so slow that the greedy client's next bytes are always there before

@@ -32,7 +32,7 @@ use clap::Parser;
 
 /// How much is read at once. Any size is right, since a stream has no borders to keep; a larger one
 /// saves system calls, and costs memory for each connection.
-const BUFFER_SIZE: usize = 16 * 1024;
+const BUFFER_SIZE: usize = 64 * 1024;
 
 /// The pause after a failed accept. Out of descriptors it would fail again at once, and again.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -54,13 +54,15 @@ const fn foreign_peer(name: &'static str, needs: &'static str, start: fn(&Path, 
     Peer { name, needs: Some(needs), start }
 }
 
-/// TCP servers. The first two are ours.
-pub const TCP: [Peer; 11] = [
+/// TCP servers. The first two are ours. They, the two in C and `plain` have a buffer of 64 KiB; other
+/// people's have what their authors gave them.
+pub const TCP: [Peer; 12] = [
     peer("tcp-server", |_, connections| ours_for(&mut program("tcp-server"), connections)),
     peer("event_loop", |_, connections| ours_for(&mut example_of("tcp-server", "event_loop"), connections)),
     peer("plain", |_, _| announcing(&mut example("plain_tcp_echo"))),
     peer("epoll", |_, _| announcing(&mut example("epoll_echo"))),
-    peer("tokio", |_, _| announcing(example("tokio_echo").arg("tcp"))),
+    peer("tokio", |_, _| announcing(example("tokio_echo").args(["tcp", "1024"]))),
+    peer("tokio_64k", |_, _| announcing(example("tokio_echo").args(["tcp", "65536"]))),
     peer("smol", |_, _| announcing(&mut example("smol_echo"))),
     foreign_peer("c_threads", "cc", |_, _| announcing(&mut Command::new(&*C_THREADS))),
     foreign_peer("go", "go", |_, _| announcing(Command::new(&*GO).arg("tcp"))),
@@ -92,7 +94,7 @@ pub const UNIX_STREAM: [Peer; 6] = [
         announcing(program("unix-echo").args(["server", "--quiet", "--path"]).arg(path))
     }),
     peer("plain", |path, _| announcing(example("plain_unix_echo").arg(path))),
-    peer("tokio", |path, _| announcing(example("tokio_echo").arg("unix").arg(path))),
+    peer("tokio_64k", |path, _| announcing(example("tokio_echo").args(["unix", "65536"]).arg(path))),
     foreign_peer("go", "go", |path, _| announcing(Command::new(&*GO).arg("unix").arg(path))),
     foreign_peer("python", "python3", |path, _| {
         announcing(python("unix_echo.py").unwrap().args(["server", "--path"]).arg(path))

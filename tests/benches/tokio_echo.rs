@@ -1,6 +1,7 @@
-//! An echo server as tokio's own example is written, a task for each connection, for `tcp`, `udp`, or
-//! `unix` with a path: a peer to measure ours beside, and no model. One line more than there:
-//! set_nodelay, or the long messages of the bench would measure the lack of it (Nagle's algorithm).
+//! An echo server as tokio's own example is written, a task for each connection, for `udp`, or for `tcp` and
+//! `unix` with the size of the buffer (1024 there) and for `unix` a path: a peer to measure ours beside, and
+//! no model. One line more than there: set_nodelay, or long messages would measure the lack of it (Nagle's
+//! algorithm).
 
 use std::env;
 use std::io;
@@ -15,36 +16,36 @@ fn main() -> io::Result<()> {
 async fn serve() -> io::Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["tcp"] => tcp().await,
+        ["tcp", buffer] => tcp(buffer.parse().unwrap()).await,
         ["udp"] => udp().await,
         #[cfg(unix)]
-        ["unix", path] => unix(path).await,
-        _ => Err(io::Error::other("write tcp, udp, or unix and a path")),
+        ["unix", buffer, path] => unix(buffer.parse().unwrap(), path).await,
+        _ => Err(io::Error::other("write udp, tcp and a size, or unix, a size and a path")),
     }
 }
 
-async fn tcp() -> io::Result<()> {
+async fn tcp(buffer: usize) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on {}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(echo(stream));
+        tokio::spawn(echo(stream, buffer));
     }
 }
 
 #[cfg(unix)]
-async fn unix(path: &str) -> io::Result<()> {
+async fn unix(buffer: usize, path: &str) -> io::Result<()> {
     let listener = tokio::net::UnixListener::bind(path)?;
     println!("listening on {path}");
     loop {
         let (stream, _) = listener.accept().await?;
-        tokio::spawn(echo(stream));
+        tokio::spawn(echo(stream, buffer));
     }
 }
 
-async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let mut buffer = vec![0; 16 * 1024];
+async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin, buffer: usize) {
+    let mut buffer = vec![0; buffer];
     while let Ok(len @ 1..) = stream.read(&mut buffer).await {
         if stream.write_all(&buffer[..len]).await.is_err() {
             break;

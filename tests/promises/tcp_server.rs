@@ -150,6 +150,32 @@ fn small_writes_are_echoed_without_waiting_for_acknowledgements() {
     assert!(long < 100 * short, "a long message took {long:?}, a short one {short:?}");
 }
 
+/// Starts it under strace, which writes its calls into a file.
+#[cfg(target_os = "linux")]
+pub fn start_traced(log: &std::path::Path) -> Option<Server> {
+    let mut strace = harness::foreign("strace")?;
+    let server = server();
+    // -D: the server is our child, and strace is the server's.
+    strace.args(["-D", "-f", "-o"]).arg(log).arg(server.get_program()).args(["--addr", "127.0.0.1:0"]);
+    Some(Server::start(&mut strace))
+}
+
+/// What this spares shows only where a message is longer than the server's buffer by little, so here it is
+/// whether the kernel is asked for it.
+#[test]
+#[cfg(target_os = "linux")]
+fn it_asks_the_kernel_not_to_hold_up_small_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("calls");
+    let Some(server) = start_traced(&log) else { return };
+    for _ in 0..3 {
+        assert_serves(&server);
+    }
+    drop(server);
+    let calls = std::fs::read_to_string(log).unwrap();
+    assert_eq!(calls.matches("TCP_NODELAY, [1]").count(), 3, "{calls}");
+}
+
 #[test]
 fn clients_that_reset_or_leave_harm_nobody() {
     let server = start(&["--max-connections", "2"]);
