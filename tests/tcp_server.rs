@@ -30,6 +30,20 @@ fn idle_workers_do_not_use_up_the_descriptors() {
     assert!(!log.contains("cannot accept"), "{log}");
 }
 
+/// Its stack, the stack that std gives it for signals, and a guard page before each. There are 65,530 to a
+/// process, if nobody has changed `vm.max_map_count`.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_worker_takes_four_mappings_of_memory() {
+    let mappings = |workers: &str| {
+        let server = start(&["--max-connections", workers]);
+        assert_serves(&server);
+        std::fs::read_to_string(format!("/proc/{}/maps", server.running.id())).unwrap().lines().count()
+    };
+    let each = (mappings("1001") - mappings("1")) as f64 / 1000.0;
+    assert!((3.9..4.2).contains(&each), "{each} mappings");
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn out_of_threads_it_refuses_to_start() {

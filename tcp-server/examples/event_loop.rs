@@ -13,7 +13,27 @@
 //! hello
 //! ```
 //!
-//! Read `tcp-server` first.
+//! It is for thousands of connections, most of them idle, and for many short messages. A connection that
+//! waits is an entry in a table here, and a thread with its stack there: 0.3 KiB against 18 KiB. Messages
+//! of 512 bytes on 50 connections go SPEED times as fast as with `tcp-server`. With one connection there is
+//! no difference. These measure it:
+//!
+//! ```console
+//! $ cargo test --release --test speed -- --ignored --nocapture --test-threads 1
+//! $ cargo bench -p tests -- growth
+//! ```
+//!
+//! The price is clarity. Nothing may wait, or all would: so each call may say "not now" (WouldBlock), and
+//! what a thread has in its variables and in its place in the code stands in a struct. Time limits, pauses
+//! and fairness, which the kernel has for threads, are the program's own. One processor does it all. mio
+//! asks the kernel (epoll, kqueue); it takes a socket without `unsafe`, where the crate polling does not.
+//!
+//! Try next:
+//!
+//! - Start it with `ulimit -n 24` and open 60 connections: it pauses, and goes on as others close.
+//! - Suspend it (Ctrl-Z) and start many clients: all are connected, since the queue is long.
+//!
+//! Read `tcp-server` first: what is said there is not said again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
