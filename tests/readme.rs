@@ -37,8 +37,8 @@ fn without_numbers(text: &str) -> String {
 
 /// Runs a pair as its texts say, but for the port: a test must not depend on a fixed one. Each text must
 /// show what the server and the client print.
-fn assert_shown(server: &str, lines: usize, client: &str, texts: &[&str]) {
-    let mut server = Server::start(program(server).args(["--addr", "127.0.0.1:0"]));
+fn assert_shown(mut server: Command, lines: usize, client: &str, texts: &[&str]) {
+    let mut server = Server::start(server.args(["--addr", "127.0.0.1:0"]));
     let client = run(program(client).args(["--addr", &server.addr.to_string(), "hello"]), b"");
     let log: Vec<String> = (0..lines).map(|_| server.running.stderr_line()).collect();
     let printed_by_server = format!("listening on {}\n{}", server.addr, log.join("\n"));
@@ -55,12 +55,15 @@ fn assert_shown(server: &str, lines: usize, client: &str, texts: &[&str]) {
 #[test]
 fn the_texts_show_what_the_udp_pair_prints() {
     let texts = ["README.md", "udp-server/src/main.rs", "udp-client/src/main.rs"];
-    assert_shown("udp-server", 1, "udp-client", &texts);
+    assert_shown(program("udp-server"), 1, "udp-client", &texts);
 }
 
 #[test]
 fn the_texts_show_what_the_tcp_pair_prints() {
-    assert_shown("tcp-server", 2, "tcp-client", &["tcp-server/src/main.rs", "tcp-client/src/main.rs"]);
+    let texts = ["tcp-server/src/main.rs", "tcp-client/src/main.rs"];
+    assert_shown(program("tcp-server"), 2, "tcp-client", &texts);
+    let event_loop = harness::example_of("tcp-server", "event_loop");
+    assert_shown(event_loop, 2, "tcp-client", &["tcp-server/examples/event_loop.rs"]);
 }
 
 #[test]
@@ -142,10 +145,7 @@ fn the_tests_that_the_table_of_claims_names_exist() {
     for line in claims.lines() {
         for part in line.split("](").skip(1) {
             let (file, names) = part.split_once(')').unwrap();
-            let mut tests = read(&format!("tests/{file}"));
-            if tests.contains("mod promises;") {
-                tests += &read(&format!("tests/promises/{file}"));
-            }
+            let tests = read(&format!("tests/{file}"));
             for name in names.split('`').skip(1).step_by(2) {
                 assert!(tests.contains(&format!("fn {name}(")), "no {name} in {file}");
                 named += 1;
@@ -153,6 +153,18 @@ fn the_tests_that_the_table_of_claims_names_exist() {
         }
     }
     assert!(named > 20, "the table names {named} tests");
+}
+
+/// Links within the project, from each of its pages.
+#[test]
+fn what_the_pages_link_to_is_there() {
+    for page in ["README.md", "CONTRIBUTING.md", "tests/README.md", "tests/benches/README.md"] {
+        let text = read(page);
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        for link in links.filter(|link| !link.contains("://")) {
+            assert!(root().join(page).with_file_name(link).exists(), "{page} links to {link}");
+        }
+    }
 }
 
 /// A file of tests that the manifest does not name would never run, and nobody would be told.

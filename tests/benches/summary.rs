@@ -200,46 +200,59 @@ fn kib_for_each(point: &Point, growth: &[Point]) -> Option<f64> {
     (point.connections >= 100).then(|| added as f64 / (point.connections - 1) as f64)
 }
 
-fn colour(number: usize) -> RGBColor {
-    let (r, g, b) = Palette99::pick(number).rgb();
-    RGBColor(r, g, b)
+fn colour(number: usize) -> PaletteColor<Palette99> {
+    Palette99::pick(number)
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+/// What each colour means, beside the drawing.
+fn draw_key(area: &Area, left: i32, names: &[&str]) -> Result<(), Box<dyn Error>> {
+    for (number, name) in names.iter().enumerate() {
+        let y = 20 + 20 * number as i32;
+        area.draw(&Circle::new((left, y), 5, colour(number).filled()))?;
+        area.draw(&Text::new(name.to_string(), (left + 12, y - 6), ("sans-serif", 13)))?;
+    }
+    Ok(())
 }
 
 /// A row for each question, in it a dot for each server.
 fn draw_ratios(path: &Path, measured: &[(&Question, Times)]) -> Result<(), Box<dyn Error>> {
     let rows = measured.len();
     let servers = servers(measured.iter().map(|(_, times)| times));
-    let area = SVGBackend::new(path, (1000, 60 + 50 * rows as u32)).into_drawing_area();
+    let height = (60 + 50 * rows).max(40 + 20 * servers.len());
+    let area = SVGBackend::new(path, (1000, height as u32)).into_drawing_area();
     area.fill(&WHITE)?;
+    let names: Vec<&str> = servers.iter().map(String::as_str).collect();
+    draw_key(&area, 880, &names)?;
     let mut chart = ChartBuilder::on(&area)
         .margin(10)
-        .margin_right(150)
+        .margin_right(140)
         .x_label_area_size(40)
         .y_label_area_size(170)
-        .build_cartesian_2d((0.02..4.0).log_scale(), 0.0..rows as f64)?;
-    let row_name = |y: &f64| {
-        let row = y.floor() as usize;
-        measured.get(row).map_or(String::new(), |(question, _)| question.name.to_string())
+        .build_cartesian_2d((0.01..2.0).log_scale(), 0.0..rows as f64)?;
+    // The first question is at the top.
+    let height_of = |row: usize| rows as f64 - 0.5 - row as f64;
+    let name_at = |y: &f64| {
+        let row = (0..rows).find(|row| height_of(*row) == *y);
+        row.map_or(String::new(), |row| measured[row].0.name.to_string())
     };
     chart
         .configure_mesh()
         .disable_y_mesh()
         .y_labels(2 * rows + 1)
-        .y_label_formatter(&|y| if y.fract() == 0.5 { row_name(y) } else { String::new() })
+        .y_label_formatter(&name_at)
         .x_label_formatter(&|x| format!("{x}"))
         .x_desc("rate beside the server that the row is measured by")
         .draw()?;
     chart.draw_series([PathElement::new([(1.0, 0.0), (1.0, rows as f64)], BLACK.mix(0.5))])?;
     for (number, server) in servers.iter().enumerate() {
-        let colour = colour(number);
         let size = if is_ours(server) { 7 } else { 4 };
-        let dots = measured.iter().enumerate().filter_map(|(row, (question, times))| {
+        chart.draw_series(measured.iter().enumerate().filter_map(|(row, (question, times))| {
             let ratio = times[question.limit] / times.get(server)?;
-            Some(Circle::new((ratio.clamp(0.02, 4.0), row as f64 + 0.5), size, colour.filled()))
-        });
-        chart.draw_series(dots)?.label(server).legend(move |at| Circle::new(at, size, colour.filled()));
+            Some(Circle::new((ratio.max(0.01), height_of(row)), size, colour(number).filled()))
+        }))?;
     }
-    chart.configure_series_labels().position(SeriesLabelPosition::Coordinate(830, 0)).draw()?;
     area.present()?;
     Ok(())
 }
@@ -251,37 +264,31 @@ fn draw_growth(
     growth: &[Point],
     figure: impl Fn(&Point) -> Option<f64>,
 ) -> Result<(), Box<dyn Error>> {
-    let figures: Vec<f64> = growth.iter().filter_map(&figure).collect();
-    if figures.is_empty() {
-        return Ok(()); // Too few connections to tell what each costs.
-    }
-    let least = figures.iter().copied().fold(f64::INFINITY, f64::min).max(0.01);
-    let most = figures.iter().copied().fold(least, f64::max);
-    let sizes = sizes(growth);
+    let most = growth.iter().filter_map(&figure).fold(1.0, f64::max);
+    let names = names(growth);
     let area = SVGBackend::new(path, (800, 400)).into_drawing_area();
     area.fill(&WHITE)?;
+    draw_key(&area, 690, &names)?;
     let mut chart = ChartBuilder::on(&area)
         .caption(title, ("sans-serif", 18))
         .margin(10)
-        .margin_right(110)
+        .margin_right(120)
         .x_label_area_size(40)
         .y_label_area_size(80)
-        .build_cartesian_2d(
-            (1.0..sizes[sizes.len() - 1] as f64).log_scale(),
-            (least / 1.5..most * 1.5).log_scale(),
-        )?;
-    chart.configure_mesh().x_desc("connections").x_label_formatter(&|x| format!("{x}")).draw()?;
-    for (number, name) in names(growth).into_iter().enumerate() {
-        let colour = colour(number);
+        .build_cartesian_2d((1.0..10_000.0).log_scale(), 0.0..most * 1.1)?;
+    chart
+        .configure_mesh()
+        .x_desc("connections")
+        .x_label_formatter(&|x| format!("{x}"))
+        .y_label_formatter(&|y| format!("{y}"))
+        .draw()?;
+    for (number, name) in names.iter().enumerate() {
         let line = growth
             .iter()
-            .filter(|point| point.server == name)
+            .filter(|point| point.server == *name)
             .filter_map(|point| Some((point.connections as f64, figure(point)?)));
-        let series = LineSeries::new(line, colour.stroke_width(2)).point_size(4);
-        let key = move |(x, y)| PathElement::new([(x, y), (x + 15, y)], colour.stroke_width(2));
-        chart.draw_series(series)?.label(name).legend(key);
+        chart.draw_series(LineSeries::new(line, colour(number).stroke_width(2)).point_size(4))?;
     }
-    chart.configure_series_labels().position(SeriesLabelPosition::Coordinate(620, 0)).draw()?;
     area.present()?;
     Ok(())
 }
