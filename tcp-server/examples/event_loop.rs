@@ -16,7 +16,7 @@
 //! It is for thousands of connections, most of them idle, and for many short messages. A connection that
 //! waits is an entry in a table here, and a thread with its stack there: 0.3 KiB against 20. Messages
 //! of 512 bytes on 50 connections go 1.5 times as fast as with `tcp-server`. With one connection there is
-//! no difference. These measure it:
+//! nothing to gain. These measure it:
 //!
 //! ```console
 //! $ cargo test --release --test speed -- --ignored --nocapture --test-threads 1
@@ -56,7 +56,7 @@ const BUFFER_SIZE: usize = 64 * 1024;
 const EVENTS: usize = 1024;
 
 /// How many connections may wait to be accepted. std asks for 128. When the queue is full, the kernel
-/// drops what asks for a connection, and the client's kernel asks again after a second. Linux allows as
+/// drops requests for a connection, and the client's kernel asks again after a second. Linux allows as
 /// many as `/proc/sys/net/core/somaxconn` says, 4096 if nobody has changed it.
 const BACKLOG: i32 = 4096;
 
@@ -170,7 +170,7 @@ impl Server {
         })
     }
 
-    /// The event loop. This is the only place where the thread waits.
+    /// The event loop. All waiting for the network is done here.
     fn run(&mut self, poll: &mut Poll) -> ! {
         let mut events = Events::with_capacity(EVENTS);
         loop {
