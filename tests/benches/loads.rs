@@ -23,7 +23,7 @@ pub const MESSAGE: usize = 512;
 /// How many connections [`long_messages`] holds.
 pub const LONG_CONNECTIONS: usize = 8;
 
-/// The length of a message that fills the usual buffer of a server.
+/// The length of a long message.
 pub const LONG_MESSAGE: usize = 16 * 1024;
 
 /// How many clients [`short_connections`] has at once.

@@ -3,12 +3,12 @@
 use std::env;
 use std::fs;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-use super::{Running, example, example_of, foreign, program, python};
+use super::{Running, example, example_of, foreign, on_a_free_port, program, python};
 
 /// A server that can be measured.
 #[derive(Clone, Copy)]
@@ -54,8 +54,8 @@ const fn foreign_peer(name: &'static str, needs: &'static str, start: fn(&Path, 
     Peer { name, needs: Some(needs), start }
 }
 
-/// TCP servers. The first two are ours. They, the two in C and `plain` have a buffer of 64 KiB; other
-/// people's have what their authors gave them.
+/// TCP servers. The first two are ours. They, `plain`, `epoll` and `c_threads` have a buffer of 64 KiB;
+/// other people's have what their authors gave them.
 pub const TCP: [Peer; 12] = [
     peer("tcp-server", |_, connections| ours_for(&mut program("tcp-server"), connections)),
     peer("event_loop", |_, connections| ours_for(&mut example_of("tcp-server", "event_loop"), connections)),
@@ -164,12 +164,12 @@ fn socat(listen: &str) -> Started {
     Started { running, addr }
 }
 
-/// It must be told a port, and says when it listens, in a line after its version.
 fn ncat() -> Started {
-    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut ncat = Command::new("ncat");
-    ncat.args(["-v", "--listen", "--keep-open", "--exec", "/bin/cat", "127.0.0.1"]);
-    let mut running = Running::start_with_children(ncat.arg(addr.port().to_string()));
-    while !running.stderr_line().contains("Listening on") {}
+    let start = |addr: SocketAddr| {
+        let mut ncat = Command::new("ncat");
+        ncat.args(["--listen", "--keep-open", "--exec", "/bin/cat", "127.0.0.1"]);
+        Some(Running::start_with_children(ncat.arg(addr.port().to_string())))
+    };
+    let (running, addr) = on_a_free_port(start, |addr| TcpStream::connect(addr).is_ok()).unwrap();
     Started { running, addr: addr.to_string() }
 }
