@@ -1,15 +1,23 @@
 //! What `tcp-client` promises, shown by servers that are good, slow, silent, hasty or not there.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use harness::{LIMIT, Running, program, run};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+/// A socket that has an address, and does not listen yet.
+fn bound() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, addr)
 }
 
 /// Starts the client, and accepts its connection.
@@ -163,7 +171,8 @@ fn a_server_that_drips_within_the_time_limit_is_waited_for() {
 
 #[test]
 fn that_nobody_listens_is_told_with_the_next_step() {
-    let addr = listener().local_addr().unwrap();
+    // The port is taken, and nobody listens on it.
+    let (_deaf, addr) = bound();
     let client = run(program("tcp-client").args(["--addr", &addr.to_string(), "hello"]), b"");
     assert_eq!(client.code, Some(1));
     let error = format!("Error: cannot connect to {addr}: nobody listens there, start tcp-server\n");
@@ -174,11 +183,8 @@ fn that_nobody_listens_is_told_with_the_next_step() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_server_that_cannot_be_reached_in_time_is_given_up() {
-    use socket2::{Domain, Socket, Type};
-    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    full.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let (full, addr) = bound();
     full.listen(0).unwrap();
-    let addr = full.local_addr().unwrap().as_socket().unwrap();
     let in_the_queue: Vec<TcpStream> =
         (0..8).map_while(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(200)).ok()).collect();
     assert!(in_the_queue.len() < 8, "the queue takes all");
