@@ -6,7 +6,7 @@ use std::process::Command;
 
 use harness::program;
 #[cfg(target_os = "linux")]
-use harness::{Server, as_nobody, copy_for_everybody, limited, run};
+use harness::{Server, as_nobody, copy_for_everybody, echo, limited, run};
 #[cfg(target_os = "linux")]
 use promises::{assert_serves, connect, start};
 
@@ -35,12 +35,17 @@ fn idle_workers_do_not_use_up_the_descriptors() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_worker_takes_four_mappings_of_memory() {
-    let mappings = |workers: &str| {
-        let server = start(&["--max-connections", workers]);
-        assert_serves(&server);
-        std::fs::read_to_string(format!("/proc/{}/maps", server.running.id())).unwrap().lines().count()
+    let mappings = |workers: usize| {
+        let mut command = server();
+        command.args(["-q", "--addr", "127.0.0.1:0", "--max-connections", &workers.to_string()]);
+        // Of one heap for all threads: otherwise glibc has several, on a machine with many processors more.
+        let server = Server::start(command.env("MALLOC_ARENA_MAX", "1"));
+        let clients: Vec<TcpStream> = (0..workers).map(|_| connect(&server)).collect();
+        clients.iter().for_each(|client| echo(client, b"hello"));
+        let maps = format!("/proc/{}/maps", server.running.id());
+        std::fs::read_to_string(maps).unwrap().lines().count()
     };
-    let each = (mappings("1001") - mappings("1")) as f64 / 1000.0;
+    let each = (mappings(400) - mappings(200)) as f64 / 200.0;
     assert!((3.9..4.2).contains(&each), "{each} mappings");
 }
 
@@ -58,7 +63,7 @@ fn out_of_threads_it_refuses_to_start() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn an_idle_connection_costs_less_than_24_kib() {
+fn an_idle_connection_costs_less_than_28_kib() {
     const CLIENTS: usize = 1000;
     if harness::allow_descriptors(CLIENTS as u64 + 100).is_none() {
         return harness::not_run("no right to so many descriptors");
@@ -67,8 +72,8 @@ fn an_idle_connection_costs_less_than_24_kib() {
         (start(&["--max-connections", &CLIENTS.to_string()]), start(&["--max-connections", "1"]));
     let memory = |server: &Server| harness::memory_kib(server.running.id(), "VmRSS").unwrap();
     let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
-    streams.iter().for_each(|stream| harness::echo(stream, b"hello"));
+    streams.iter().for_each(|stream| echo(stream, b"hello"));
     let each = (memory(&server) - memory(&small)) as f64 / CLIENTS as f64;
     println!("an idle connection, its thread included, costs the server {each:.1} KiB");
-    assert!(each < 24.0, "{each} KiB");
+    assert!(each < 28.0, "{each} KiB");
 }

@@ -107,7 +107,8 @@ fn bind(addr: &str) -> Result<TcpListener> {
 }
 
 /// Starts all workers but one, which is the main thread. Each serves one connection at a time, so there
-/// are never more connections than workers, and nobody has to count.
+/// are never more connections than workers, and nobody has to count. All at the start, so that no client
+/// finds the system out of threads.
 fn start_workers(server: &Arc<Server>) -> Result<()> {
     let wanted = server.args.max_connections;
     for number in 1..wanted {
@@ -131,10 +132,11 @@ impl Server {
     /// Serves one client after the other, for ever. What goes wrong with one concerns no other.
     fn work(&self) -> ! {
         let idle_timeout = self.args.idle_timeout;
+        let mut buffer = vec![0; BUFFER_SIZE];
         loop {
             let (stream, peer) = self.accept();
             self.log(format_args!("{peer}: connected"));
-            match serve(&stream, idle_timeout) {
+            match serve(&stream, idle_timeout, &mut buffer) {
                 Ok(echoed) => self.log(format_args!("{peer}: closed, bytes echoed: {echoed}")),
                 // The time limit has passed, in the words of Unix and of Windows.
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
@@ -173,22 +175,21 @@ impl Server {
 }
 
 /// Prepares a connection and speaks the protocol on it. Returns how many bytes it echoed.
-fn serve(stream: &TcpStream, idle_timeout: Duration) -> io::Result<u64> {
+fn serve(stream: &TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
     // Nagle's algorithm holds a small segment back until the one before is acknowledged (RFC 9293,
     // 3.7.4), which the peer may delay (RFC 1122, 4.2.3.2; by 40 ms on Linux). An echo is in no need of it.
     stream.set_nodelay(true)?;
     // Per call: a read or a write in which no byte moves for so long fails.
     stream.set_read_timeout(Some(idle_timeout))?;
     stream.set_write_timeout(Some(idle_timeout))?;
-    echo(stream)
+    echo(stream, buffer)
 }
 
 /// The echo: what is read is written, until the client says that it has no more to send.
-fn echo(mut stream: &TcpStream) -> io::Result<u64> {
-    let mut buffer = vec![0; BUFFER_SIZE];
+fn echo(mut stream: &TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
     let mut echoed = 0;
     loop {
-        match stream.read(&mut buffer) {
+        match stream.read(buffer) {
             // The client has half-closed (FIN). Closing ours now lets it see our end in turn, after all
             // bytes that are still on their way: the kernel goes on sending them.
             Ok(0) => return Ok(echoed),

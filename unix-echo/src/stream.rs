@@ -58,10 +58,11 @@ impl Server {
     /// Serves one client after the other, for ever. What goes wrong with one concerns no other.
     fn work(&self) -> ! {
         let idle_timeout = self.options.idle_timeout;
+        let mut buffer = vec![0; SERVER_BUFFER_SIZE];
         loop {
             let (stream, peer) = self.accept();
             self.log(format_args!("{peer}: connected"));
-            match echo(&stream, idle_timeout) {
+            match echo(&stream, idle_timeout, &mut buffer) {
                 Ok(echoed) => self.log(format_args!("{peer}: closed, bytes echoed: {echoed}")),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.log(format_args!("{peer}: closed, nothing moved for {idle_timeout:?}"));
@@ -97,13 +98,12 @@ impl Server {
 }
 
 /// Writes what it reads, until the client half-closes. Returns how many bytes.
-fn echo(mut stream: &UnixStream, idle_timeout: Duration) -> io::Result<u64> {
+fn echo(mut stream: &UnixStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
     stream.set_read_timeout(Some(idle_timeout))?;
     stream.set_write_timeout(Some(idle_timeout))?;
-    let mut buffer = vec![0; SERVER_BUFFER_SIZE];
     let mut echoed = 0;
     loop {
-        match stream.read(&mut buffer) {
+        match stream.read(buffer) {
             Ok(0) => return Ok(echoed),
             Ok(len) => {
                 stream.write_all(&buffer[..len])?;
