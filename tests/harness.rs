@@ -535,7 +535,7 @@ impl fmt::Display for Ratio {
 
 /// Measures two rates in turn, in one run, so that what slows the machine slows both.
 pub fn median_ratio(ours: impl Fn() -> f64, other: impl Fn() -> f64) -> Ratio {
-    const ROUNDS: usize = 21;
+    const ROUNDS: usize = 11;
     // Whoever comes first in a round has the colder caches, so each does once.
     let round = |_| {
         let [a, b, c, d] = [ours(), other(), other(), ours()];

@@ -123,11 +123,28 @@ fn a_stream_notices_each_wrong_byte() {
 #[test]
 fn short_connections_notice_each_wrong_byte() {
     assert_notices(|addr| loads::short_connections(addr, 100), tcp_server);
+    assert_notices(|addr| loads::short_connections_at_once(addr, 100), tcp_server);
 }
 
 #[test]
 fn a_burst_notices_each_wrong_byte() {
     assert_notices(|addr| loads::burst(addr, 100), tcp_server);
+}
+
+#[test]
+fn a_burst_connects_again_where_it_is_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (first, _) = listener.accept().unwrap();
+        first.peek(&mut [0]).unwrap();
+        loads::reset(vec![first]);
+        let echo = Echo::new(None);
+        while let Ok((stream, _)) = listener.accept() {
+            serve(stream, &echo);
+        }
+    });
+    loads::burst(addr, 1);
 }
 
 #[test]

@@ -53,8 +53,9 @@ fn the_tcp_servers_keep_up() {
     let one = |addr: &str, count| loads::one_connection(addr.parse().unwrap(), count);
     let many = |addr: &str, count| loads::many_connections(addr.parse().unwrap(), count);
     let bulk = |addr: &str, count| loads::bulk(addr.parse().unwrap(), count);
-    let short = |addr: &str, count| loads::short_connections(addr.parse().unwrap(), count);
-    let rows: [Row; 12] = [
+    let connects = |addr: &str, count| loads::short_connections(addr.parse().unwrap(), count);
+    let of_four = |addr: &str, count| loads::short_connections_at_once(addr.parse().unwrap(), count);
+    let rows: [Row; 16] = [
         ("messages on one connection", one, 2000, "tcp-server", "c_threads", 0.85),
         ("messages on one connection", one, 2000, "event_loop", "tokio", 0.85),
         ("messages on 50 connections", many, 100, "tcp-server", "c_threads", 0.85),
@@ -64,9 +65,13 @@ fn the_tcp_servers_keep_up() {
         ("one stream of 64 MiB", bulk, 64, "tcp-server", "c_threads", 0.65),
         ("one stream of 64 MiB", bulk, 64, "tcp-server", "tokio_64k", 0.65),
         ("one stream of 64 MiB", bulk, 64, "event_loop", "epoll", 0.65),
-        ("connect, echo, close", short, 1000, "tcp-server", "c_threads", 0.9),
-        ("connect, echo, close", short, 1000, "tcp-server", "tokio", 0.7),
-        ("connect, echo, close", short, 1000, "event_loop", "epoll", 0.85),
+        ("connect, echo, close", connects, 300, "tcp-server", "c_threads", 0.95),
+        ("connect, echo, close", connects, 300, "tcp-server", "tokio", 1.0),
+        ("connect, echo, close", connects, 300, "event_loop", "tokio", 1.0),
+        ("connect, echo, close", connects, 300, "event_loop", "epoll", 0.75),
+        ("connect, echo, close, by four", of_four, 500, "tcp-server", "c_threads", 0.9),
+        ("connect, echo, close, by four", of_four, 500, "tcp-server", "tokio", 0.7),
+        ("connect, echo, close, by four", of_four, 500, "event_loop", "epoll", 0.8),
     ];
     assert_ratios(&TCP, &rows);
 }

@@ -2,8 +2,8 @@
 //! that other people write. Groups are questions, functions are servers.
 //!
 //! ```console
-//! $ cargo bench -p tests                        # all; about ten minutes
-//! $ cargo bench -p tests -- --quick             # roughly; about a minute
+//! $ cargo bench -p tests                        # all; about twelve minutes
+//! $ cargo bench -p tests -- --quick             # roughly; about two minutes
 //! $ cargo bench -p tests -- tcp_bulk            # one question
 //! $ cargo bench -p tests -- /tcp-server         # one server
 //! $ cargo bench -p tests -- growth              # from one connection to 9000
@@ -19,6 +19,8 @@ mod growth;
 mod questions;
 #[cfg(target_os = "linux")]
 mod summary;
+#[cfg(target_os = "linux")]
+mod turns;
 
 #[cfg(target_os = "linux")]
 fn main() {
@@ -42,18 +44,22 @@ fn main() {
     questions::ask(&mut criterion);
     criterion.final_summary();
 
+    if has_option("--list") {
+        return;
+    }
+    let limit = Duration::from_secs(if has_option("--quick") { 2 } else { 10 });
+    let answers = turns::ask(&target.join("criterion"), begin, limit);
+
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let growth = match filter {
         Some(filter) if filter != "growth" => Vec::new(),
-        _ if has_option("--list") => Vec::new(),
         _ if has_option("--test") => growth::measure(&[1, 10], 1),
         _ if has_option("--quick") => growth::measure(&growth::SIZES, 3),
         _ => growth::measure(&growth::SIZES, 15),
     };
-    if has_option("--test") || has_option("--list") {
-        return; // Nothing was measured.
+    if !has_option("--test") {
+        summary::write(&target.join("summary"), &answers, &growth).unwrap();
     }
-    summary::write(&target.join("summary"), &target.join("criterion"), &growth, begin).unwrap();
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use harness::servers::{Peer, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM};
+use harness::servers::{Peer, Started, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM};
 use harness::{allow_descriptors, loads, not_run};
+use tempfile::TempDir;
 
 /// A question, of which criterion makes a group.
 pub struct Question {
@@ -19,7 +20,7 @@ pub struct Question {
     /// The server that the others are measured by.
     pub limit: &'static str,
     /// Who is asked.
-    peers: &'static [Peer],
+    pub peers: &'static [Peer],
     /// Who is not, and why not.
     without: &'static [(&'static str, &'static str)],
     /// For how many clients at once they are started.
@@ -47,7 +48,7 @@ const NCAT_STALLS: (&str, &str) =
 const SOCAT_STALLS: (&str, &str) =
     ("socat", "it writes to a pipe that only it reads, and may wait for itself");
 
-pub const ALL: [Question; 12] = [
+pub static ALL: [Question; 13] = [
     Question {
         name: "tcp_one_connection",
         title: "messages of 512 bytes on one connection, one after the other",
@@ -89,17 +90,29 @@ pub const ALL: [Question; 12] = [
         unit: Throughput::Bytes(BULK << 20),
     },
     Question {
-        name: "tcp_short_connections",
+        name: "tcp_connects",
+        title: "connect, echo, close, one after the other",
+        limit: "epoll",
+        peers: &TCP,
+        without: &[],
+        clients: 100,
+        load: Load::Running(|addr, count| loads::short_connections(ip(addr), count)),
+        unit: Throughput::Elements(1),
+    },
+    Question {
+        name: "tcp_connects_of_four",
         title: "connect, echo, close, by four clients at once",
         limit: "epoll",
         peers: &TCP,
         without: &[],
         clients: 100,
-        load: Load::Running(|addr, count| loads::short_connections(ip(addr), count * loads::CLIENTS as u64)),
+        load: Load::Running(|addr, count| {
+            loads::short_connections_at_once(ip(addr), count * loads::CLIENTS as u64)
+        }),
         unit: Throughput::Elements(loads::CLIENTS as u64),
     },
     Question {
-        name: "tcp_1000_connects",
+        name: "tcp_connects_of_1000",
         title: "a thousand connects at once, and an echo on each",
         limit: "epoll",
         peers: &TCP,
@@ -184,14 +197,14 @@ pub fn ask(criterion: &mut Criterion) {
         allow_descriptors(BURST as u64 + 100).is_some(),
         "cannot open {BURST} connections: raise ulimit -n"
     );
-    for question in ALL {
+    for question in &ALL {
         println!("\n{}: {}", question.name, question.title);
         let mut group = criterion.benchmark_group(question.name);
         group.throughput(question.unit.clone());
         for peer in question.peers {
             match question.without.iter().find(|(name, _)| *name == peer.name) {
                 Some((name, why)) => not_run(&format!("{name} is left out of {}: {why}", question.name)),
-                None if peer.is_installed() => measure(&mut group, &question, peer),
+                None if peer.is_installed() => measure(&mut group, question, peer),
                 None => {}
             }
         }
@@ -199,21 +212,46 @@ pub fn ask(criterion: &mut Criterion) {
 }
 
 fn measure(group: &mut BenchmarkGroup<WallTime>, question: &Question, peer: &Peer) {
-    let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
-    let start = || peer.start(&folder.path().join("server"), question.clients);
     // Not before it is needed: the command line may have left it out. The first start may have to build it.
-    let server = LazyCell::new(start);
-    let first_echo = |_| {
+    let asked = LazyCell::new(|| Asked::start(peer, question));
+    group.bench_function(peer.name, |bencher| bencher.iter_custom(|count| asked.time(count)));
+}
+
+/// A server that is asked a question.
+pub struct Asked<'a> {
+    pub peer: &'a Peer,
+    question: &'a Question,
+    folder: TempDir,
+    /// `None` where the question is about the start.
+    running: Option<Started>,
+}
+
+impl Asked<'_> {
+    pub fn start<'a>(peer: &'a Peer, question: &'a Question) -> Asked<'a> {
+        let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+        let mut asked = Asked { peer, question, folder, running: None };
+        if let Load::Running(_) = question.load {
+            asked.running = Some(asked.server());
+        }
+        asked
+    }
+
+    fn server(&self) -> Started {
+        self.peer.start(&self.folder.path().join("server"), self.question.clients)
+    }
+
+    /// The time that it takes so often.
+    pub fn time(&self, count: u64) -> Duration {
+        match (&self.running, &self.question.load) {
+            (Some(server), Load::Running(load)) => load(&server.addr, count),
+            _ => (0..count).map(|_| self.time_to_first_echo()).sum(),
+        }
+    }
+
+    fn time_to_first_echo(&self) -> Duration {
         let begin = Instant::now();
-        let server = start();
+        let server = self.server();
         harness::echo(TcpStream::connect(&server.addr).unwrap(), b"hello");
         begin.elapsed()
-    };
-    group.bench_function(peer.name, |bencher| {
-        let addr = &server.addr;
-        bencher.iter_custom(|count| match question.load {
-            Load::Running(load) => load(addr, count),
-            Load::Start => (0..count).map(first_echo).sum(),
-        });
-    });
+    }
 }

@@ -1,33 +1,18 @@
 //! Writes what the bench has measured as one page and three drawings.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::SystemTime;
 use std::{env, fs};
 
 use plotters::prelude::*;
 
 use crate::growth::Point;
-use crate::questions::{ALL, Question};
+use crate::turns::{Answer, Standings};
 
-/// The median time of each server, by its name.
-type Times = BTreeMap<String, f64>;
-
-/// Writes the page and its drawings into a folder. What was not measured since `begin` is not in it.
-pub fn write(
-    folder: &Path,
-    criterion: &Path,
-    growth: &[Point],
-    begin: SystemTime,
-) -> Result<(), Box<dyn Error>> {
-    let measured: Vec<(&Question, Times)> = ALL
-        .iter()
-        .map(|question| (question, times(&criterion.join(question.name), begin)))
-        .filter(|(question, times)| times.contains_key(question.limit))
-        .collect();
+/// Writes the page and its drawings into a folder, if there is something to tell.
+pub fn write(folder: &Path, measured: &[Answer], growth: &[Point]) -> Result<(), Box<dyn Error>> {
     if measured.is_empty() && growth.is_empty() {
         return Ok(());
     }
@@ -38,8 +23,8 @@ pub fn write(
         command()
     );
     if !measured.is_empty() {
-        page += &ratios(&measured)?;
-        draw_ratios(&folder.join("ratios.svg"), &measured)?;
+        page += &ratios(measured)?;
+        draw_ratios(&folder.join("ratios.svg"), measured)?;
     }
     if !growth.is_empty() {
         page += &growth_table(growth)?;
@@ -51,24 +36,6 @@ pub fn write(
     fs::write(folder.join("README.md"), page)?;
     println!("\nThe summary is {}", folder.join("README.md").display());
     Ok(())
-}
-
-/// The medians that criterion has left in a group's folder.
-fn times(group: &Path, begin: SystemTime) -> Times {
-    let fresh = |estimates: &PathBuf| {
-        fs::metadata(estimates).and_then(|file| file.modified()).is_ok_and(|time| time >= begin)
-    };
-    let mut times = Times::new();
-    for server in fs::read_dir(group).into_iter().flatten().flatten() {
-        let estimates = server.path().join("new/estimates.json");
-        if fresh(&estimates) {
-            let estimates: serde_json::Value =
-                serde_json::from_slice(&fs::read(&estimates).unwrap()).unwrap();
-            let median = estimates["median"]["point_estimate"].as_f64().unwrap();
-            times.insert(server.file_name().into_string().unwrap(), median);
-        }
-    }
-    times
 }
 
 fn machine() -> String {
@@ -97,10 +64,12 @@ fn command() -> String {
 }
 
 /// A table: a row for each server, a column for each question, in it how fast it is beside the limit.
-fn ratios(measured: &[(&Question, Times)]) -> Result<String, Box<dyn Error>> {
+fn ratios(measured: &[Answer]) -> Result<String, Box<dyn Error>> {
     let mut text = String::from("\n## How fast\n\n");
     text += "Each figure is a rate beside that of the server that the column is measured by (1.00): of two\n";
-    text += "figures in a column, the higher is the faster server. A dash: it was not asked.\n";
+    text +=
+        "figures in a column, the higher is the faster server. A dash: it was not asked. The servers of a\n";
+    text += "column took turns, and a figure is the median of all rounds.\n";
     for kind in ["tcp", "udp", "unix"] {
         let columns: Vec<_> =
             measured.iter().filter(|(question, _)| question.name.starts_with(kind)).collect();
@@ -108,8 +77,8 @@ fn ratios(measured: &[(&Question, Times)]) -> Result<String, Box<dyn Error>> {
             continue;
         }
         writeln!(text)?;
-        for (question, times) in &columns {
-            let limit = time(times[question.limit]);
+        for (question, standings) in &columns {
+            let limit = time(standings[question.limit].time);
             writeln!(
                 text,
                 "- `{}`: {}. 1.00 is {}, {limit}.",
@@ -118,12 +87,12 @@ fn ratios(measured: &[(&Question, Times)]) -> Result<String, Box<dyn Error>> {
         }
         let names: Vec<&str> = columns.iter().map(|(question, _)| question.name).collect();
         writeln!(text, "\n| | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()))?;
-        for server in servers(columns.iter().map(|(_, times)| times)) {
+        for server in servers(columns.iter().map(|(_, standings)| standings)) {
             let cells: Vec<String> = columns
                 .iter()
-                .map(|(question, times)| {
-                    let time = times.get(&server);
-                    time.map_or("–".into(), |time| format!("{:.2}", times[question.limit] / time))
+                .map(|(_, standings)| {
+                    let standing = standings.get(&server);
+                    standing.map_or("–".into(), |standing| format!("{:.2}", standing.ratio))
                 })
                 .collect();
             writeln!(text, "| {server} | {} |", cells.join(" | "))?;
@@ -134,8 +103,8 @@ fn ratios(measured: &[(&Question, Times)]) -> Result<String, Box<dyn Error>> {
 }
 
 /// Ours first, then the others by their names.
-fn servers<'a>(times: impl Iterator<Item = &'a Times>) -> Vec<String> {
-    let mut names: Vec<String> = times.flat_map(|times| times.keys().cloned()).collect();
+fn servers<'a>(standings: impl Iterator<Item = &'a Standings>) -> Vec<String> {
+    let mut names: Vec<String> = standings.flat_map(|standings| standings.keys().cloned()).collect();
     names.sort_by_key(|name| (!is_ours(name), name.clone()));
     names.dedup();
     names
@@ -217,9 +186,9 @@ fn draw_key(area: &Area, left: i32, names: &[&str]) -> Result<(), Box<dyn Error>
 }
 
 /// A row for each question, in it a dot for each server.
-fn draw_ratios(path: &Path, measured: &[(&Question, Times)]) -> Result<(), Box<dyn Error>> {
+fn draw_ratios(path: &Path, measured: &[Answer]) -> Result<(), Box<dyn Error>> {
     let rows = measured.len();
-    let servers = servers(measured.iter().map(|(_, times)| times));
+    let servers = servers(measured.iter().map(|(_, standings)| standings));
     let height = (60 + 50 * rows).max(40 + 20 * servers.len());
     let area = SVGBackend::new(path, (1000, height as u32)).into_drawing_area();
     area.fill(&WHITE)?;
@@ -248,8 +217,8 @@ fn draw_ratios(path: &Path, measured: &[(&Question, Times)]) -> Result<(), Box<d
     chart.draw_series([PathElement::new([(1.0, 0.0), (1.0, rows as f64)], BLACK.mix(0.5))])?;
     for (number, server) in servers.iter().enumerate() {
         let size = if is_ours(server) { 7 } else { 4 };
-        chart.draw_series(measured.iter().enumerate().filter_map(|(row, (question, times))| {
-            let ratio = times[question.limit] / times.get(server)?;
+        chart.draw_series(measured.iter().enumerate().filter_map(|(row, (_, standings))| {
+            let ratio = standings.get(server)?.ratio;
             Some(Circle::new((ratio.max(0.01), height_of(row)), size, colour(number).filled()))
         }))?;
     }

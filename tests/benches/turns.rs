@@ -1,0 +1,91 @@
+//! Asks the servers that criterion has measured once more, now in turn: what slows the machine for a while
+//! slows all of them, and their ratios stay.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::questions::{ALL, Asked, Question};
+
+/// How a server stands.
+pub struct Standing {
+    /// What one of the load takes, in nanoseconds.
+    pub time: f64,
+    /// Its rate beside that of the server that the others are measured by.
+    pub ratio: f64,
+}
+
+/// By the name of a server.
+pub type Standings = BTreeMap<String, Standing>;
+
+/// A question, and how the servers stand.
+pub type Answer = (&'static Question, Standings);
+
+/// Asks each question that criterion has measured since `begin`, for so long (and for three rounds at least).
+pub fn ask(criterion: &Path, begin: SystemTime, limit: Duration) -> Vec<Answer> {
+    let times = ALL.iter().map(|question| (question, times(&criterion.join(question.name), begin)));
+    times
+        .filter(|(question, times)| times.contains_key(question.limit))
+        .map(|(question, times)| {
+            println!("in turn: {}", question.name);
+            (question, ask_one(question, &times, limit))
+        })
+        .collect()
+}
+
+/// The medians that criterion has left in a group's folder.
+fn times(group: &Path, begin: SystemTime) -> BTreeMap<String, f64> {
+    let fresh = |estimates: &PathBuf| {
+        fs::metadata(estimates).and_then(|file| file.modified()).is_ok_and(|time| time >= begin)
+    };
+    let mut times = BTreeMap::new();
+    for server in fs::read_dir(group).into_iter().flatten().flatten() {
+        let estimates = server.path().join("new/estimates.json");
+        if fresh(&estimates) {
+            let estimates: serde_json::Value =
+                serde_json::from_slice(&fs::read(&estimates).unwrap()).unwrap();
+            let median = estimates["median"]["point_estimate"].as_f64().unwrap();
+            times.insert(server.file_name().into_string().unwrap(), median);
+        }
+    }
+    times
+}
+
+/// `times` are what one of the load takes, in nanoseconds.
+fn ask_one(question: &Question, times: &BTreeMap<String, f64>, limit: Duration) -> Standings {
+    /// How long one server is asked in each round, where one of the load is not longer.
+    const TURN: Duration = Duration::from_millis(20);
+    const ROUNDS: RangeInclusive<usize> = 3..=31;
+
+    let peers = question.peers.iter().filter(|peer| times.contains_key(peer.name));
+    let asked: Vec<Asked> = peers.map(|peer| Asked::start(peer, question)).collect();
+    let count = |asked: &Asked| (TURN.as_nanos() as f64 / times[asked.peer.name]).ceil();
+    let round: f64 = asked.iter().map(|asked| count(asked) * times[asked.peer.name]).sum();
+    let rounds = ((limit.as_nanos() as f64 / round) as usize).clamp(*ROUNDS.start(), *ROUNDS.end());
+
+    let mut found: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for round in 0..rounds {
+        // Every other round in the opposite order: no server has always the same one before it.
+        let order: Vec<&Asked> =
+            if round % 2 == 0 { asked.iter().collect() } else { asked.iter().rev().collect() };
+        for asked in order {
+            let count = count(asked);
+            let time = asked.time(count as u64).as_nanos() as f64 / count;
+            found.entry(asked.peer.name).or_default().push(time);
+        }
+    }
+    let of_limit = found[question.limit].clone();
+    let standing = |times: Vec<f64>| Standing {
+        ratio: median(of_limit.iter().zip(&times).map(|(limit, time)| limit / time)),
+        time: median(times),
+    };
+    found.into_iter().map(|(name, times)| (name.to_owned(), standing(times))).collect()
+}
+
+fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.into_iter().collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
