@@ -303,22 +303,46 @@ fn who_waits_for_a_place_or_does_not_read_costs_no_processor_time() {
     assert!(used < Duration::from_millis(100), "it spins: {used:?} of processor time in a second");
 }
 
+/// A server whose stderr is this.
+#[cfg(unix)]
+fn start_with_stderr(stderr: std::os::unix::net::UnixStream, args: &[&str]) -> Server {
+    use std::process::Stdio;
+    let stderr = std::os::fd::OwnedFd::from(stderr);
+    let mut command = server();
+    command.args(["--addr", "127.0.0.1:0"]).args(args);
+    Server::of(harness::Running::start_with(&mut command, Stdio::piped(), stderr.into()))
+}
+
 #[test]
 #[cfg(unix)]
 fn it_serves_on_when_nobody_reads_its_output_any_more() {
-    use std::os::{fd::OwnedFd, unix::net::UnixStream};
-    let (stderr, ours) = UnixStream::pair().unwrap();
+    let (stderr, ours) = std::os::unix::net::UnixStream::pair().unwrap();
     drop(ours);
-    let mut command = server();
-    command.args(["--addr", "127.0.0.1:0", "--max-connections", "1"]);
-    let running = harness::Running::start_with(
-        &mut command,
-        std::process::Stdio::piped(),
-        OwnedFd::from(stderr).into(),
-    );
-    let server = Server::of(running);
+    let server = start_with_stderr(stderr, &["--max-connections", "1"]);
     for _ in 0..50 {
         assert_serves(&server);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_log_that_is_not_read_makes_it_wait_unless_it_is_quiet() {
+    for args in [&[][..], &["-q"]] {
+        let (stderr, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+        stderr.set_nonblocking(true).unwrap();
+        while (&stderr).write(b"like a pager that shows a full page\n").is_ok() {}
+        stderr.set_nonblocking(false).unwrap();
+        let server = start_with_stderr(stderr, args);
+        let mut client = connect(&server);
+        client.write_all(b"hello").unwrap();
+        let is_logging = args.is_empty();
+        if is_logging {
+            client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            assert!(client.read(&mut [0; 8]).is_err(), "it does not wait");
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            thread::spawn(move || std::io::copy(&mut &ours, &mut std::io::sink()));
+        }
+        client.read_exact(&mut [0; 5]).expect("an echo");
     }
 }
 
