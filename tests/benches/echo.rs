@@ -31,7 +31,7 @@ fn main() {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut criterion = criterion::Criterion::default()
         .output_directory(&target.join("criterion"))
-        .sample_size(20)
+        .sample_size(10) // The fewest that it takes: some loads last seconds.
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .nresamples(10_000);
@@ -54,8 +54,8 @@ fn main() {
     let growth = match filter {
         Some(filter) if filter != "growth" => Vec::new(),
         _ if has_option("--test") => growth::measure(&[1, 10], 1),
-        _ if has_option("--quick") => growth::measure(&growth::SIZES, 3),
-        _ => growth::measure(&growth::SIZES, 15),
+        _ if has_option("--quick") => growth::measure(&growth::SIZES, 1),
+        _ => growth::measure(&growth::SIZES, 5),
     };
     if !has_option("--test") {
         summary::write(&target.join("summary"), &answers, &growth).unwrap();

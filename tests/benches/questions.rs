@@ -219,7 +219,7 @@ fn measure(group: &mut BenchmarkGroup<WallTime>, question: &Question, peer: &Pee
 
 /// A server that is asked a question.
 pub struct Asked<'a> {
-    pub peer: &'a Peer,
+    peer: &'a Peer,
     question: &'a Question,
     folder: TempDir,
     /// `None` where the question is about the start.

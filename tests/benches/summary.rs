@@ -1,5 +1,6 @@
 //! Writes what the bench has measured as one page and three drawings.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Write;
 use std::path::Path;
@@ -27,8 +28,8 @@ pub fn write(folder: &Path, measured: &[Answer], growth: &[Point]) -> Result<(),
         draw_ratios(&folder.join("ratios.svg"), measured)?;
     }
     if !growth.is_empty() {
-        page += &growth_table(growth)?;
-        let rate = |point: &Point| Some(point.messages_per_second);
+        page += &growth_tables(growth)?;
+        let rate = |point: &Point| point.messages_per_second;
         draw_growth(&folder.join("growth_rate.svg"), "messages a second", growth, rate)?;
         let memory = |point: &Point| kib_for_each(point, growth);
         draw_growth(&folder.join("growth_memory.svg"), "KiB for each connection", growth, memory)?;
@@ -123,42 +124,45 @@ fn time(nanoseconds: f64) -> String {
     }
 }
 
-fn growth_table(growth: &[Point]) -> Result<String, Box<dyn Error>> {
+fn growth_tables(growth: &[Point]) -> Result<String, Box<dyn Error>> {
     let mut text = String::from("\n## How the cost grows\n\n");
-    text +=
-        "Messages of 512 bytes a second, on all connections together, and behind it the memory that each\n";
-    text += "connection has added to the server's process (KiB, resident).\n\n";
-    let names = names(growth);
-    writeln!(text, "| connections | {} |\n|--:|{}", names.join(" | "), "---|".repeat(names.len()))?;
-    for connections in sizes(growth) {
-        let cells = names.iter().map(|name| {
-            let is_it = |point: &&Point| point.server == *name && point.connections == connections;
-            let Some(point) = growth.iter().find(is_it) else { return "–".into() };
-            let rate = point.messages_per_second;
-            let memory = kib_for_each(point, growth);
-            memory.map_or(format!("{rate:.0}"), |memory| format!("{rate:.0}, {memory:.2} KiB"))
-        });
-        writeln!(text, "| {connections} | {} |", cells.collect::<Vec<String>>().join(" | "))?;
-    }
-    writeln!(text, "\n![rate](growth_rate.svg)\n![memory](growth_memory.svg)")?;
+    text += "Messages of 512 bytes a second, on all connections together:\n\n";
+    text += &growth_table(growth, |point| Some(format!("{:.0}", point.messages_per_second?)))?;
+    text += "\n![rate](growth_rate.svg)\n\n";
+    text += "The memory that each idle connection has added to the server's process (KiB, resident):\n\n";
+    text += &growth_table(growth, |point| Some(format!("{:.2}", kib_for_each(point, growth)?)))?;
+    text += "\n![memory](growth_memory.svg)\n";
     Ok(text)
 }
 
-fn names(growth: &[Point]) -> Vec<&'static str> {
+/// A row for each number of connections, a column for each server, as far as there are figures.
+fn growth_table(
+    growth: &[Point],
+    figure: impl Fn(&Point) -> Option<String>,
+) -> Result<String, Box<dyn Error>> {
+    let figures: BTreeMap<(usize, &str), String> =
+        growth.iter().filter_map(|point| Some(((point.connections, point.server), figure(point)?))).collect();
+    let names = names(growth, &figure);
+    let sizes: BTreeSet<usize> = figures.keys().map(|(connections, _)| *connections).collect();
+
+    let mut text = format!("| connections | {} |\n|--:|{}\n", names.join(" | "), "--:|".repeat(names.len()));
+    for connections in sizes {
+        let figure_of = |name: &&'static str| figures.get(&(connections, *name)).map(String::as_str);
+        let cells: Vec<&str> = names.iter().map(|name| figure_of(name).unwrap_or("–")).collect();
+        writeln!(text, "| {connections} | {} |", cells.join(" | "))?;
+    }
+    Ok(text)
+}
+
+/// The servers that there are figures of, in the order in which they were asked.
+fn names<F>(growth: &[Point], figure: impl Fn(&Point) -> Option<F>) -> Vec<&'static str> {
     let mut names = Vec::new();
     for point in growth {
-        if !names.contains(&point.server) {
+        if figure(point).is_some() && !names.contains(&point.server) {
             names.push(point.server);
         }
     }
     names
-}
-
-fn sizes(growth: &[Point]) -> Vec<usize> {
-    let mut sizes: Vec<usize> = growth.iter().map(|point| point.connections).collect();
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes
 }
 
 /// What each further connection has added to the memory of the same server with one.
@@ -234,7 +238,7 @@ fn draw_growth(
     figure: impl Fn(&Point) -> Option<f64>,
 ) -> Result<(), Box<dyn Error>> {
     let most = growth.iter().filter_map(&figure).fold(1.0, f64::max);
-    let names = names(growth);
+    let names = names(growth, &figure);
     let area = SVGBackend::new(path, (800, 400)).into_drawing_area();
     area.fill(&WHITE)?;
     draw_key(&area, 690, &names)?;

@@ -1,11 +1,13 @@
 //! Asks the servers that criterion has measured once more, now in turn: what slows the machine for a while
-//! slows all of them, and their ratios stay.
+//! slows all of them, and their ratios stay. Each is started anew for each of its turns.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use harness::servers::Peer;
 
 use crate::questions::{ALL, Asked, Question};
 
@@ -59,22 +61,23 @@ fn ask_one(question: &Question, times: &BTreeMap<String, f64>, limit: Duration) 
     const TURN: Duration = Duration::from_millis(20);
     const ROUNDS: RangeInclusive<usize> = 3..=31;
 
-    let peers = question.peers.iter().filter(|peer| times.contains_key(peer.name));
-    let asked: Vec<Asked> = peers.map(|peer| Asked::start(peer, question)).collect();
-    let count = |asked: &Asked| (TURN.as_nanos() as f64 / times[asked.peer.name]).ceil();
-    let round: f64 = asked.iter().map(|asked| count(asked) * times[asked.peer.name]).sum();
-    let rounds = ((limit.as_nanos() as f64 / round) as usize).clamp(*ROUNDS.start(), *ROUNDS.end());
-
+    let count = |peer: &Peer| (TURN.as_nanos() as f64 / times[peer.name]).ceil();
+    let mut peers: Vec<&Peer> = question.peers.iter().filter(|peer| times.contains_key(peer.name)).collect();
     let mut found: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for round in 0..rounds {
-        // Every other round in the opposite order: no server has always the same one before it.
-        let order: Vec<&Asked> =
-            if round % 2 == 0 { asked.iter().collect() } else { asked.iter().rev().collect() };
-        for asked in order {
-            let count = count(asked);
-            let time = asked.time(count as u64).as_nanos() as f64 / count;
-            found.entry(asked.peer.name).or_default().push(time);
+    let begin = Instant::now();
+    for round in 1..=*ROUNDS.end() {
+        for peer in &peers {
+            // Started anew: on which processor it finds itself is luck, and lasts as long as the process.
+            let asked = Asked::start(peer, question);
+            asked.time(count(peer) as u64); // Not counted: whatever is slow only once.
+            let time = asked.time(count(peer) as u64);
+            found.entry(peer.name).or_default().push(time.as_nanos() as f64 / count(peer));
         }
+        if round >= *ROUNDS.start() && begin.elapsed() > limit {
+            break;
+        }
+        // The next round in the opposite order: no server has always the same one before it.
+        peers.reverse();
     }
     let of_limit = found[question.limit].clone();
     let standing = |times: Vec<f64>| Standing {
@@ -84,7 +87,8 @@ fn ask_one(question: &Question, times: &BTreeMap<String, f64>, limit: Duration) 
     found.into_iter().map(|(name, times)| (name.to_owned(), standing(times))).collect()
 }
 
-fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
+/// The middle one, or of two the upper.
+pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.into_iter().collect();
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
