@@ -16,6 +16,12 @@ use std::time::{Duration, Instant};
 #[path = "benches/loads.rs"]
 pub mod loads;
 #[cfg(target_os = "linux")]
+#[path = "benches/placement.rs"]
+pub mod placement;
+#[cfg(target_os = "linux")]
+#[path = "benches/questions.rs"]
+pub mod questions;
+#[cfg(target_os = "linux")]
 #[path = "benches/servers.rs"]
 pub mod servers;
 

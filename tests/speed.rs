@@ -3,109 +3,91 @@
 //! that has become clearly slower fails.
 #![cfg(target_os = "linux")]
 
-use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use harness::servers::{Peer, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM, named};
-use harness::{Server, loads, median_ratio, program};
+use harness::questions::{self, Asked};
+use harness::servers::{Peer, named};
+use harness::{Server, median_ratio, program};
 
-/// What is asked, the load and how much of it, ours, the other, and the least that their ratio may be.
+/// The question, how much of it, ours, the other, and the least that their ratio may be.
 ///
 /// A slow or busy machine slows both alike. Yet it is never quiet, so the least is well below what is seen.
-type Row = (&'static str, fn(&str, u64) -> Duration, u64, &'static str, &'static str, f64);
+type Row = (&'static str, u64, &'static str, &'static str, f64);
 
-fn assert_ratios(peers: &[Peer], rows: &[Row]) {
-    for (question, load, count, ours, other, at_least) in rows {
-        let [ours, other] = [ours, other].map(|name| named(peers, name));
+fn assert_ratios(rows: &[Row]) {
+    for (question, count, ours, other, at_least) in rows {
+        let question = questions::named(question);
+        let [ours, other] = [ours, other].map(|name| named(question.peers, name));
         if !other.is_installed() {
             continue;
         }
-        // Started anew each time: on which processor it finds itself is luck, and lasts as long as the process.
-        let rate = |peer: Peer| {
-            let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
-            let server = peer.start(&folder.path().join("server"), 100);
-            load(&server.addr, *count).as_secs_f64().recip()
-        };
-        let ratio = median_ratio(|| rate(ours), || rate(other));
-        println!("{question}, {} to {}: {ratio}", ours.name, other.name);
-        assert!(ratio.median > *at_least, "{question}, {} to {}: {ratio}", ours.name, other.name);
+        // Started anew each time: no process has the luck of its addresses in memory for all rounds.
+        let rate = |peer: &Peer| Asked::start(peer, question).time(*count).as_secs_f64().recip();
+        let ratio = median_ratio(|| rate(&ours), || rate(&other));
+        println!("{}, {} to {}: {ratio}", question.title, ours.name, other.name);
+        assert!(ratio.median > *at_least, "{}, {} to {}: {ratio}", question.title, ours.name, other.name);
     }
 }
 
 #[test]
 #[ignore = "a measurement, of use in a release build: cargo test --release --test speed -- --ignored --nocapture --test-threads 1"]
 fn the_udp_servers_keep_up() {
-    let one_by_one = |addr: &str, count| loads::udp_stop_and_wait(addr.parse().unwrap(), count);
-    let many = |addr: &str, count| loads::udp_window(addr.parse().unwrap(), count);
-    let rows: [Row; 6] = [
-        ("datagrams one by one", one_by_one, 2000, "udp-server", "c_loop", 0.85),
-        ("datagrams one by one", one_by_one, 2000, "udp-server", "tokio", 1.0),
-        ("datagrams one by one", one_by_one, 2000, "batch", "udp-server", 0.8),
-        ("128 datagrams on their way", many, 10_000, "udp-server", "c_loop", 0.85),
-        ("128 datagrams on their way", many, 10_000, "batch", "udp-server", 1.05),
-        ("128 datagrams on their way", many, 10_000, "batch", "c_batch", 0.85),
-    ];
-    assert_ratios(&UDP, &rows);
+    assert_ratios(&[
+        ("udp_stop_and_wait", 2000, "udp-server", "c_loop", 0.85),
+        ("udp_stop_and_wait", 2000, "udp-server", "tokio", 1.0),
+        ("udp_stop_and_wait", 2000, "batch", "udp-server", 0.8),
+        ("udp_128_on_their_way", 10, "udp-server", "c_loop", 0.85),
+        ("udp_128_on_their_way", 10, "batch", "udp-server", 1.05),
+        ("udp_128_on_their_way", 10, "batch", "c_batch", 0.85),
+    ]);
 }
 
 #[test]
 #[ignore = "a measurement, of use in a release build: cargo test --release --test speed -- --ignored --nocapture --test-threads 1"]
 fn the_tcp_servers_keep_up() {
-    let one = |addr: &str, count| loads::one_connection(addr.parse().unwrap(), count);
-    let many = |addr: &str, count| loads::many_connections(addr.parse().unwrap(), count);
-    let bulk = |addr: &str, count| loads::bulk(addr.parse().unwrap(), count);
-    let connects = |addr: &str, count| loads::short_connections(addr.parse().unwrap(), count);
-    let of_four = |addr: &str, count| loads::short_connections_at_once(addr.parse().unwrap(), count);
-    let rows: [Row; 16] = [
-        ("messages on one connection", one, 2000, "tcp-server", "c_threads", 0.85),
-        ("messages on one connection", one, 2000, "event_loop", "tokio", 0.85),
-        ("messages on 50 connections", many, 100, "tcp-server", "c_threads", 0.85),
-        ("messages on 50 connections", many, 100, "event_loop", "tcp-server", 1.0),
-        ("messages on 50 connections", many, 100, "event_loop", "tokio", 0.85),
-        ("messages on 50 connections", many, 100, "event_loop", "epoll", 0.85),
-        ("one stream of 64 MiB", bulk, 64, "tcp-server", "c_threads", 0.65),
-        ("one stream of 64 MiB", bulk, 64, "tcp-server", "tokio_64k", 0.65),
-        ("one stream of 64 MiB", bulk, 64, "event_loop", "epoll", 0.65),
-        ("connect, echo, close", connects, 1000, "tcp-server", "c_threads", 0.95),
-        ("connect, echo, close", connects, 1000, "tcp-server", "tokio", 1.0),
-        ("connect, echo, close", connects, 1000, "event_loop", "tokio", 1.0),
-        ("connect, echo, close", connects, 1000, "event_loop", "epoll", 0.75),
-        ("connect, echo, close, by four", of_four, 500, "tcp-server", "c_threads", 0.9),
-        ("connect, echo, close, by four", of_four, 500, "tcp-server", "tokio", 0.7),
-        ("connect, echo, close, by four", of_four, 500, "event_loop", "epoll", 0.8),
-    ];
-    assert_ratios(&TCP, &rows);
+    assert_ratios(&[
+        ("tcp_one_connection", 2000, "tcp-server", "c_threads", 0.85),
+        ("tcp_one_connection", 2000, "event_loop", "tokio", 0.85),
+        ("tcp_50_connections", 100, "tcp-server", "c_threads", 0.85),
+        ("tcp_50_connections", 100, "event_loop", "tcp-server", 1.0),
+        ("tcp_50_connections", 100, "event_loop", "tokio", 0.85),
+        ("tcp_50_connections", 100, "event_loop", "epoll", 0.85),
+        ("tcp_bulk", 1, "tcp-server", "c_threads", 0.65),
+        ("tcp_bulk", 1, "tcp-server", "tokio_64k", 0.65),
+        ("tcp_bulk", 1, "event_loop", "epoll", 0.65),
+        ("tcp_connects", 1000, "tcp-server", "c_threads", 0.95),
+        ("tcp_connects", 1000, "tcp-server", "tokio", 1.0),
+        ("tcp_connects", 1000, "event_loop", "tokio", 1.0),
+        ("tcp_connects", 1000, "event_loop", "epoll", 0.75),
+        ("tcp_connects_of_four", 125, "tcp-server", "c_threads", 0.9),
+        ("tcp_connects_of_four", 125, "tcp-server", "tokio", 0.7),
+        ("tcp_connects_of_four", 125, "event_loop", "epoll", 0.8),
+    ]);
 }
 
 #[test]
 #[ignore = "a measurement, of use in a release build: cargo test --release --test speed -- --ignored --nocapture --test-threads 1"]
 fn unix_echo_keeps_up() {
-    let one = |path: &str, count| loads::unix::one_connection(Path::new(path), count);
-    let bulk = |path: &str, count| loads::unix::bulk(Path::new(path), count);
-    let datagrams = |path: &str, count| loads::unix::datagrams(Path::new(path), count);
-    let rows: [Row; 3] = [
-        ("messages on one connection", one, 2000, "unix-echo", "plain", 0.85),
-        ("one stream of 64 MiB", bulk, 64, "unix-echo", "plain", 0.65),
-        ("one stream of 64 MiB", bulk, 64, "unix-echo", "tokio_64k", 0.65),
-    ];
-    assert_ratios(&UNIX_STREAM, &rows);
-    assert_ratios(&UNIX_DATAGRAM, &[("datagrams", datagrams, 2000, "unix-echo", "plain", 0.85)]);
+    assert_ratios(&[
+        ("unix_one_connection", 2000, "unix-echo", "plain", 0.85),
+        ("unix_bulk", 1, "unix-echo", "plain", 0.65),
+        ("unix_bulk", 1, "unix-echo", "tokio_64k", 0.65),
+        ("unix_datagrams", 2000, "unix-echo", "plain", 0.85),
+    ]);
 }
 
 /// std lets 128 wait to be accepted. The rest ask again after a second.
 #[test]
 #[ignore = "a measurement, of use in a release build: cargo test --release --test speed -- --ignored --nocapture --test-threads 1"]
 fn a_burst_of_a_thousand_connects_does_not_wait_for_the_event_loop() {
-    const CLIENTS: usize = 1000;
-    if harness::allow_descriptors(CLIENTS as u64 + 100).is_none() {
+    if harness::allow_descriptors(questions::BURST as u64 + 100).is_none() {
         return harness::not_run("no right to so many descriptors");
     }
-    let [event_loop, threads] =
-        ["event_loop", "tcp-server"].map(|name| named(&TCP, name).start(Path::new(""), CLIENTS));
-    let burst = |addr: &str| loads::burst(addr.parse().unwrap(), CLIENTS);
-    let (quick, slow) = (burst(&event_loop.addr), burst(&threads.addr));
-    println!("a burst of {CLIENTS} connects: event_loop {quick:?}, tcp-server {slow:?}");
+    let burst = questions::named("tcp_connects_of_1000");
+    let [quick, slow] =
+        ["event_loop", "tcp-server"].map(|name| Asked::start(&named(burst.peers, name), burst).time(1));
+    println!("{}: event_loop {quick:?}, tcp-server {slow:?}", burst.title);
     assert!(quick < slow, "event_loop {quick:?}, tcp-server {slow:?}");
 }
 

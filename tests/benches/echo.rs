@@ -16,7 +16,7 @@
 #[cfg(target_os = "linux")]
 mod growth;
 #[cfg(target_os = "linux")]
-mod questions;
+mod measured;
 #[cfg(target_os = "linux")]
 mod summary;
 #[cfg(target_os = "linux")]
@@ -41,7 +41,7 @@ fn main() {
         criterion = criterion.measurement_time(Duration::from_secs(1)).without_plots();
     }
     let mut criterion = criterion.configure_from_args();
-    questions::ask(&mut criterion);
+    measured::ask(&mut criterion);
     criterion.final_summary();
 
     if has_option("--list") {

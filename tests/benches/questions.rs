@@ -1,19 +1,18 @@
-//! What the bench asks, and of whom.
+//! What the bench asks, and of whom. The speed tests ask the same.
 
-use std::cell::LazyCell;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, Criterion, Throughput};
-use harness::servers::{Peer, Started, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM};
-use harness::{allow_descriptors, loads, not_run};
 use tempfile::TempDir;
 
-/// A question, of which criterion makes a group.
+use super::loads;
+use super::placement::Placement::{self, Apart, Together};
+use super::servers::{Peer, Started, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM, Wanted};
+
+/// A question.
 pub struct Question {
-    /// The name of the group, and of its folder.
+    /// The name of the group of criterion, and of its folder.
     pub name: &'static str,
     /// What is measured.
     pub title: &'static str,
@@ -22,12 +21,21 @@ pub struct Question {
     /// Who is asked.
     pub peers: &'static [Peer],
     /// Who is not, and why not.
-    without: &'static [(&'static str, &'static str)],
-    /// For how many clients at once they are started.
-    clients: usize,
-    load: Load,
+    pub without: &'static [(&'static str, &'static str)],
     /// What one of the load is.
-    unit: Throughput,
+    pub unit: Unit,
+    /// For how many clients at once the servers are started.
+    clients: usize,
+    placement: Placement,
+    load: Load,
+}
+
+/// What is counted.
+pub enum Unit {
+    /// Messages, datagrams, connections.
+    Elements(u64),
+    /// Bytes.
+    Bytes(u64),
 }
 
 enum Load {
@@ -41,129 +49,118 @@ enum Load {
 const BULK: u64 = 64;
 
 /// The connects of one burst.
-const BURST: usize = 1000;
+pub const BURST: usize = 1000;
+
+/// How many datagrams with others on their way are one load.
+const DATAGRAMS: u64 = 1000;
 
 const NCAT_STALLS: (&str, &str) =
     ("ncat", "it waits for the network and two pipes in turn, and may come to a halt");
 const SOCAT_STALLS: (&str, &str) =
     ("socat", "it writes to a pipe that only it reads, and may wait for itself");
 
+/// What most questions have in common, and one of them.
+const ONE_CONNECTION: Question = Question {
+    name: "tcp_one_connection",
+    title: "messages of 512 bytes on one connection, one after the other",
+    limit: "epoll",
+    peers: &TCP,
+    without: &[],
+    unit: Unit::Elements(1),
+    clients: 100,
+    placement: Together,
+    load: Load::Running(|addr, count| loads::one_connection(ip(addr), count)),
+};
+
+/// All questions.
 pub static ALL: [Question; 13] = [
-    Question {
-        name: "tcp_one_connection",
-        title: "messages of 512 bytes on one connection, one after the other",
-        limit: "epoll",
-        peers: &TCP,
-        without: &[],
-        clients: 100,
-        load: Load::Running(|addr, count| loads::one_connection(ip(addr), count)),
-        unit: Throughput::Elements(1),
-    },
+    ONE_CONNECTION,
     Question {
         name: "tcp_50_connections",
         title: "messages of 512 bytes on 50 connections",
-        limit: "epoll",
-        peers: &TCP,
-        without: &[],
-        clients: 100,
+        unit: Unit::Elements(loads::CONNECTIONS as u64),
+        placement: Apart,
         load: Load::Running(|addr, count| loads::many_connections(ip(addr), count)),
-        unit: Throughput::Elements(loads::CONNECTIONS as u64),
+        ..ONE_CONNECTION
     },
     Question {
         name: "tcp_16k_messages",
         title: "messages of 16 KiB on 8 connections",
-        limit: "epoll",
-        peers: &TCP,
         without: &[NCAT_STALLS],
-        clients: 100,
+        unit: Unit::Bytes((loads::LONG_CONNECTIONS * loads::LONG_MESSAGE) as u64),
+        placement: Apart,
         load: Load::Running(|addr, count| loads::long_messages(ip(addr), count)),
-        unit: Throughput::Bytes((loads::LONG_CONNECTIONS * loads::LONG_MESSAGE) as u64),
+        ..ONE_CONNECTION
     },
     Question {
         name: "tcp_bulk",
         title: "one stream of 64 MiB",
-        limit: "epoll",
-        peers: &TCP,
         without: &[NCAT_STALLS, SOCAT_STALLS],
-        clients: 100,
+        unit: Unit::Bytes(BULK << 20),
+        placement: Apart,
         load: Load::Running(|addr, count| loads::bulk(ip(addr), count * BULK)),
-        unit: Throughput::Bytes(BULK << 20),
+        ..ONE_CONNECTION
     },
     Question {
         name: "tcp_connects",
         title: "connect, echo, close, one after the other",
-        limit: "epoll",
-        peers: &TCP,
-        without: &[],
-        clients: 100,
         load: Load::Running(|addr, count| loads::short_connections(ip(addr), count)),
-        unit: Throughput::Elements(1),
+        ..ONE_CONNECTION
     },
     Question {
         name: "tcp_connects_of_four",
         title: "connect, echo, close, by four clients at once",
-        limit: "epoll",
-        peers: &TCP,
-        without: &[],
-        clients: 100,
+        unit: Unit::Elements(loads::CLIENTS as u64),
+        placement: Apart,
         load: Load::Running(|addr, count| {
             loads::short_connections_at_once(ip(addr), count * loads::CLIENTS as u64)
         }),
-        unit: Throughput::Elements(loads::CLIENTS as u64),
+        ..ONE_CONNECTION
     },
     Question {
         name: "tcp_connects_of_1000",
         title: "a thousand connects at once, and an echo on each",
-        limit: "epoll",
-        peers: &TCP,
         without: &[
             ("python", "it serves a hundred clients at a time"),
             ("socat", "it starts a process for each connection"),
             ("ncat", "it starts a process for each connection"),
         ],
+        unit: Unit::Elements(BURST as u64),
         clients: BURST,
+        placement: Apart,
         load: Load::Running(|addr, count| (0..count).map(|_| loads::burst(ip(addr), BURST)).sum()),
-        unit: Throughput::Elements(BURST as u64),
+        ..ONE_CONNECTION
     },
     Question {
         name: "tcp_first_echo",
         title: "from the start of the process to the first echo",
-        limit: "epoll",
-        peers: &TCP,
-        without: &[],
-        clients: 100,
         load: Load::Start,
-        unit: Throughput::Elements(1),
+        ..ONE_CONNECTION
     },
     Question {
         name: "udp_stop_and_wait",
         title: "datagrams of 64 bytes, one after the other",
         limit: "c_loop",
         peers: &UDP,
-        without: &[],
-        clients: 100,
         load: Load::Running(|addr, count| loads::udp_stop_and_wait(ip(addr), count)),
-        unit: Throughput::Elements(1),
+        ..ONE_CONNECTION
     },
     Question {
         name: "udp_128_on_their_way",
         title: "datagrams of 64 bytes, 128 on their way at once",
         limit: "c_batch",
         peers: &UDP,
-        without: &[],
-        clients: 100,
-        load: Load::Running(|addr, count| loads::udp_window(ip(addr), count * 1000)),
-        unit: Throughput::Elements(1000),
+        unit: Unit::Elements(DATAGRAMS),
+        placement: Apart,
+        load: Load::Running(|addr, count| loads::udp_window(ip(addr), count * DATAGRAMS)),
+        ..ONE_CONNECTION
     },
     Question {
         name: "unix_one_connection",
-        title: "messages of 512 bytes on one connection, one after the other",
         limit: "plain",
         peers: &UNIX_STREAM,
-        without: &[],
-        clients: 100,
         load: Load::Running(|path, count| loads::unix::one_connection(Path::new(path), count)),
-        unit: Throughput::Elements(1),
+        ..ONE_CONNECTION
     },
     Question {
         name: "unix_bulk",
@@ -171,50 +168,29 @@ pub static ALL: [Question; 13] = [
         limit: "plain",
         peers: &UNIX_STREAM,
         without: &[SOCAT_STALLS],
-        clients: 100,
+        unit: Unit::Bytes(BULK << 20),
+        placement: Apart,
         load: Load::Running(|path, count| loads::unix::bulk(Path::new(path), count * BULK)),
-        unit: Throughput::Bytes(BULK << 20),
+        ..ONE_CONNECTION
     },
     Question {
         name: "unix_datagrams",
         title: "datagrams of 512 bytes, one after the other",
         limit: "plain",
         peers: &UNIX_DATAGRAM,
-        without: &[],
-        clients: 100,
         load: Load::Running(|path, count| loads::unix::datagrams(Path::new(path), count)),
-        unit: Throughput::Elements(1),
+        ..ONE_CONNECTION
     },
 ];
 
+/// The one of this name.
+pub fn named(name: &str) -> &'static Question {
+    let found = ALL.iter().find(|question| question.name == name);
+    found.unwrap_or_else(|| panic!("no question is called {name}"))
+}
+
 fn ip(addr: &str) -> SocketAddr {
     addr.parse().unwrap_or_else(|error| panic!("{addr:?}: {error}"))
-}
-
-/// Asks all questions, of one server after the other.
-pub fn ask(criterion: &mut Criterion) {
-    assert!(
-        allow_descriptors(BURST as u64 + 100).is_some(),
-        "cannot open {BURST} connections: raise ulimit -n"
-    );
-    for question in &ALL {
-        println!("\n{}: {}", question.name, question.title);
-        let mut group = criterion.benchmark_group(question.name);
-        group.throughput(question.unit.clone());
-        for peer in question.peers {
-            match question.without.iter().find(|(name, _)| *name == peer.name) {
-                Some((name, why)) => not_run(&format!("{name} is left out of {}: {why}", question.name)),
-                None if peer.is_installed() => measure(&mut group, question, peer),
-                None => {}
-            }
-        }
-    }
-}
-
-fn measure(group: &mut BenchmarkGroup<WallTime>, question: &Question, peer: &Peer) {
-    // Not before it is needed: the command line may have left it out. The first start may have to build it.
-    let asked = LazyCell::new(|| Asked::start(peer, question));
-    group.bench_function(peer.name, |bencher| bencher.iter_custom(|count| asked.time(count)));
 }
 
 /// A server that is asked a question.
@@ -227,6 +203,7 @@ pub struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Starts the server, unless the question is about that.
     pub fn start<'a>(peer: &'a Peer, question: &'a Question) -> Asked<'a> {
         let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
         let mut asked = Asked { peer, question, folder, running: None };
@@ -237,21 +214,23 @@ impl Asked<'_> {
     }
 
     fn server(&self) -> Started {
-        self.peer.start(&self.folder.path().join("server"), self.question.clients)
+        let Question { clients, placement, .. } = *self.question;
+        let path = self.folder.path().join("server");
+        self.peer.start(&Wanted { path: &path, connections: clients, placement })
     }
 
     /// The time that it takes so often.
     pub fn time(&self, count: u64) -> Duration {
-        match (&self.running, &self.question.load) {
+        self.question.placement.of_client(|| match (&self.running, &self.question.load) {
             (Some(server), Load::Running(load)) => load(&server.addr, count),
             _ => (0..count).map(|_| self.time_to_first_echo()).sum(),
-        }
+        })
     }
 
     fn time_to_first_echo(&self) -> Duration {
         let begin = Instant::now();
         let server = self.server();
-        harness::echo(TcpStream::connect(&server.addr).unwrap(), b"hello");
+        super::echo(TcpStream::connect(&server.addr).unwrap(), b"hello");
         begin.elapsed()
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
+use super::placement::Placement;
 use super::{Running, example, example_of, foreign, on_a_free_port, program, python};
 
 /// A server that can be measured.
@@ -17,7 +18,17 @@ pub struct Peer {
     pub name: &'static str,
     /// What must be installed for it.
     needs: Option<&'static str>,
-    start: fn(&Path, usize) -> Started,
+    start: fn(&Wanted) -> Started,
+}
+
+/// What a server is started for.
+pub struct Wanted<'a> {
+    /// Where a server of Unix sockets listens.
+    pub path: &'a Path,
+    /// For how many connections at once, where it wants to know.
+    pub connections: usize,
+    /// On which processors.
+    pub placement: Placement,
 }
 
 /// A server that listens. It is killed when this is dropped, and its children with it.
@@ -34,10 +45,9 @@ impl Peer {
         self.needs.is_none_or(|tool| foreign(tool).is_some())
     }
 
-    /// Starts it for so many connections at once, where it wants to know. A server of Unix sockets listens
-    /// at this path.
-    pub fn start(&self, path: &Path, connections: usize) -> Started {
-        (self.start)(path, connections)
+    /// Starts it. The first time it may have to be built, on all processors.
+    pub fn start(&self, wanted: &Wanted) -> Started {
+        (self.start)(wanted)
     }
 }
 
@@ -46,70 +56,72 @@ pub fn named(peers: &[Peer], name: &str) -> Peer {
     *peers.iter().find(|peer| peer.name == name).unwrap_or_else(|| panic!("no peer is called {name}"))
 }
 
-const fn peer(name: &'static str, start: fn(&Path, usize) -> Started) -> Peer {
+const fn peer(name: &'static str, start: fn(&Wanted) -> Started) -> Peer {
     Peer { name, needs: None, start }
 }
 
-const fn foreign_peer(name: &'static str, needs: &'static str, start: fn(&Path, usize) -> Started) -> Peer {
+const fn foreign_peer(name: &'static str, needs: &'static str, start: fn(&Wanted) -> Started) -> Peer {
     Peer { name, needs: Some(needs), start }
 }
 
 /// TCP servers. The first two are ours. They, `plain`, `epoll` and `c_threads` have a buffer of 64 KiB;
 /// other people's have what their authors gave them.
 pub const TCP: [Peer; 12] = [
-    peer("tcp-server", |_, connections| ours_for(&mut program("tcp-server"), connections)),
-    peer("event_loop", |_, connections| ours_for(&mut example_of("tcp-server", "event_loop"), connections)),
-    peer("plain", |_, _| announcing(&mut example("plain_tcp_echo"))),
-    peer("epoll", |_, _| announcing(&mut example("epoll_echo"))),
-    peer("tokio", |_, _| announcing(example("tokio_echo").args(["tcp", "1024"]))),
-    peer("tokio_64k", |_, _| announcing(example("tokio_echo").args(["tcp", "65536"]))),
-    peer("smol", |_, _| announcing(&mut example("smol_echo"))),
-    foreign_peer("c_threads", "cc", |_, _| announcing(&mut Command::new(&*C_THREADS))),
-    foreign_peer("go", "go", |_, _| announcing(Command::new(&*GO).arg("tcp"))),
-    foreign_peer("python", "python3", |_, _| {
-        announcing(python("tcp_server.py").unwrap().args(["--addr", "127.0.0.1:0"]))
+    peer("tcp-server", |wanted| wanted.of_ours_for_so_many(&mut program("tcp-server"))),
+    peer("event_loop", |wanted| wanted.of_ours_for_so_many(&mut example_of("tcp-server", "event_loop"))),
+    peer("plain", |wanted| wanted.of(&mut example("plain_tcp_echo"))),
+    peer("epoll", |wanted| wanted.of(&mut example("epoll_echo"))),
+    peer("tokio", |wanted| wanted.of(example("tokio_echo").args(["tcp", "1024"]))),
+    peer("tokio_64k", |wanted| wanted.of(example("tokio_echo").args(["tcp", "65536"]))),
+    peer("smol", |wanted| wanted.of(&mut example("smol_echo"))),
+    foreign_peer("c_threads", "cc", |wanted| wanted.of(&mut Command::new(&*C_THREADS))),
+    foreign_peer("go", "go", |wanted| wanted.of(Command::new(&*GO).arg("tcp"))),
+    foreign_peer("python", "python3", |wanted| {
+        wanted.of(python("tcp_server.py").unwrap().args(["--addr", "127.0.0.1:0"]))
     }),
-    foreign_peer("socat", "socat", |_, _| socat("TCP-LISTEN:0,bind=127.0.0.1,fork,nodelay")),
-    foreign_peer("ncat", "ncat", |_, _| ncat()),
+    foreign_peer("socat", "socat", |wanted| wanted.of_socat("TCP-LISTEN:0,bind=127.0.0.1,fork,nodelay")),
+    foreign_peer("ncat", "ncat", |wanted| wanted.of_ncat()),
 ];
 
 /// UDP servers. The first two are ours, the second on Linux alone.
 pub const UDP: [Peer; if cfg!(target_os = "linux") { 8 } else { 7 }] = [
-    peer("udp-server", |_, _| ours(&mut program("udp-server"))),
+    peer("udp-server", |wanted| wanted.of_ours(&mut program("udp-server"))),
     #[cfg(target_os = "linux")]
-    peer("batch", |_, _| ours(&mut example_of("udp-server", "batch"))),
-    peer("plain", |_, _| announcing(&mut example("plain_udp_echo"))),
-    peer("tokio", |_, _| announcing(example("tokio_echo").arg("udp"))),
-    foreign_peer("c_loop", "cc", |_, _| announcing(&mut Command::new(&*C_LOOP))),
-    foreign_peer("c_batch", "cc", |_, _| announcing(&mut Command::new(&*C_BATCH))),
-    foreign_peer("go", "go", |_, _| announcing(Command::new(&*GO).arg("udp"))),
-    foreign_peer("python", "python3", |_, _| {
-        announcing(python("udp_server.py").unwrap().args(["--addr", "127.0.0.1:0"]))
+    peer("batch", |wanted| wanted.of_ours(&mut example_of("udp-server", "batch"))),
+    peer("plain", |wanted| wanted.of(&mut example("plain_udp_echo"))),
+    peer("tokio", |wanted| wanted.of(example("tokio_echo").arg("udp"))),
+    foreign_peer("c_loop", "cc", |wanted| wanted.of(&mut Command::new(&*C_LOOP))),
+    foreign_peer("c_batch", "cc", |wanted| wanted.of(&mut Command::new(&*C_BATCH))),
+    foreign_peer("go", "go", |wanted| wanted.of(Command::new(&*GO).arg("udp"))),
+    foreign_peer("python", "python3", |wanted| {
+        wanted.of(python("udp_server.py").unwrap().args(["--addr", "127.0.0.1:0"]))
     }),
 ];
 
 /// Servers of Unix streams. The first is ours.
 pub const UNIX_STREAM: [Peer; 6] = [
-    peer("unix-echo", |path, _| {
-        announcing(program("unix-echo").args(["server", "--quiet", "--path"]).arg(path))
+    peer("unix-echo", |wanted| {
+        wanted.of(program("unix-echo").args(["server", "--quiet", "--path"]).arg(wanted.path))
     }),
-    peer("plain", |path, _| announcing(example("plain_unix_echo").arg(path))),
-    peer("tokio_64k", |path, _| announcing(example("tokio_echo").args(["unix", "65536"]).arg(path))),
-    foreign_peer("go", "go", |path, _| announcing(Command::new(&*GO).arg("unix").arg(path))),
-    foreign_peer("python", "python3", |path, _| {
-        announcing(python("unix_echo.py").unwrap().args(["server", "--path"]).arg(path))
+    peer("plain", |wanted| wanted.of(example("plain_unix_echo").arg(wanted.path))),
+    peer("tokio_64k", |wanted| wanted.of(example("tokio_echo").args(["unix", "65536"]).arg(wanted.path))),
+    foreign_peer("go", "go", |wanted| wanted.of(Command::new(&*GO).arg("unix").arg(wanted.path))),
+    foreign_peer("python", "python3", |wanted| {
+        wanted.of(python("unix_echo.py").unwrap().args(["server", "--path"]).arg(wanted.path))
     }),
-    foreign_peer("socat", "socat", |path, _| socat(&format!("UNIX-LISTEN:{},fork", path.display()))),
+    foreign_peer("socat", "socat", |wanted| {
+        wanted.of_socat(&format!("UNIX-LISTEN:{},fork", wanted.path.display()))
+    }),
 ];
 
 /// Servers of Unix datagrams. The first is ours.
 pub const UNIX_DATAGRAM: [Peer; 3] = [
-    peer("unix-echo", |path, _| {
-        announcing(program("unix-echo").args(["server", "--quiet", "--datagram", "--path"]).arg(path))
+    peer("unix-echo", |wanted| {
+        wanted.of(program("unix-echo").args(["server", "--quiet", "--datagram", "--path"]).arg(wanted.path))
     }),
-    peer("plain", |path, _| announcing(example("plain_unix_echo").arg(path).arg("--datagram"))),
-    foreign_peer("python", "python3", |path, _| {
-        announcing(python("unix_echo.py").unwrap().args(["server", "--datagram", "--path"]).arg(path))
+    peer("plain", |wanted| wanted.of(example("plain_unix_echo").arg(wanted.path).arg("--datagram"))),
+    foreign_peer("python", "python3", |wanted| {
+        wanted.of(python("unix_echo.py").unwrap().args(["server", "--datagram", "--path"]).arg(wanted.path))
     }),
 ];
 
@@ -142,34 +154,40 @@ fn compiled(name: &str, compile: impl FnOnce(&Path) -> io::Result<Output>) -> Pa
     program
 }
 
-fn ours(command: &mut Command) -> Started {
-    announcing(command.args(["--quiet", "--addr", "127.0.0.1:0"]))
-}
+impl Wanted<'_> {
+    fn of_ours_for_so_many(&self, command: &mut Command) -> Started {
+        self.of_ours(command.args(["--max-connections", &self.connections.to_string()]))
+    }
 
-fn ours_for(command: &mut Command, connections: usize) -> Started {
-    ours(command.args(["--max-connections", &connections.to_string()]))
-}
+    fn of_ours(&self, command: &mut Command) -> Started {
+        self.of(command.args(["--quiet", "--addr", "127.0.0.1:0"]))
+    }
 
-fn announcing(command: &mut Command) -> Started {
-    let mut running = Running::start(command);
-    let addr = running.announced();
-    Started { running, addr }
-}
+    fn of(&self, command: &mut Command) -> Started {
+        let mut running = self.placement.of_server(|| Running::start(command));
+        let addr = running.announced();
+        Started { running, addr }
+    }
 
-/// With -d -d it says where it listens: `... N listening on AF=2 127.0.0.1:41234`.
-fn socat(listen: &str) -> Started {
-    let mut running = Running::start_with_children(Command::new("socat").args(["-d", "-d", listen, "PIPE"]));
-    let line = running.stderr_line();
-    let addr = line.rsplit([' ', '=']).next().unwrap().trim_matches('"').to_owned();
-    Started { running, addr }
-}
+    fn of_one_with_children(&self, command: &mut Command) -> Running {
+        self.placement.of_server(|| Running::start_with_children(command))
+    }
 
-fn ncat() -> Started {
-    let start = |addr: SocketAddr| {
-        let mut ncat = Command::new("ncat");
-        ncat.args(["--listen", "--keep-open", "--exec", "/bin/cat", "127.0.0.1"]);
-        Some(Running::start_with_children(ncat.arg(addr.port().to_string())))
-    };
-    let (running, addr) = on_a_free_port(start, |addr| TcpStream::connect(addr).is_ok()).unwrap();
-    Started { running, addr: addr.to_string() }
+    /// With -d -d it says where it listens: `... N listening on AF=2 127.0.0.1:41234`.
+    fn of_socat(&self, listen: &str) -> Started {
+        let mut running = self.of_one_with_children(Command::new("socat").args(["-d", "-d", listen, "PIPE"]));
+        let line = running.stderr_line();
+        let addr = line.rsplit([' ', '=']).next().unwrap().trim_matches('"').to_owned();
+        Started { running, addr }
+    }
+
+    fn of_ncat(&self) -> Started {
+        let start = |addr: SocketAddr| {
+            let mut ncat = Command::new("ncat");
+            ncat.args(["--listen", "--keep-open", "--exec", "/bin/cat", "127.0.0.1"]);
+            Some(self.of_one_with_children(ncat.arg(addr.port().to_string())))
+        };
+        let (running, addr) = on_a_free_port(start, |addr| TcpStream::connect(addr).is_ok()).unwrap();
+        Started { running, addr: addr.to_string() }
+    }
 }

@@ -7,9 +7,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use harness::questions::{ALL, Asked, Question};
 use harness::servers::Peer;
-
-use crate::questions::{ALL, Asked, Question};
 
 /// How a server stands.
 pub struct Standing {
