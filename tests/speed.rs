@@ -54,7 +54,7 @@ fn the_tcp_servers_keep_up() {
         ("tcp_50_connections", 100, "event_loop", "tokio", 0.85),
         ("tcp_50_connections", 100, "event_loop", "epoll", 0.85),
         ("tcp_bulk", 1, "tcp-server", "c_threads", 0.65),
-        ("tcp_bulk", 1, "tcp-server", "tokio_64k", 0.65),
+        ("tcp_bulk", 1, "tcp-server", "tokio_48k", 0.65),
         ("tcp_bulk", 1, "event_loop", "epoll", 0.65),
         ("tcp_connects", 1000, "tcp-server", "c_threads", 0.95),
         ("tcp_connects", 1000, "tcp-server", "tokio", 1.0),
@@ -72,7 +72,7 @@ fn unix_echo_keeps_up() {
     assert_ratios(&[
         ("unix_one_connection", 2000, "unix-echo", "plain", 0.85),
         ("unix_bulk", 1, "unix-echo", "plain", 0.65),
-        ("unix_bulk", 1, "unix-echo", "tokio_64k", 0.65),
+        ("unix_bulk", 1, "unix-echo", "tokio_32k", 0.65),
         ("unix_datagrams", 2000, "unix-echo", "plain", 0.85),
     ]);
 }

@@ -210,3 +210,24 @@ fn a_datagram_of_65507_bytes_is_the_longest_over_ipv4() {
     assert_eq!(sender.send_to(&[0; 65_507], addr).unwrap(), 65_507);
     assert!(sender.send_to(&[0; 65_508], addr).is_err());
 }
+
+/// The MTU of Linux's loopback interface is 65,536, and an IPv4 packet counts its bytes with 16 bits. What is
+/// left of 65,535 when both headers are taken away has room for 48 KiB and not for 64. At first a segment is
+/// shorter: the kernel lets it take half of the window that the peer has offered, and the window grows.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_segment_within_one_machine_carries_48_kib_but_not_64() {
+    use std::io::{self, Write};
+    use std::net::{TcpListener, TcpStream};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut peer, _) = listener.accept().unwrap();
+    let reading = std::thread::spawn(move || io::copy(&mut peer, &mut io::sink()).unwrap());
+    for _ in 0..64 {
+        stream.write_all(&[b'x'; 1024 * 1024]).unwrap();
+    }
+    let most = socket2::SockRef::from(&stream).tcp_mss().unwrap();
+    assert!((48 * 1024..64 * 1024).contains(&most), "{most} bytes");
+    drop(stream);
+    assert_eq!(reading.join().unwrap(), 64 << 20);
+}

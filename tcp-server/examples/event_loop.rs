@@ -50,7 +50,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::SockRef;
 
 /// How much is read at once, into one buffer for all connections.
-const BUFFER_SIZE: usize = 64 * 1024;
+const BUFFER_SIZE: usize = 48 * 1024;
 
 /// How many events are taken from the kernel at once.
 const EVENTS: usize = 1024;

@@ -32,8 +32,8 @@ fn main() {
     let mut criterion = criterion::Criterion::default()
         .output_directory(&target.join("criterion"))
         .sample_size(10) // The fewest that it takes: some loads last seconds.
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
         .nresamples(10_000);
     let has_option = |option: &str| std::env::args().any(|arg| arg == option);
     // With this option criterion measures until two samples agree, or for so long. Drawing takes longer.

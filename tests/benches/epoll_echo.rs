@@ -34,7 +34,7 @@ mod server {
         let listener_key = listener.as_raw_fd();
         add(&epoll, &listener, key(listener_key), EventFlags::IN)?;
         let mut connections = HashMap::new();
-        let mut buffer = vec![0; 64 * 1024];
+        let mut buffer = vec![0; 48 * 1024];
         let mut events = Vec::with_capacity(256);
         loop {
             events.clear();

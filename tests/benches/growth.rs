@@ -22,7 +22,7 @@ const SERVERS: [&str; 4] = ["tcp-server", "event_loop", "tokio", "go"];
 
 /// Of these, the memory alone. The others of the bench start a process for each connection, or have too few
 /// places.
-const OF_MEMORY_ALONE: [&str; 5] = ["plain", "c_threads", "epoll", "tokio_64k", "smol"];
+const OF_MEMORY_ALONE: [&str; 5] = ["plain", "c_threads", "epoll", "tokio_48k", "smol"];
 
 /// What one server costs with so many connections.
 pub struct Point {

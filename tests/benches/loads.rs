@@ -211,16 +211,16 @@ pub fn short_connections_at_once(addr: SocketAddr, connections: u64) -> Duration
 /// second: that is what this measures. A client that waited for some seconds may be forgotten and reset;
 /// it connects again.
 pub fn burst(addr: SocketAddr, connections: usize) -> Duration {
-    use rustix::event::PollFlags;
+    use rustix::event::epoll::EventFlags;
     let started = Instant::now();
     let mut streams: Vec<TcpStream> = (0..connections).map(|_| start_to_connect(addr)).collect();
     let messages: Vec<&[u8]> = streams.iter().map(|_| message(DATAGRAM)).collect();
-    each_when_ready(&mut streams, PollFlags::OUT, |number, stream| {
+    each_when_ready(&mut streams, EventFlags::OUT, |number, stream| {
         assert!(stream.take_error().unwrap().is_none(), "a connect failed");
         // A new connection has room for so little.
         assert_eq!(stream.write(messages[number]).unwrap(), DATAGRAM);
     });
-    each_when_ready(&mut streams, PollFlags::IN, |number, stream| {
+    each_when_ready(&mut streams, EventFlags::IN, |number, stream| {
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         if stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset) {
@@ -249,24 +249,31 @@ fn start_to_connect(addr: SocketAddr) -> TcpStream {
 }
 
 /// Does something with each stream, once, in the order in which they are ready for it.
+///
+/// With epoll(7): with poll(2) the kernel would look at all of them each time, and the client be what is slow.
 fn each_when_ready(
     streams: &mut [TcpStream],
-    wanted: rustix::event::PollFlags,
+    wanted: rustix::event::epoll::EventFlags,
     mut work: impl FnMut(usize, &mut TcpStream),
 ) {
-    use rustix::event::{PollFd, Timespec, poll};
+    use rustix::event::Timespec;
+    use rustix::event::epoll::{CreateFlags, EventData, EventFlags, add, create, wait};
     let limit = Timespec::try_from(LIMIT).unwrap();
-    let mut waiting: Vec<usize> = (0..streams.len()).collect();
-    while !waiting.is_empty() {
-        let mut events: Vec<PollFd> =
-            waiting.iter().map(|number| PollFd::new(&streams[*number], wanted)).collect();
-        let count = poll(&mut events, Some(&limit)).unwrap();
-        assert!(count > 0, "{} of {} connections are still not served", waiting.len(), streams.len());
-        let is_ready: Vec<bool> = events.iter().map(|event| !event.revents().is_empty()).collect();
-        let (ready, rest): (Vec<_>, Vec<_>) =
-            waiting.into_iter().zip(is_ready).partition(|(_, ready)| *ready);
-        ready.into_iter().for_each(|(number, _)| work(number, &mut streams[number]));
-        waiting = rest.into_iter().map(|(number, _)| number).collect();
+    let epoll = create(CreateFlags::CLOEXEC).unwrap();
+    for (number, stream) in streams.iter().enumerate() {
+        add(&epoll, stream, EventData::new_u64(number as u64), wanted | EventFlags::ONESHOT).unwrap();
+    }
+    let mut events = Vec::with_capacity(64);
+    let mut left = streams.len();
+    while left > 0 {
+        events.clear();
+        wait(&epoll, rustix::buffer::spare_capacity(&mut events), Some(&limit)).unwrap();
+        assert!(!events.is_empty(), "{left} of {} connections are still not served", streams.len());
+        left -= events.len();
+        for event in &events {
+            let number = event.data.u64() as usize;
+            work(number, &mut streams[number]);
+        }
     }
 }
 

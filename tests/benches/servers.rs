@@ -64,7 +64,7 @@ const fn foreign_peer(name: &'static str, needs: &'static str, start: fn(&Wanted
     Peer { name, needs: Some(needs), start }
 }
 
-/// TCP servers. The first two are ours. They, `plain`, `epoll` and `c_threads` have a buffer of 64 KiB;
+/// TCP servers. The first two are ours. They, `plain`, `epoll` and `c_threads` have a buffer of 48 KiB;
 /// other people's have what their authors gave them.
 pub const TCP: [Peer; 12] = [
     peer("tcp-server", |wanted| wanted.of_ours_for_so_many(&mut program("tcp-server"))),
@@ -72,7 +72,7 @@ pub const TCP: [Peer; 12] = [
     peer("plain", |wanted| wanted.of(&mut example("plain_tcp_echo"))),
     peer("epoll", |wanted| wanted.of(&mut example("epoll_echo"))),
     peer("tokio", |wanted| wanted.of(example("tokio_echo").args(["tcp", "1024"]))),
-    peer("tokio_64k", |wanted| wanted.of(example("tokio_echo").args(["tcp", "65536"]))),
+    peer("tokio_48k", |wanted| wanted.of(example("tokio_echo").args(["tcp", "49152"]))),
     peer("smol", |wanted| wanted.of(&mut example("smol_echo"))),
     foreign_peer("c_threads", "cc", |wanted| wanted.of(&mut Command::new(&*C_THREADS))),
     foreign_peer("go", "go", |wanted| wanted.of(Command::new(&*GO).arg("tcp"))),
@@ -104,7 +104,7 @@ pub const UNIX_STREAM: [Peer; 6] = [
         wanted.of(program("unix-echo").args(["server", "--quiet", "--path"]).arg(wanted.path))
     }),
     peer("plain", |wanted| wanted.of(example("plain_unix_echo").arg(wanted.path))),
-    peer("tokio_64k", |wanted| wanted.of(example("tokio_echo").args(["unix", "65536"]).arg(wanted.path))),
+    peer("tokio_32k", |wanted| wanted.of(example("tokio_echo").args(["unix", "32768"]).arg(wanted.path))),
     foreign_peer("go", "go", |wanted| wanted.of(Command::new(&*GO).arg("unix").arg(wanted.path))),
     foreign_peer("python", "python3", |wanted| {
         wanted.of(python("unix_echo.py").unwrap().args(["server", "--path"]).arg(wanted.path))

@@ -14,9 +14,9 @@
 static void *echo(void *argument)
 {
     int stream = (int)(intptr_t)argument;
-    char *buffer = malloc(64 * 1024);
+    char *buffer = malloc(48 * 1024);
     ssize_t len;
-    while (buffer && (len = read(stream, buffer, 64 * 1024)) > 0) {
+    while (buffer && (len = read(stream, buffer, 48 * 1024)) > 0) {
         ssize_t written = 0, part;
         while (written < len && (part = write(stream, buffer + written, len - written)) > 0)
             written += part;

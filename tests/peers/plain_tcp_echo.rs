@@ -12,7 +12,7 @@ fn main() -> std::io::Result<()> {
         let (mut stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
         thread::spawn(move || {
-            let mut buffer = vec![0; 64 * 1024];
+            let mut buffer = vec![0; 48 * 1024];
             while let Ok(len @ 1..) = stream.read(&mut buffer) {
                 if stream.write_all(&buffer[..len]).is_err() {
                     break;

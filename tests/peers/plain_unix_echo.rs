@@ -21,7 +21,7 @@ fn main() -> std::io::Result<()> {
     loop {
         let (mut stream, _) = listener.accept()?;
         std::thread::spawn(move || {
-            let mut buffer = vec![0; 64 * 1024];
+            let mut buffer = vec![0; 32 * 1024];
             while let Ok(len @ 1..) = stream.read(&mut buffer) {
                 if stream.write_all(&buffer[..len]).is_err() {
                     break;

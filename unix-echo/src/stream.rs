@@ -18,8 +18,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{ClientOptions, Name, ServerOptions};
 
-/// How much is read and written at once. Any size is right: a stream has no borders.
-const SERVER_BUFFER_SIZE: usize = 64 * 1024;
+/// How much is read and written at once. Any size is right: a stream has no borders. More saves system
+/// calls; less is still in the processor's cache when it is written.
+const SERVER_BUFFER_SIZE: usize = 32 * 1024;
 const CLIENT_BUFFER_SIZE: usize = 64 * 1024;
 
 /// The pause after a failed accept. Out of descriptors it would fail again at once, and again.
