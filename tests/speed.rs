@@ -22,7 +22,7 @@ fn assert_ratios(rows: &[Row]) {
         if !other.is_installed() {
             continue;
         }
-        // Started anew each time: no process has the luck of its addresses in memory for all rounds.
+        // Started anew each time: where its memory lies is luck, and lasts as long as the process.
         let rate = |peer: &Peer| Asked::start(peer, question).time(*count).as_secs_f64().recip();
         let ratio = median_ratio(|| rate(&ours), || rate(&other));
         println!("{}, {} to {}: {ratio}", question.title, ours.name, other.name);

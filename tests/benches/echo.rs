@@ -2,7 +2,7 @@
 //! that other people write. Groups are questions, functions are servers.
 //!
 //! ```console
-//! $ cargo bench -p tests                        # all; about twelve minutes
+//! $ cargo bench -p tests                        # all; about ten minutes
 //! $ cargo bench -p tests -- --quick             # roughly; about two minutes
 //! $ cargo bench -p tests -- tcp_bulk            # one question
 //! $ cargo bench -p tests -- /tcp-server         # one server

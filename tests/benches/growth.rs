@@ -13,8 +13,9 @@ use crate::turns::median;
 /// From one connection to thousands.
 pub const SIZES: [usize; 5] = [1, 10, 100, 1000, 9000];
 
-/// How many messages a turn has, about.
+/// How many messages a turn has, about; with few connections it is fewer.
 const MESSAGES: usize = 18_000;
+const MOST_ROUNDS: usize = 2000;
 
 /// One for each way to serve many: a thread for each connection, readiness events, and what runtimes make
 /// of them.
@@ -87,7 +88,7 @@ fn hold(peer: &Peer, connections: usize) -> (Started, Vec<TcpStream>) {
 /// Messages a second, on all connections together.
 fn rate(peer: &Peer, connections: usize) -> f64 {
     let (_server, mut streams) = hold(peer, connections);
-    let rounds = (MESSAGES / connections).max(1) as u64;
+    let rounds = (MESSAGES / connections).clamp(1, MOST_ROUNDS) as u64;
     let mut ask = || Apart.of_client(|| loads::rounds_on(&mut streams, loads::MESSAGE, rounds));
     ask(); // Not counted, as in turns.rs.
     let time = ask();

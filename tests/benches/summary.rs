@@ -70,7 +70,7 @@ fn ratios(measured: &[Answer]) -> Result<String, Box<dyn Error>> {
     text += "Each figure is a rate beside that of the server that the column is measured by (1.00): of two\n";
     text +=
         "figures in a column, the higher is the faster server. A dash: it was not asked. The servers of a\n";
-    text += "column took turns, and a figure is the median of all rounds.\n";
+    text += "column took turns, and a figure is a ratio of the medians of all rounds.\n";
     for kind in ["tcp", "udp", "unix"] {
         let columns: Vec<_> =
             measured.iter().filter(|(question, _)| question.name.starts_with(kind)).collect();

@@ -66,7 +66,7 @@ fn ask_one(question: &Question, times: &BTreeMap<String, f64>, limit: Duration) 
     let begin = Instant::now();
     for round in 1..=*ROUNDS.end() {
         for peer in &peers {
-            // Started anew: on which processor it finds itself is luck, and lasts as long as the process.
+            // Started anew: where its memory lies is luck, and lasts as long as the process.
             let asked = Asked::start(peer, question);
             asked.time(count(peer) as u64); // Not counted: whatever is slow only once.
             let time = asked.time(count(peer) as u64);
@@ -78,12 +78,10 @@ fn ask_one(question: &Question, times: &BTreeMap<String, f64>, limit: Duration) 
         // The next round in the opposite order: no server has always the same one before it.
         peers.reverse();
     }
-    let of_limit = found[question.limit].clone();
-    let standing = |times: Vec<f64>| Standing {
-        ratio: median(of_limit.iter().zip(&times).map(|(limit, time)| limit / time)),
-        time: median(times),
-    };
-    found.into_iter().map(|(name, times)| (name.to_owned(), standing(times))).collect()
+    let medians: BTreeMap<&str, f64> = found.into_iter().map(|(name, times)| (name, median(times))).collect();
+    let of_limit = medians[question.limit];
+    let standing = |time| Standing { time, ratio: of_limit / time };
+    medians.into_iter().map(|(name, time)| (name.to_owned(), standing(time))).collect()
 }
 
 /// The middle one, or of two the upper.
