@@ -51,8 +51,9 @@ fn the_tcp_servers_keep_up() {
         ("tcp_one_connection", 2000, "event_loop", "tokio", 0.85),
         ("tcp_50_connections", 100, "tcp-server", "c_threads", 0.85),
         ("tcp_50_connections", 100, "event_loop", "tcp-server", 1.0),
-        ("tcp_50_connections", 100, "event_loop", "tokio", 0.85),
+        ("tcp_50_connections", 100, "event_loop", "tokio", 0.9),
         ("tcp_50_connections", 100, "event_loop", "epoll", 0.85),
+        ("tcp_16k_messages", 100, "event_loop", "tokio_48k", 0.85),
         ("tcp_bulk", 1, "tcp-server", "c_threads", 0.65),
         ("tcp_bulk", 1, "tcp-server", "tokio_48k", 0.65),
         ("tcp_bulk", 1, "event_loop", "epoll", 0.65),
@@ -62,6 +63,7 @@ fn the_tcp_servers_keep_up() {
         ("tcp_connects", 1000, "event_loop", "epoll", 0.75),
         ("tcp_connects_of_four", 125, "tcp-server", "c_threads", 0.9),
         ("tcp_connects_of_four", 125, "tcp-server", "tokio", 0.7),
+        ("tcp_connects_of_four", 125, "event_loop", "tokio", 0.9),
         ("tcp_connects_of_four", 125, "event_loop", "epoll", 0.8),
     ]);
 }
@@ -71,6 +73,7 @@ fn the_tcp_servers_keep_up() {
 fn unix_echo_keeps_up() {
     assert_ratios(&[
         ("unix_one_connection", 2000, "unix-echo", "plain", 0.85),
+        ("unix_one_connection", 2000, "unix-echo", "tokio_32k", 0.95),
         ("unix_bulk", 1, "unix-echo", "plain", 0.65),
         ("unix_bulk", 1, "unix-echo", "tokio_32k", 0.65),
         ("unix_datagrams", 2000, "unix-echo", "plain", 0.85),

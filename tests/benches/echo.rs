@@ -2,7 +2,7 @@
 //! that other people write. Groups are questions, functions are servers.
 //!
 //! ```console
-//! $ cargo bench -p tests                        # all; about ten minutes
+//! $ cargo bench -p tests                        # all; about twelve minutes
 //! $ cargo bench -p tests -- --quick             # roughly; about two minutes
 //! $ cargo bench -p tests -- tcp_bulk            # one question
 //! $ cargo bench -p tests -- /tcp-server         # one server
@@ -47,7 +47,7 @@ fn main() {
     if has_option("--list") {
         return;
     }
-    let limit = Duration::from_secs(if has_option("--quick") { 2 } else { 10 });
+    let limit = Duration::from_secs(if has_option("--quick") { 2 } else { 20 });
     let answers = turns::ask(&target.join("criterion"), begin, limit);
 
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
@@ -55,7 +55,7 @@ fn main() {
         Some(filter) if filter != "growth" => Vec::new(),
         _ if has_option("--test") => growth::measure(&[1, 10], 1),
         _ if has_option("--quick") => growth::measure(&growth::SIZES, 1),
-        _ => growth::measure(&growth::SIZES, 5),
+        _ => growth::measure(&growth::SIZES, 7),
     };
     if !has_option("--test") {
         summary::write(&target.join("summary"), &answers, &growth).unwrap();

@@ -55,10 +55,10 @@ fn measure_with(connections: usize, turns: usize) -> Vec<Point> {
         points.push(Point { server: peer.name, connections, messages_per_second: None, memory_kib });
     }
     for _ in 0..turns {
+        fastrand::shuffle(&mut peers); // As in turns.rs.
         for peer in &peers {
             rates.entry(peer.name).or_default().push(rate(peer, connections));
         }
-        peers.reverse(); // As in turns.rs.
     }
     for point in &mut points {
         point.messages_per_second = rates.remove(point.server).map(median);

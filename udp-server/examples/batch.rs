@@ -8,7 +8,7 @@
 //!
 //! It is for many small datagrams that come faster than they are answered one by one. Those that wait in
 //! the kernel's queue are then taken at once, and what a call costs is shared among them. With 128
-//! datagrams of 64 bytes on their way it answered 1.25 times as many as `udp-server`, and as many as the
+//! datagrams of 64 bytes on their way it answered 1.15 times as many as `udp-server`, and as many as the
 //! same loop in C. Each datagram still goes through the kernel's network code for itself, which costs more
 //! than the call. This measures it:
 //!
@@ -17,7 +17,7 @@
 //! ```
 //!
 //! It is not for datagrams that come one at a time. A lone one is answered at once, but by calls that do
-//! more: 0.93 to 0.96 times as many round trips. Long datagrams gain little, for copying them is what costs.
+//! more: 0.93 times as many round trips. Long datagrams gain little, for copying them is what costs.
 //!
 //! The price is clarity. There are headers that point to slices and addresses, which the kernel reads and
 //! fills, and an error concerns one of many. std has neither call, and needs two crates here: rustix has
