@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::path::Path;
 
-use harness::placement::Placement::Apart;
+use harness::placement::Placement::Free;
 use harness::servers::{Peer, Started, TCP, Wanted, named};
 use harness::{allow_descriptors, loads, memory_kib, not_run};
 
@@ -80,7 +80,7 @@ fn can_hold(peer: &Peer, connections: usize) -> bool {
 
 /// A server that has served so many connections, and holds them.
 fn hold(peer: &Peer, connections: usize) -> (Started, Vec<TcpStream>) {
-    let server = peer.start(&Wanted { path: Path::new(""), connections, placement: Apart });
+    let server = peer.start(&Wanted { path: Path::new(""), connections, placement: Free });
     let streams = loads::connections(server.addr.parse().unwrap(), connections);
     (server, streams)
 }
@@ -89,7 +89,7 @@ fn hold(peer: &Peer, connections: usize) -> (Started, Vec<TcpStream>) {
 fn rate(peer: &Peer, connections: usize) -> f64 {
     let (_server, mut streams) = hold(peer, connections);
     let rounds = (MESSAGES / connections).clamp(1, MOST_ROUNDS) as u64;
-    let mut ask = || Apart.of_client(|| loads::rounds_on(&mut streams, loads::MESSAGE, rounds));
+    let mut ask = || Free.of_client(|| loads::rounds_on(&mut streams, loads::MESSAGE, rounds));
     ask(); // Not counted, as in turns.rs.
     let time = ask();
     loads::reset(streams);

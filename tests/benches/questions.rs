@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::loads;
-use super::placement::Placement::{self, Apart, Together};
+use super::placement::Placement::{self, Free, Together};
 use super::servers::{Peer, Started, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM, Wanted};
 
 /// A question.
@@ -79,7 +79,7 @@ pub static ALL: [Question; 13] = [
         name: "tcp_50_connections",
         title: "messages of 512 bytes on 50 connections",
         unit: Unit::Elements(loads::CONNECTIONS as u64),
-        placement: Apart,
+        placement: Free,
         load: Load::Running(|addr, count| loads::many_connections(ip(addr), count)),
         ..ONE_CONNECTION
     },
@@ -88,7 +88,7 @@ pub static ALL: [Question; 13] = [
         title: "messages of 16 KiB on 8 connections",
         without: &[NCAT_STALLS],
         unit: Unit::Bytes((loads::LONG_CONNECTIONS * loads::LONG_MESSAGE) as u64),
-        placement: Apart,
+        placement: Free,
         load: Load::Running(|addr, count| loads::long_messages(ip(addr), count)),
         ..ONE_CONNECTION
     },
@@ -97,7 +97,7 @@ pub static ALL: [Question; 13] = [
         title: "one stream of 64 MiB",
         without: &[NCAT_STALLS, SOCAT_STALLS],
         unit: Unit::Bytes(BULK << 20),
-        placement: Apart,
+        placement: Free,
         load: Load::Running(|addr, count| loads::bulk(ip(addr), count * BULK)),
         ..ONE_CONNECTION
     },
@@ -111,7 +111,7 @@ pub static ALL: [Question; 13] = [
         name: "tcp_connects_of_four",
         title: "connect, echo, close, by four clients at once",
         unit: Unit::Elements(loads::CLIENTS as u64),
-        placement: Apart,
+        placement: Free,
         load: Load::Running(|addr, count| {
             loads::short_connections_at_once(ip(addr), count * loads::CLIENTS as u64)
         }),
@@ -127,7 +127,7 @@ pub static ALL: [Question; 13] = [
         ],
         unit: Unit::Elements(BURST as u64),
         clients: BURST,
-        placement: Apart,
+        placement: Free,
         load: Load::Running(|addr, count| (0..count).map(|_| loads::burst(ip(addr), BURST)).sum()),
         ..ONE_CONNECTION
     },
@@ -151,7 +151,7 @@ pub static ALL: [Question; 13] = [
         limit: "c_batch",
         peers: &UDP,
         unit: Unit::Elements(DATAGRAMS),
-        placement: Apart,
+        placement: Free,
         load: Load::Running(|addr, count| loads::udp_window(ip(addr), count * DATAGRAMS)),
         ..ONE_CONNECTION
     },
@@ -169,7 +169,7 @@ pub static ALL: [Question; 13] = [
         peers: &UNIX_STREAM,
         without: &[SOCAT_STALLS],
         unit: Unit::Bytes(BULK << 20),
-        placement: Apart,
+        placement: Free,
         load: Load::Running(|path, count| loads::unix::bulk(Path::new(path), count * BULK)),
         ..ONE_CONNECTION
     },
