@@ -15,7 +15,7 @@
 //!
 //! It is for thousands of connections, most of them idle, and for many short messages. A connection that
 //! waits is an entry in a table here, and a thread with its stack there: 0.3 KiB against 20. Messages
-//! of 512 bytes on 50 connections go 1.5 times as fast as with `tcp-server`. With one connection there is
+//! of 512 bytes on 50 connections go 1.5 to 2 times as fast as with `tcp-server`. With one connection there is
 //! nothing to gain. These measure it:
 //!
 //! ```console
