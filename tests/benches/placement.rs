@@ -1,6 +1,6 @@
 //! On which processors client and server run.
 //!
-//! Where both are left to the kernel, a round trip takes up to four times as long with one process of a
+//! Where both are left to the kernel, a round trip takes several times as long with one process of a
 //! server as with the next: they share a processor or they do not, as luck has it, and to wake one that sleeps
 //! is slow, above all in a virtual machine.
 
