@@ -3,7 +3,7 @@
 //!
 //! ```console
 //! $ cargo bench -p tests                        # all; about twelve minutes
-//! $ cargo bench -p tests -- --quick             # roughly; about two minutes
+//! $ cargo bench -p tests -- --quick             # roughly; about three minutes
 //! $ cargo bench -p tests -- tcp_bulk            # one question
 //! $ cargo bench -p tests -- /tcp-server         # one server
 //! $ cargo bench -p tests -- growth              # from one connection to 9000
@@ -38,7 +38,10 @@ fn main() {
     let has_option = |option: &str| std::env::args().any(|arg| arg == option);
     // With this option criterion measures until two samples agree, or for so long. Drawing takes longer.
     if has_option("--quick") {
-        criterion = criterion.measurement_time(Duration::from_secs(1)).without_plots();
+        criterion = criterion
+            .warm_up_time(Duration::from_millis(100))
+            .measurement_time(Duration::from_millis(300))
+            .without_plots();
     }
     let mut criterion = criterion.configure_from_args();
     measured::ask(&mut criterion);
@@ -47,7 +50,7 @@ fn main() {
     if has_option("--list") {
         return;
     }
-    let limit = Duration::from_secs(if has_option("--quick") { 2 } else { 20 });
+    let limit = Duration::from_secs(if has_option("--quick") { 1 } else { 20 });
     let answers = turns::ask(&target.join("criterion"), begin, limit);
 
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
