@@ -8,7 +8,7 @@
 //!
 //! It is for many small datagrams that come faster than they are answered one by one. Those that wait in
 //! the kernel's queue are then taken at once, and what a call costs is shared among them. With 128
-//! datagrams of 64 bytes on their way it answered 1.1 to 1.2 times as many as `udp-server`, and as many as the
+//! datagrams of 64 bytes on their way it answered up to 1.2 times as many as `udp-server`, and as many as the
 //! same loop in C. Each datagram still goes through the kernel's network code for itself, which costs more
 //! than the call. This measures it:
 //!
