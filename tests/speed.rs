@@ -38,8 +38,9 @@ fn the_udp_servers_keep_up() {
         ("udp_stop_and_wait", 2000, "udp-server", "tokio", 1.0),
         ("udp_stop_and_wait", 2000, "batch", "udp-server", 0.8),
         ("udp_128_on_their_way", 10, "udp-server", "c_loop", 0.85),
-        ("udp_128_on_their_way", 10, "batch", "udp-server", 0.9),
-        ("udp_128_on_their_way", 10, "batch", "c_batch", 0.85),
+        ("udp_128_on_their_way", 10, "batch", "udp-server", 1.5),
+        ("udp_128_on_their_way", 10, "batch", "c_batch", 1.3),
+        ("udp_128_on_their_way", 10, "batch", "c_segment", 0.75),
     ]);
 }
 

@@ -38,6 +38,12 @@ mod queued {
         assert_eq!(socket.send_to(datagram, server.addr).unwrap(), datagram.len());
     }
 
+    /// Datagrams of these lengths, no two of which have the same bytes.
+    fn datagrams(lengths: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
+        let datagram = |(number, len)| harness::noise(number + len).split_off(number);
+        lengths.into_iter().enumerate().map(datagram).collect()
+    }
+
     /// One after the other. A limit of the socket ends the wait for one that is missing.
     fn assert_next_echo(socket: &UdpSocket, datagram: &[u8]) {
         let mut buffer = vec![0; 65_536];
@@ -115,33 +121,98 @@ mod queued {
         assert_eq!(answered, ["\"first\"", "\"2nd  \"", "\"third\""]);
     }
 
+    /// Those in a row that are like each other go out as one piece, and must be whole datagrams again.
     #[test]
-    fn it_needs_fewer_system_calls_than_datagrams() {
-        const DATAGRAMS: usize = 96;
+    fn like_ones_in_a_row_come_back_one_by_one_and_in_order_with_the_unlike_among_them() {
+        let server = start_on_loopback();
+        let lengths = [5, 5, 5, 0, 0, 1200, 1200, 5, 5, 6, 7, 2000, 2000, 2000, 1, 1];
+        let datagrams = datagrams(lengths.into_iter().chain(lengths));
+        let peers = datagrams.chunks(lengths.len()).map(|datagrams| (udp_socket("127.0.0.1"), datagrams));
+        let peers: Vec<_> = peers.collect();
+        server.running.suspend();
+        for (socket, datagrams) in &peers {
+            datagrams.iter().for_each(|datagram| send(socket, &server, datagram));
+        }
+        server.running.resume();
+        for (socket, datagrams) in &peers {
+            datagrams.iter().for_each(|datagram| assert_next_echo(socket, datagram));
+        }
+    }
+
+    #[test]
+    fn like_ones_that_are_too_long_for_one_piece_come_back_as_well() {
+        let server = start_on_loopback();
+        let socket = udp_socket("127.0.0.1");
+        let datagrams = datagrams([9000; 8]);
+        server.running.suspend();
+        datagrams.iter().for_each(|datagram| send(&socket, &server, datagram));
+        server.running.resume();
+        datagrams.iter().for_each(|datagram| assert_next_echo(&socket, datagram));
+    }
+
+    const WAITING: usize = 96;
+
+    /// The system calls by which the server answers so many datagrams that waited for it, each a line as
+    /// strace(1) has it. `None` where there is no strace. Each must come back, in order, and be logged.
+    fn calls(lengths: [usize; WAITING], strace_options: &[&str]) -> Option<Vec<String>> {
         if !can_trace() {
-            return;
+            return None;
         }
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("calls");
         let mut strace = Command::new("strace");
         // -D: the server, and not strace, is the process that was started, and can be suspended.
-        strace.args(["-D", "-qq", "-e", "trace=%network", "-o"]).arg(&log);
-        strace.arg(server().get_program()).args(["--addr", "127.0.0.1:0", "--quiet"]);
-        let server = Server::start(&mut strace);
+        strace.args(["-D", "-qq", "-e", "trace=%network", "-o"]).arg(&log).args(strace_options);
+        strace.arg(server().get_program()).args(["--addr", "127.0.0.1:0"]);
+        let mut server = Server::start(&mut strace);
         let socket = udp_socket("127.0.0.1");
+        let datagrams = datagrams(lengths);
         server.running.suspend();
-        for number in 0..DATAGRAMS {
-            send(&socket, &server, &number.to_le_bytes());
-        }
+        datagrams.iter().for_each(|datagram| send(&socket, &server, datagram));
         server.running.resume();
-        for number in 0..DATAGRAMS {
-            assert_next_echo(&socket, &number.to_le_bytes());
+        for datagram in &datagrams {
+            assert_next_echo(&socket, datagram);
+            let line = server.running.stderr_line();
+            assert!(line.contains(&format!(": length {} ", datagram.len())), "{line}");
         }
         server.running.kill(); // Returns when strace has ended too: it has the same stderr.
-        let log = fs::read_to_string(log).unwrap();
-        let count = |name: &str| log.lines().filter(|call| call.starts_with(name)).count();
-        let (receives, sends) = (count("recv"), count("send"));
-        println!("{DATAGRAMS} datagrams, received by {receives} calls, sent by {sends}");
-        assert!(receives > 0 && sends > 0 && receives + sends <= DATAGRAMS / 8, "{log}");
+        Some(fs::read_to_string(log).unwrap().lines().map(String::from).collect())
+    }
+
+    fn count(calls: &[String], start: &str) -> usize {
+        calls.iter().filter(|call| call.starts_with(start)).count()
+    }
+
+    #[test]
+    fn it_needs_few_system_calls_for_datagrams_of_many_lengths() {
+        let Some(calls) = calls(std::array::from_fn(|number| number), &[]) else { return };
+        let (receives, sends) = (count(&calls, "recvmmsg"), count(&calls, "sendmmsg"));
+        println!("{WAITING} datagrams, received by {receives} calls, sent by {sends}");
+        assert!(receives > 0 && sends > 0 && receives + sends <= WAITING / 8, "{calls:#?}");
+        assert_eq!(count(&calls, "sendmsg"), 0, "{calls:#?}");
+    }
+
+    #[test]
+    fn like_ones_leave_as_one_piece() {
+        let Some(calls) = calls([64; WAITING], &[]) else { return };
+        let pieces = count(&calls, "sendmsg");
+        println!("{WAITING} datagrams, sent in {pieces} pieces");
+        assert!(pieces > 0 && pieces <= WAITING / 16, "{calls:#?}");
+        assert!(count(&calls, "sendmmsg") <= 1, "{calls:#?}"); // For one that is left over.
+    }
+
+    /// As before Linux 4.18, which would send the piece as it is.
+    #[test]
+    fn a_kernel_that_cannot_cut_is_given_no_pieces() {
+        let no_option = "inject=setsockopt:error=ENOPROTOOPT";
+        let Some(calls) = calls([64; WAITING], &["-e", no_option]) else { return };
+        assert_eq!(count(&calls, "sendmsg"), 0, "{calls:#?}");
+    }
+
+    /// As with a network card that leaves checksums to others.
+    #[test]
+    fn where_no_piece_can_go_each_datagram_goes_for_itself() {
+        let Some(calls) = calls([64; WAITING], &["-e", "inject=sendmsg:error=EIO"]) else { return };
+        assert!(count(&calls, "sendmsg") > 0 && count(&calls, "sendmmsg") > 0, "{calls:#?}");
     }
 }

@@ -294,9 +294,9 @@ pub fn udp_stop_and_wait(addr: SocketAddr, datagrams: u64) -> Duration {
 
 /// Keeps [`WINDOW`] datagrams on their way, until so many are back.
 ///
-/// The client takes and sends many with one system call, as `batch` does: one that does not would itself be
-/// what is slow. For the same reason it does not sleep: to wake it would be the server's work. The queues on
-/// the way hold twice as many, so none is lost.
+/// The client takes many with one system call, and sends many in one piece, as `batch` does: one that does not
+/// would itself be what is slow. For the same reason it does not sleep: to wake it would be the server's
+/// work. The queues on the way hold twice as many, so none is lost.
 pub fn udp_window(addr: SocketAddr, datagrams: u64) -> Duration {
     use nix::errno::Errno;
     use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
@@ -312,7 +312,7 @@ pub fn udp_window(addr: SocketAddr, datagrams: u64) -> Duration {
         while next < datagrams || !on_their_way.is_empty() {
             let count = (datagrams - next).min((WINDOW - on_their_way.len()) as u64);
             let more: Vec<_> = (next..next + count).map(|number| (number, numbered(number))).collect();
-            send_at_once(&socket, &more);
+            send_in_pieces(&socket, &more);
             on_their_way.extend(more);
             next += count;
             let mut slots = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
@@ -336,15 +336,18 @@ pub fn udp_window(addr: SocketAddr, datagrams: u64) -> Duration {
     })
 }
 
-fn send_at_once(socket: &std::net::UdpSocket, datagrams: &[(u64, [u8; DATAGRAM])]) {
-    use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
+/// The kernel cuts the piece into datagrams: by UDP_SEGMENT, see udp(7).
+fn send_in_pieces(socket: &std::net::UdpSocket, datagrams: &[(u64, [u8; DATAGRAM])]) {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     use std::io::IoSlice;
-    let slices: Vec<_> = datagrams.iter().map(|(_, datagram)| [IoSlice::new(datagram)]).collect();
-    let mut nothing: Vec<_> = slices.iter().map(|_| SendAncillaryBuffer::default()).collect();
-    let parts = slices.iter().zip(&mut nothing);
-    let mut headers: Vec<_> = parts.map(|(slice, nothing)| MMsgHdr::new(slice, nothing)).collect();
-    let sent = if headers.is_empty() { Ok(0) } else { sendmmsg(socket, &mut headers, SendFlags::empty()) };
-    assert_eq!(sent, Ok(datagrams.len()));
+    use std::os::fd::AsRawFd;
+    const LONGEST_PIECE: usize = 64; // Datagrams.
+    let cut = [ControlMessage::UdpGsoSegments(&(DATAGRAM as u16))];
+    for piece in datagrams.chunks(LONGEST_PIECE) {
+        let slices: Vec<_> = piece.iter().map(|(_, datagram)| IoSlice::new(datagram)).collect();
+        let sent = sendmsg::<()>(socket.as_raw_fd(), &slices, &cut, MsgFlags::empty(), None);
+        assert_eq!(sent, Ok(piece.len() * DATAGRAM));
+    }
 }
 
 /// A datagram that tells its number.

@@ -148,7 +148,7 @@ pub static ALL: [Question; 13] = [
     Question {
         name: "udp_128_on_their_way",
         title: "datagrams of 64 bytes, 128 on their way at once",
-        limit: "c_batch",
+        limit: "c_segment",
         peers: &UDP,
         unit: Unit::Elements(DATAGRAMS),
         placement: Free,

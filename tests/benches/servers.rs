@@ -84,7 +84,7 @@ pub const TCP: [Peer; 12] = [
 ];
 
 /// UDP servers. The first two are ours, the second on Linux alone.
-pub const UDP: [Peer; if cfg!(target_os = "linux") { 8 } else { 7 }] = [
+pub const UDP: [Peer; if cfg!(target_os = "linux") { 9 } else { 8 }] = [
     peer("udp-server", |wanted| wanted.of_ours(&mut program("udp-server"))),
     #[cfg(target_os = "linux")]
     peer("batch", |wanted| wanted.of_ours(&mut example_of("udp-server", "batch"))),
@@ -92,6 +92,7 @@ pub const UDP: [Peer; if cfg!(target_os = "linux") { 8 } else { 7 }] = [
     peer("tokio", |wanted| wanted.of(example("tokio_echo").arg("udp"))),
     foreign_peer("c_loop", "cc", |wanted| wanted.of(&mut Command::new(&*C_LOOP))),
     foreign_peer("c_batch", "cc", |wanted| wanted.of(&mut Command::new(&*C_BATCH))),
+    foreign_peer("c_segment", "cc", |wanted| wanted.of(Command::new(&*C_BATCH).arg("segment"))),
     foreign_peer("go", "go", |wanted| wanted.of(Command::new(&*GO).arg("udp"))),
     foreign_peer("python", "python3", |wanted| {
         wanted.of(python("udp_server.py").unwrap().args(["--addr", "127.0.0.1:0"]))

@@ -1,19 +1,46 @@
 /* The plainest UDP echo server with recvmmsg and sendmmsg that C allows: what the example `batch` is
- * measured by, and no model. Any error of any peer ends it. */
+ * measured by, and no model. Any error of any peer ends it. With the argument `segment`, datagrams of one
+ * length to one peer leave as one piece (UDP_SEGMENT). */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <netinet/udp.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
 #define BATCH 32
 #define MAX_PAYLOAD 65527
 
 static char buffers[BATCH][MAX_PAYLOAD];
 static struct sockaddr_in peers[BATCH];
 static struct iovec slices[BATCH];
-static struct mmsghdr messages[BATCH];
+static struct mmsghdr received[BATCH], answers[BATCH];
+static _Alignas(struct cmsghdr) char controls[BATCH][CMSG_SPACE(sizeof(uint16_t))];
 
-int main(void) {
+static int alike(int a, int b) {
+    return received[a].msg_len == received[b].msg_len && !memcmp(&peers[a], &peers[b], sizeof peers[a]);
+}
+
+/* The answer to the datagrams from `begin` up to `end`, which are alike. */
+static void write_answer(struct msghdr *answer, int begin, int end, char *control) {
+    *answer = (struct msghdr){.msg_name = &peers[begin], .msg_namelen = sizeof peers[begin],
+                              .msg_iov = &slices[begin], .msg_iovlen = end - begin};
+    if (end - begin == 1) return;
+    answer->msg_control = control;
+    answer->msg_controllen = sizeof controls[0];
+    struct cmsghdr *cut = CMSG_FIRSTHDR(answer);
+    cut->cmsg_level = SOL_UDP;
+    cut->cmsg_type = UDP_SEGMENT;
+    cut->cmsg_len = CMSG_LEN(sizeof(uint16_t));
+    *(uint16_t *)CMSG_DATA(cut) = received[begin].msg_len;
+}
+
+int main(int argc, char **argv) {
+    int segment = argc > 1 && !strcmp(argv[1], "segment");
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof addr;
@@ -21,16 +48,18 @@ int main(void) {
     printf("listening on 127.0.0.1:%d\n", ntohs(addr.sin_port));
     fflush(stdout);
     for (int i = 0; i < BATCH; i++) {
-        messages[i].msg_hdr.msg_name = &peers[i];
-        messages[i].msg_hdr.msg_namelen = sizeof peers[i];
-        messages[i].msg_hdr.msg_iov = &slices[i];
-        messages[i].msg_hdr.msg_iovlen = 1;
         slices[i].iov_base = buffers[i];
+        received[i].msg_hdr = (struct msghdr){.msg_name = &peers[i], .msg_namelen = sizeof peers[i],
+                                              .msg_iov = &slices[i], .msg_iovlen = 1};
     }
     for (;;) {
         for (int i = 0; i < BATCH; i++) slices[i].iov_len = MAX_PAYLOAD;
-        int count = recvmmsg(fd, messages, BATCH, MSG_WAITFORONE, NULL);
-        for (int i = 0; i < count; i++) slices[i].iov_len = messages[i].msg_len;
-        if (count < 0 || sendmmsg(fd, messages, count, 0) != count) return 1;
+        int count = recvmmsg(fd, received, BATCH, MSG_WAITFORONE, NULL), sent = 0;
+        for (int i = 0; i < count; i++) slices[i].iov_len = received[i].msg_len;
+        for (int begin = 0, end; begin < count; begin = end, sent++) {
+            for (end = begin + 1; segment && end < count && alike(begin, end);) end++;
+            write_answer(&answers[sent].msg_hdr, begin, end, controls[sent]);
+        }
+        if (count < 0 || sendmmsg(fd, answers, sent, 0) != sent) return 1;
     }
 }
