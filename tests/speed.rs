@@ -55,9 +55,9 @@ fn the_tcp_servers_keep_up() {
         ("tcp_50_connections", 100, "event_loop", "tokio", 0.9),
         ("tcp_50_connections", 100, "event_loop", "epoll", 0.75),
         ("tcp_16k_messages", 100, "event_loop", "tokio_48k", 0.85),
-        ("tcp_bulk", 2, "tcp-server", "c_threads", 0.6),
-        ("tcp_bulk", 2, "tcp-server", "tokio_48k", 0.6),
-        ("tcp_bulk", 2, "event_loop", "epoll", 0.6),
+        ("tcp_bulk", 8, "tcp-server", "c_threads", 0.6),
+        ("tcp_bulk", 8, "tcp-server", "tokio_48k", 0.6),
+        ("tcp_bulk", 8, "event_loop", "epoll", 0.6),
         ("tcp_connects", 1000, "tcp-server", "c_threads", 0.95),
         ("tcp_connects", 1000, "tcp-server", "tokio", 1.0),
         ("tcp_connects", 1000, "event_loop", "tokio", 1.0),
@@ -75,8 +75,8 @@ fn unix_echo_keeps_up() {
     assert_ratios(&[
         ("unix_one_connection", 2000, "unix-echo", "plain", 0.85),
         ("unix_one_connection", 2000, "unix-echo", "tokio_32k", 0.95),
-        ("unix_bulk", 1, "unix-echo", "plain", 0.65),
-        ("unix_bulk", 1, "unix-echo", "tokio_32k", 0.65),
+        ("unix_bulk", 4, "unix-echo", "plain", 0.65),
+        ("unix_bulk", 4, "unix-echo", "tokio_32k", 0.65),
         ("unix_datagrams", 2000, "unix-echo", "plain", 0.85),
     ]);
 }

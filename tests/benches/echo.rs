@@ -33,7 +33,7 @@ fn main() {
         .output_directory(&target.join("criterion"))
         .sample_size(10) // The fewest that it takes: some loads last seconds.
         .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_millis(700))
         .nresamples(10_000);
     let has_option = |option: &str| std::env::args().any(|arg| arg == option);
     // With this option criterion measures until two samples agree, or for so long. Drawing takes longer.
@@ -50,7 +50,7 @@ fn main() {
     if has_option("--list") {
         return;
     }
-    let limit = Duration::from_secs(if has_option("--quick") { 1 } else { 20 });
+    let limit = Duration::from_millis(if has_option("--quick") { 100 } else { 2500 });
     let answers = turns::ask(&target.join("criterion"), begin, limit);
 
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));

@@ -17,6 +17,10 @@ pub enum Placement {
     /// The client on the first processor, and the server where the kernel puts it, as if it were started by
     /// hand: it may use all of them.
     Free,
+    /// The client on the first processor, and the server on the others. For what one thread of a server does:
+    /// it gains nothing from another processor, and the kernel may start it beside the client and leave it
+    /// there for a while.
+    Apart,
 }
 
 /// Those that this process may use.
@@ -36,6 +40,10 @@ impl Placement {
         match self {
             Placement::Together => on(&PROCESSORS[..1], start),
             Placement::Free => on(&PROCESSORS, start),
+            Placement::Apart => match &PROCESSORS[1..] {
+                [] => on(&PROCESSORS, start),
+                others => on(others, start),
+            },
         }
     }
 }

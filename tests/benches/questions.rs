@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::loads;
-use super::placement::Placement::{self, Free, Together};
+use super::placement::Placement::{self, Apart, Free, Together};
 use super::servers::{Peer, Started, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM, Wanted};
 
 /// A question.
@@ -46,7 +46,7 @@ enum Load {
 }
 
 /// The MiB of one stream.
-const BULK: u64 = 64;
+const BULK: u64 = 16;
 
 /// The connects of one burst.
 pub const BURST: usize = 1000;
@@ -94,11 +94,11 @@ pub static ALL: [Question; 13] = [
     },
     Question {
         name: "tcp_bulk",
-        title: "one stream of 64 MiB",
+        title: "a stream of 16 MiB",
         without: &[NCAT_STALLS, SOCAT_STALLS],
         unit: Unit::Bytes(BULK << 20),
-        placement: Free,
-        load: Load::Running(|addr, count| loads::bulk(ip(addr), count * BULK)),
+        placement: Apart,
+        load: Load::Running(|addr, count| (0..count).map(|_| loads::bulk(ip(addr), BULK)).sum()),
         ..ONE_CONNECTION
     },
     Question {
@@ -151,7 +151,7 @@ pub static ALL: [Question; 13] = [
         limit: "c_segment",
         peers: &UDP,
         unit: Unit::Elements(DATAGRAMS),
-        placement: Free,
+        placement: Apart,
         load: Load::Running(|addr, count| loads::udp_window(ip(addr), count * DATAGRAMS)),
         ..ONE_CONNECTION
     },
@@ -164,13 +164,13 @@ pub static ALL: [Question; 13] = [
     },
     Question {
         name: "unix_bulk",
-        title: "one stream of 64 MiB",
+        title: "a stream of 16 MiB",
         limit: "plain",
         peers: &UNIX_STREAM,
         without: &[SOCAT_STALLS],
         unit: Unit::Bytes(BULK << 20),
-        placement: Free,
-        load: Load::Running(|path, count| loads::unix::bulk(Path::new(path), count * BULK)),
+        placement: Apart,
+        load: Load::Running(|path, count| (0..count).map(|_| loads::unix::bulk(Path::new(path), BULK)).sum()),
         ..ONE_CONNECTION
     },
     Question {
