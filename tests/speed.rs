@@ -59,7 +59,7 @@ fn the_tcp_servers_keep_up() {
         ("tcp_bulk", 8, "tcp-server", "tokio_48k", 0.6),
         ("tcp_bulk", 8, "event_loop", "epoll", 0.6),
         ("tcp_connects", 1000, "tcp-server", "c_threads", 0.95),
-        ("tcp_connects", 1000, "tcp-server", "tokio", 1.0),
+        ("tcp_connects", 1000, "tcp-server", "tokio", 1.05),
         ("tcp_connects", 1000, "event_loop", "tokio", 1.0),
         ("tcp_connects", 1000, "event_loop", "epoll", 0.75),
         ("tcp_connects_of_four", 125, "tcp-server", "c_threads", 0.9),

@@ -23,7 +23,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -34,6 +34,10 @@ use clap::Parser;
 /// saves system calls, and costs memory for each connection. With 64 KiB, though, a long stream within one
 /// machine is slower: a segment carries a few bytes less there, and another must follow with the rest.
 const BUFFER_SIZE: usize = 48 * 1024;
+
+/// How many workers wait for a connection at a time. On Linux an accept takes a descriptor before it waits: all
+/// of them together could use them up. With one alone, another would have to be woken for each connection.
+const MOST_WAITING: u32 = 2;
 
 /// The pause after a failed accept. Out of descriptors it would fail again at once, and again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -63,7 +67,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let listener = bind(&args.addr)?;
     let local = listener.local_addr().context("cannot read the listener's own address")?;
-    let server = Arc::new(Server { listener: Mutex::new(listener), args });
+    let server = Arc::new(Server { listener, waiting: Mutex::new(0), nobody_waits: Condvar::new(), args });
     start_workers(&server)?;
     // Not println!, which panics when nobody reads our stdout any more.
     let _ = writeln!(io::stdout(), "listening on {local}");
@@ -125,7 +129,11 @@ fn start_workers(server: &Arc<Server>) -> Result<()> {
 
 /// What all workers share.
 struct Server {
-    listener: Mutex<TcpListener>,
+    listener: TcpListener,
+    /// How many workers wait for a connection.
+    waiting: Mutex<u32>,
+    /// Wakes one of the others. They sleep while enough wait.
+    nobody_waits: Condvar,
     args: Args,
 }
 
@@ -135,7 +143,7 @@ impl Server {
         let idle_timeout = self.args.idle_timeout;
         let mut buffer = vec![0; BUFFER_SIZE];
         loop {
-            let (stream, peer) = self.accept();
+            let (stream, peer) = self.next_connection();
             self.log(format_args!("{peer}: connected"));
             match serve(&stream, idle_timeout, &mut buffer) {
                 Ok(echoed) => self.log(format_args!("{peer}: closed, bytes echoed: {echoed}")),
@@ -148,13 +156,31 @@ impl Server {
         }
     }
 
-    /// Takes the next connection from the kernel's queue. One worker waits for it at a time: on Linux an
-    /// accept takes a descriptor before it waits, so that all of them together could use them up.
-    fn accept(&self) -> (TcpStream, SocketAddr) {
+    /// Waits for a connection, and before it until a worker is needed for that.
+    fn next_connection(&self) -> (TcpStream, SocketAddr) {
+        let enough_wait = |waiting: &mut u32| *waiting == MOST_WAITING;
+        let waiting = self.nobody_waits.wait_while(self.waiting(), enough_wait);
+        let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        *waiting += 1;
+        drop(waiting);
+        let accepted = self.accept();
+        let mut waiting = self.waiting();
+        *waiting -= 1;
+        if *waiting == 0 {
+            self.nobody_waits.notify_one();
+        }
+        accepted
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, u32> {
         // A lock is poisoned by a panic of another worker: none of our concern.
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the next connection from the kernel's queue.
+    fn accept(&self) -> (TcpStream, SocketAddr) {
         loop {
-            match listener.accept() {
+            match self.listener.accept() {
                 Ok(accepted) => return accepted,
                 // This client has left the queue already.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
