@@ -39,8 +39,8 @@ fn main() {
     // With this option criterion measures until two samples agree, or for so long. Drawing takes longer.
     if has_option("--quick") {
         criterion = criterion
-            .warm_up_time(Duration::from_millis(100))
-            .measurement_time(Duration::from_millis(300))
+            .warm_up_time(Duration::from_millis(50))
+            .measurement_time(Duration::from_millis(200))
             .without_plots();
     }
     let mut criterion = criterion.configure_from_args();

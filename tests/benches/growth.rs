@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::path::Path;
 
-use harness::placement::Placement::Free;
-use harness::servers::{Peer, Started, TCP, Wanted, named};
+use harness::placement::Placement::{self, Free, Together};
+use harness::servers::{GO_4K, Peer, Started, TCP, Wanted, named};
 use harness::{allow_descriptors, loads, memory_kib, not_run};
 
 use crate::turns::median;
@@ -19,11 +19,11 @@ const MOST_ROUNDS: usize = 2000;
 
 /// One for each way to serve many: a thread for each connection, readiness events, and what runtimes make
 /// of them.
-const SERVERS: [&str; 4] = ["tcp-server", "event_loop", "tokio", "go"];
+const SERVERS: [&str; 4] = ["tcp-server", "event_loop", "tokio", "go_4k"];
 
 /// Of these, the memory alone. The others of the bench start a process for each connection, or have too few
 /// places.
-const OF_MEMORY_ALONE: [&str; 5] = ["plain", "c_threads", "epoll", "tokio_48k", "smol"];
+const OF_MEMORY_ALONE: [&str; 6] = ["plain", "c_threads", "epoll", "tokio_48k", "smol", "go"];
 
 /// What one server costs with so many connections.
 pub struct Point {
@@ -42,8 +42,9 @@ pub fn measure(sizes: &[usize], turns: usize) -> Vec<Point> {
 
 fn measure_with(connections: usize, turns: usize) -> Vec<Point> {
     println!("growth: {connections} connections");
+    let all = [&TCP[..], &[GO_4K]].concat();
     let able = |names: &[&str]| -> Vec<Peer> {
-        names.iter().map(|name| named(&TCP, name)).filter(|peer| can_hold(peer, connections)).collect()
+        names.iter().map(|name| named(&all, name)).filter(|peer| can_hold(peer, connections)).collect()
     };
     let (mut peers, of_memory_alone) = (able(&SERVERS), able(&OF_MEMORY_ALONE));
     let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
@@ -78,9 +79,15 @@ fn can_hold(peer: &Peer, connections: usize) -> bool {
     peer.is_installed()
 }
 
+/// With one connection, client and server take turns.
+fn placement(connections: usize) -> Placement {
+    if connections == 1 { Together } else { Free }
+}
+
 /// A server that has served so many connections, and holds them.
 fn hold(peer: &Peer, connections: usize) -> (Started, Vec<TcpStream>) {
-    let server = peer.start(&Wanted { path: Path::new(""), connections, placement: Free });
+    let placement = placement(connections);
+    let server = peer.start(&Wanted { path: Path::new(""), connections, placement });
     let streams = loads::connections(server.addr.parse().unwrap(), connections);
     (server, streams)
 }
@@ -89,7 +96,8 @@ fn hold(peer: &Peer, connections: usize) -> (Started, Vec<TcpStream>) {
 fn rate(peer: &Peer, connections: usize) -> f64 {
     let (_server, mut streams) = hold(peer, connections);
     let rounds = (MESSAGES / connections).clamp(1, MOST_ROUNDS) as u64;
-    let mut ask = || Free.of_client(|| loads::rounds_on(&mut streams, loads::MESSAGE, rounds));
+    let mut ask =
+        || placement(connections).of_client(|| loads::rounds_on(&mut streams, loads::MESSAGE, rounds));
     ask(); // Not counted, as in turns.rs.
     let time = ask();
     loads::reset(streams);

@@ -83,6 +83,9 @@ pub const TCP: [Peer; 12] = [
     foreign_peer("ncat", "ncat", |wanted| wanted.of_ncat()),
 ];
 
+/// Go once more, which with a buffer needs one descriptor for each connection, and not three.
+pub const GO_4K: Peer = foreign_peer("go_4k", "go", |wanted| wanted.of(Command::new(&*GO).arg("tcp-buffer")));
+
 /// UDP servers. The first two are ours, the second on Linux alone.
 pub const UDP: [Peer; if cfg!(target_os = "linux") { 9 } else { 8 }] = [
     peer("udp-server", |wanted| wanted.of_ours(&mut program("udp-server"))),
