@@ -20,8 +20,8 @@
 //! ```
 //!
 //! It is not for datagrams that come one at a time. A lone one is answered at once, but by calls that do
-//! more: 0.93 times as many round trips (`udp_stop_and_wait`). Long datagrams gain little, for copying them
-//! is what costs.
+//! more: about 0.9 times as many round trips (`udp_stop_and_wait`). Long datagrams gain little, for copying
+//! them is what costs.
 //!
 //! The price is clarity. There are headers that point to slices and addresses, which the kernel reads and
 //! fills, an error concerns one of many, and there are two ways to send, the quicker of which may be
@@ -171,8 +171,8 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
     // datagrams are small, most of it is never there.
     let mut memory = vec![0; BATCH * MAX_PAYLOAD];
     let mut headers = MultiHeaders::preallocate(BATCH, None);
-    // 0 leaves all as it is, and tells whether the kernel knows the option: before Linux 4.18 it would not
-    // cut what it should, and send it as one datagram.
+    // 0 changes nothing, and tells whether the kernel knows the option. Before Linux 4.18 it would overlook
+    // the request to cut a piece, and send it as one datagram.
     let can_cut = setsockopt(socket, UdpGsoSegment, &0).is_ok();
     // Rust's stderr has no buffer: each piece of a format would be a write(2) of its own.
     let mut stderr = LineWriter::new(io::stderr());
