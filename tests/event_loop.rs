@@ -27,6 +27,10 @@ fn server() -> Command {
     example_of("tcp-server", "event_loop")
 }
 
+/// How many of its threads take connections.
+#[cfg(target_os = "linux")]
+const ACCEPTING: usize = 1;
+
 #[test]
 #[cfg(target_os = "linux")]
 fn it_serves_all_by_one_thread() {

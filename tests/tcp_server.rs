@@ -19,6 +19,10 @@ fn server() -> Command {
     program("tcp-server")
 }
 
+/// How many of its threads wait for a connection at a time, and fail at a time.
+#[cfg(target_os = "linux")]
+const ACCEPTING: usize = 2;
+
 #[test]
 #[cfg(target_os = "linux")]
 fn idle_workers_do_not_use_up_the_descriptors() {

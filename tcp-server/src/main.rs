@@ -112,7 +112,7 @@ fn bind(addr: &str) -> Result<TcpListener> {
 }
 
 /// Starts all workers but one, which is the main thread. Each serves one connection at a time, so there
-/// are never more connections than workers, and nobody has to count. All at the start, so that no client
+/// are never more connections than workers, and nobody has to count them. All at the start, so that no client
 /// finds the system out of threads.
 fn start_workers(server: &Arc<Server>) -> Result<()> {
     let wanted = server.args.max_connections;
@@ -132,7 +132,7 @@ struct Server {
     listener: TcpListener,
     /// How many workers wait for a connection.
     waiting: Mutex<u32>,
-    /// Wakes one of the others. They sleep while enough wait.
+    /// For the workers that sleep: one is woken when nobody waits.
     nobody_waits: Condvar,
     args: Args,
 }
@@ -156,7 +156,7 @@ impl Server {
         }
     }
 
-    /// Waits for a connection, and before it until a worker is needed for that.
+    /// Sleeps while enough others wait for a connection, and then waits for one.
     fn next_connection(&self) -> (TcpStream, SocketAddr) {
         let enough_wait = |waiting: &mut u32| *waiting == MOST_WAITING;
         let waiting = self.nobody_waits.wait_while(self.waiting(), enough_wait);

@@ -86,8 +86,8 @@ fn placement(connections: usize) -> Placement {
 
 /// A server that has served so many connections, and holds them.
 fn hold(peer: &Peer, connections: usize) -> (Started, Vec<TcpStream>) {
-    let placement = placement(connections);
-    let server = peer.start(&Wanted { path: Path::new(""), connections, placement });
+    let wanted = Wanted { path: Path::new(""), connections, placement: placement(connections) };
+    let server = peer.start(&wanted);
     let streams = loads::connections(server.addr.parse().unwrap(), connections);
     (server, streams)
 }
