@@ -11,31 +11,48 @@ fn python(lines: &str) -> Option<Finished> {
         not_run("python3 is not installed");
         return None;
     }
-    Some(run(Command::new("python3").args(["-c", &format!("import socket\n{lines}")]), b""))
+    Some(run(
+        Command::new("python3").args(["-c", &format!("import socket\n{lines}")]),
+        b"",
+    ))
 }
 
 fn assert_fails(lines: &str, error: &str) {
     if let Some(finished) = python(lines) {
         assert_eq!(finished.code, Some(1), "{lines}: {finished:?}");
-        assert!(finished.stderr.contains(error), "{lines}: {}", finished.stderr);
+        assert!(
+            finished.stderr.contains(error),
+            "{lines}: {}",
+            finished.stderr
+        );
     }
 }
 
 fn assert_works(lines: &str) {
     if let Some(finished) = python(lines) {
-        assert_eq!((finished.code, &finished.stderr[..]), (Some(0), ""), "{lines}");
+        assert_eq!(
+            (finished.code, &finished.stderr[..]),
+            (Some(0), ""),
+            "{lines}"
+        );
     }
 }
 
 #[test]
 fn scok_stream_is_no_type_of_a_socket() {
-    assert_fails("socket.socket(socket.AF_INET, socket.SCOK_STREAM)", "AttributeError");
+    assert_fails(
+        "socket.socket(socket.AF_INET, socket.SCOK_STREAM)",
+        "AttributeError",
+    );
     assert_works("socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()");
 }
 
 #[test]
 fn sock_dgram_has_an_underscore_and_no_dot() {
-    assert_fails("socket.socket(socket.AF_INET, socket.SOCK.DGRAM)", "AttributeError");
+    assert_fails(
+        "socket.socket(socket.AF_INET, socket.SOCK.DGRAM)",
+        "AttributeError",
+    );
     assert_works("socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()");
 }
 
@@ -51,7 +68,9 @@ fn af_ticp_is_af_tipc() {
 fn an_address_is_a_host_and_a_port_and_not_a_port_alone() {
     let open = "server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)";
     assert_fails(&format!("{open}\nserver.bind(0)"), "TypeError");
-    assert_works(&format!("{open}\nserver.bind(('127.0.0.1', 0))\nserver.close()"));
+    assert_works(&format!(
+        "{open}\nserver.bind(('127.0.0.1', 0))\nserver.close()"
+    ));
 }
 
 /// Two datagrams are in the queue before the loop begins, so that it never waits.
@@ -66,6 +85,9 @@ for datagram in (b'first', b'second'):
 for _ in range(2):
     data, peer = server.recvfrom(2048)
     server.sendto(data, peer)";
-    assert_fails(&format!("{prepare}\n    server.close()"), "Bad file descriptor");
+    assert_fails(
+        &format!("{prepare}\n    server.close()"),
+        "Bad file descriptor",
+    );
     assert_works(&format!("{prepare}\nserver.close()\nclient.close()"));
 }

@@ -29,7 +29,11 @@ struct Balancer {
 
 impl Balancer {
     /// Starts it with a configuration that names its address, and waits until an echo comes through.
-    fn start(config: &str, client: &str, command: impl Fn(&Path) -> Option<Command>) -> Option<Balancer> {
+    fn start(
+        config: &str,
+        client: &str,
+        command: impl Fn(&Path) -> Option<Command>,
+    ) -> Option<Balancer> {
         let folder = tempfile::tempdir().unwrap();
         let start = |addr: SocketAddr| {
             let config = replaced(config, BALANCER, &addr.to_string());
@@ -37,10 +41,19 @@ impl Balancer {
             Some(Running::start(&mut command(folder.path())?))
         };
         let answers = |addr: SocketAddr| {
-            run(program(client).args(["--addr", &addr.to_string(), "ready?"]), b"").code == Some(0)
+            run(
+                program(client).args(["--addr", &addr.to_string(), "ready?"]),
+                b"",
+            )
+            .code
+                == Some(0)
         };
         let (running, addr) = on_a_free_port(start, answers)?;
-        Some(Balancer { running, addr: addr.to_string(), _folder: folder })
+        Some(Balancer {
+            running,
+            addr: addr.to_string(),
+            _folder: folder,
+        })
     }
 
     fn client(&self, name: &str) -> Command {
@@ -53,7 +66,10 @@ impl Balancer {
     fn wait_for(&mut self, what: &str) {
         let deadline = Instant::now() + LIMIT;
         while !self.running.stderr_line().contains(what) {
-            assert!(Instant::now() < deadline, "the balancer does not say {what:?}");
+            assert!(
+                Instant::now() < deadline,
+                "the balancer does not say {what:?}"
+            );
         }
     }
 }
@@ -70,21 +86,32 @@ fn three(name: &str) -> [Server; 3] {
 
 /// A configuration of `peers` with the real addresses of the servers.
 fn config_for(servers: &[Server; 3], file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("peers")
+        .join(file);
     let config = fs::read_to_string(path).unwrap();
-    SERVERS.iter().zip(servers).fold(config, |config, (placeholder, server)| {
-        replaced(&config, placeholder, &server.addr.to_string())
-    })
+    SERVERS
+        .iter()
+        .zip(servers)
+        .fold(config, |config, (placeholder, server)| {
+            replaced(&config, placeholder, &server.addr.to_string())
+        })
 }
 
 /// HAProxy in front of three servers. It takes one for stuck that needs longer than this for a check.
 fn haproxy(servers: &[Server; 3], check_limit: &str) -> Option<Balancer> {
     let config = config_for(servers, "haproxy.cfg");
-    let config = replaced(&config, "timeout check 2s", &format!("timeout check {check_limit}"));
+    let config = replaced(
+        &config,
+        "timeout check 2s",
+        &format!("timeout check {check_limit}"),
+    );
     Balancer::start(&config, "tcp-client", |folder| {
         let mut haproxy = foreign("haproxy")?;
         // In the foreground, and not with SO_REUSEPORT: a port that another has is not to be shared.
-        haproxy.args(["-db", "-dR", "-f"]).arg(folder.join("config"));
+        haproxy
+            .args(["-db", "-dR", "-f"])
+            .arg(folder.join("config"));
         Some(haproxy)
     })
 }
@@ -92,16 +119,26 @@ fn haproxy(servers: &[Server; 3], check_limit: &str) -> Option<Balancer> {
 /// nginx in front of three servers. It waits so long for an answer.
 fn nginx(servers: &[Server; 3], answer_limit: &str) -> Option<Balancer> {
     let config = config_for(servers, "nginx.conf");
-    let config = replaced(&config, "proxy_timeout 500ms", &format!("proxy_timeout {answer_limit}"));
-    let module = config.lines().find_map(|line| line.strip_prefix("load_module ")?.strip_suffix(';'));
+    let config = replaced(
+        &config,
+        "proxy_timeout 500ms",
+        &format!("proxy_timeout {answer_limit}"),
+    );
+    let module = config
+        .lines()
+        .find_map(|line| line.strip_prefix("load_module ")?.strip_suffix(';'));
     if !Path::new(module.unwrap()).exists() {
-        not_run("nginx or its stream module is not installed (on Debian: package libnginx-mod-stream)");
+        not_run(
+            "nginx or its stream module is not installed (on Debian: package libnginx-mod-stream)",
+        );
         return None;
     }
     Balancer::start(&config, "udp-client", |folder| {
         let mut nginx = foreign("nginx")?;
         // One process, so that nothing of it is left when that is killed.
-        nginx.args(["-e", "stderr", "-g", "master_process off;", "-p"]).arg(folder);
+        nginx
+            .args(["-e", "stderr", "-g", "master_process off;", "-p"])
+            .arg(folder);
         nginx.arg("-c").arg(folder.join("config"));
         Some(nginx)
     })
@@ -111,7 +148,12 @@ fn nginx(servers: &[Server; 3], answer_limit: &str) -> Option<Balancer> {
 fn assert_tcp_echo(balancer: &Balancer, message: &str) {
     let client = run(balancer.client("tcp-client").arg(message), b"");
     let echo = format!("{message}\n");
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), echo.as_bytes()), "{}", client.stderr);
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), echo.as_bytes()),
+        "{}",
+        client.stderr
+    );
 }
 
 /// Asks with a client that goes on reading its stdin.
@@ -121,14 +163,20 @@ fn assert_line_comes_back(client: &mut Running, line: &str) {
 }
 
 fn assert_logged(server: &Finished, what: &str) {
-    assert!(server.stderr.contains(what), "no {what:?} in {}", server.stderr);
+    assert!(
+        server.stderr.contains(what),
+        "no {what:?} in {}",
+        server.stderr
+    );
 }
 
 #[test]
 fn every_tcp_echo_arrives_also_after_one_of_three_servers_is_killed() {
     let servers = three("tcp-server");
     // On a slow machine no check may fail: the balancer finds the dead server only by its refusal.
-    let Some(balancer) = haproxy(&servers, "60s") else { return };
+    let Some(balancer) = haproxy(&servers, "60s") else {
+        return;
+    };
     let [killed, others @ ..] = servers;
     for _ in 0..MANY {
         assert_tcp_echo(&balancer, "before");
@@ -148,7 +196,9 @@ fn every_tcp_echo_arrives_also_after_one_of_three_servers_is_killed() {
 #[test]
 fn a_tcp_connection_ends_with_its_server_and_the_others_go_on() {
     let servers = three("tcp-server");
-    let Some(balancer) = haproxy(&servers, "60s") else { return };
+    let Some(balancer) = haproxy(&servers, "60s") else {
+        return;
+    };
     let [killed, _others @ ..] = servers;
     // In turn, so each server gets one.
     let mut clients = Vec::new();
@@ -160,7 +210,11 @@ fn a_tcp_connection_ends_with_its_server_and_the_others_go_on() {
     drop(killed);
     let told = first_to_end(&mut clients).finish();
     assert_eq!(told.code, Some(1));
-    assert!(told.stderr.contains("6 of 6 bytes came back"), "{}", told.stderr);
+    assert!(
+        told.stderr.contains("6 of 6 bytes came back"),
+        "{}",
+        told.stderr
+    );
     for client in &mut clients {
         assert_line_comes_back(client, "still here");
     }
@@ -184,7 +238,9 @@ fn first_to_end(clients: &mut Vec<Running>) -> Running {
 #[cfg(unix)]
 fn a_suspended_tcp_server_gets_no_more_connections_until_it_wakes() {
     let servers = three("tcp-server");
-    let Some(mut balancer) = haproxy(&servers, "2s") else { return };
+    let Some(mut balancer) = haproxy(&servers, "2s") else {
+        return;
+    };
     servers[0].running.suspend();
     balancer.wait_for("Server echo/first is DOWN");
     for _ in 0..MANY {
@@ -198,7 +254,9 @@ fn a_suspended_tcp_server_gets_no_more_connections_until_it_wakes() {
 fn every_udp_echo_arrives_also_after_one_of_three_servers_is_killed() {
     let servers = three("udp-server");
     // On a slow machine no answer may be late: nginx finds the dead server only by its refusal.
-    let Some(mut balancer) = nginx(&servers, "60s") else { return };
+    let Some(mut balancer) = nginx(&servers, "60s") else {
+        return;
+    };
     let [killed, others @ ..] = servers;
     let mut client = Running::start(balancer.client("udp-client").args(["--attempts", "20"]));
     for _ in 0..MANY {
@@ -211,7 +269,11 @@ fn every_udp_echo_arrives_also_after_one_of_three_servers_is_killed() {
     let client = client.finish();
     assert_eq!(client.code, Some(0));
     // The datagram that the dead server was given is lost, and nginx does not send it again.
-    assert!(client.stderr.contains("no answer, attempt 2 of 20"), "{}", client.stderr);
+    assert!(
+        client.stderr.contains("no answer, attempt 2 of 20"),
+        "{}",
+        client.stderr
+    );
     balancer.wait_for("Connection refused");
     balancer.wait_for("upstream server temporarily disabled");
     assert_logged(&killed, "\"before\"");
@@ -226,7 +288,9 @@ fn every_udp_echo_arrives_also_after_one_of_three_servers_is_killed() {
 #[cfg(unix)]
 fn every_udp_echo_arrives_also_after_one_of_three_servers_is_suspended() {
     let servers = three("udp-server");
-    let Some(mut balancer) = nginx(&servers, "500ms") else { return };
+    let Some(mut balancer) = nginx(&servers, "500ms") else {
+        return;
+    };
     servers[0].running.suspend();
     let mut client = Running::start(balancer.client("udp-client").args(["--attempts", "20"]));
     for _ in 0..MANY {

@@ -28,8 +28,16 @@ fn assert_prints(client: &Finished, stdout: &str) {
 }
 
 fn assert_fails(client: &Finished, error: &str) {
-    assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]), "{client:?}");
-    assert!(client.stderr.contains(error) && !client.stderr.contains("panicked"), "{}", client.stderr);
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(1), &b""[..]),
+        "{client:?}"
+    );
+    assert!(
+        client.stderr.contains(error) && !client.stderr.contains("panicked"),
+        "{}",
+        client.stderr
+    );
 }
 
 // A real server.
@@ -45,11 +53,18 @@ impl Dnsmasq {
     fn start(knowledge: &[String]) -> Option<Dnsmasq> {
         let start = |addr: SocketAddr| {
             let mut dnsmasq = foreign("dnsmasq")?;
-            dnsmasq.args(["--no-daemon", "--conf-file=/dev/null", "--pid-file=", "--log-facility=-"]);
+            dnsmasq.args([
+                "--no-daemon",
+                "--conf-file=/dev/null",
+                "--pid-file=",
+                "--log-facility=-",
+            ]);
             dnsmasq.args(["--no-resolv", "--no-poll", "--no-hosts", "--local=/test/"]);
             dnsmasq.args(["--listen-address=127.0.0.1", "--bind-interfaces"]);
             dnsmasq.arg(format!("--port={}", addr.port()));
-            dnsmasq.args(["--host-record=ready.test,192.0.2.99"]).args(knowledge);
+            dnsmasq
+                .args(["--host-record=ready.test,192.0.2.99"])
+                .args(knowledge);
             Some(Running::start(&mut dnsmasq))
         };
         let answers = |addr| {
@@ -57,7 +72,10 @@ impl Dnsmasq {
             client.stdout == b"192.0.2.99\n"
         };
         let (running, addr) = on_a_free_port(start, answers)?;
-        Some(Dnsmasq { _running: running, addr })
+        Some(Dnsmasq {
+            _running: running,
+            addr,
+        })
     }
 
     fn ask(&self, name: &str) -> Finished {
@@ -67,7 +85,9 @@ impl Dnsmasq {
 
 #[test]
 fn a_real_server_is_asked_for_an_address() {
-    let Some(dnsmasq) = Dnsmasq::start(&["--address=/name.test/192.0.2.7".into()]) else { return };
+    let Some(dnsmasq) = Dnsmasq::start(&["--address=/name.test/192.0.2.7".into()]) else {
+        return;
+    };
     assert_prints(&dnsmasq.ask("name.test"), "192.0.2.7\n");
     assert_prints(&dnsmasq.ask("below.name.test."), "192.0.2.7\n");
     assert_prints(&dnsmasq.ask("NaMe.TEST"), "192.0.2.7\n");
@@ -76,22 +96,49 @@ fn a_real_server_is_asked_for_an_address() {
 
 #[test]
 fn the_head_of_the_example_shows_what_happens() {
-    let text = include_str!("../udp-client/examples/dns.rs").replace("\\\n", "").replace("//! ", "");
-    let command = |start| text.lines().position(|line| line.starts_with(start)).unwrap();
-    let words = |line: usize| text.lines().nth(line).unwrap().split(" # ").next().unwrap().split_whitespace();
-    let options = words(command("$ dnsmasq ")).skip(2).filter(|option| *option != "--port=7053");
-    let Some(dnsmasq) = Dnsmasq::start(&options.map(String::from).collect::<Vec<_>>()) else { return };
+    let text = include_str!("../udp-client/examples/dns.rs")
+        .replace("\\\n", "")
+        .replace("//! ", "");
+    let command = |start| {
+        text.lines()
+            .position(|line| line.starts_with(start))
+            .unwrap()
+    };
+    let words = |line: usize| {
+        text.lines()
+            .nth(line)
+            .unwrap()
+            .split(" # ")
+            .next()
+            .unwrap()
+            .split_whitespace()
+    };
+    let options = words(command("$ dnsmasq "))
+        .skip(2)
+        .filter(|option| *option != "--port=7053");
+    let Some(dnsmasq) = Dnsmasq::start(&options.map(String::from).collect::<Vec<_>>()) else {
+        return;
+    };
     let client = command("$ cargo run -p udp-client --example dns -- --server 127.0.0.1:7053 ");
     let printed = dnsmasq.ask(words(client).next_back().unwrap());
-    assert_prints(&printed, &format!("{}\n", text.lines().nth(client + 1).unwrap()));
+    assert_prints(
+        &printed,
+        &format!("{}\n", text.lines().nth(client + 1).unwrap()),
+    );
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn of_a_server_with_two_addresses_the_one_that_answers_is_used() {
-    let Some(dnsmasq) = Dnsmasq::start(&["--address=/name.test/192.0.2.7".into()]) else { return };
+    let Some(dnsmasq) = Dnsmasq::start(&["--address=/name.test/192.0.2.7".into()]) else {
+        return;
+    };
     let mut command = example_of("udp-client", "dns");
-    command.args(["--server", &format!("twofold:{}", dnsmasq.addr.port()), "name.test"]);
+    command.args([
+        "--server",
+        &format!("twofold:{}", dnsmasq.addr.port()),
+        "name.test",
+    ]);
     if let Some(mut command) = harness::with_twofold_name(&command) {
         assert_prints(&run(&mut command, b""), "192.0.2.7\n");
     }
@@ -100,38 +147,60 @@ fn of_a_server_with_two_addresses_the_one_that_answers_is_used() {
 #[test]
 fn each_of_several_addresses_is_printed_on_a_line() {
     let knowledge = [7, 8, 9].map(|host| format!("--host-record=name.test,192.0.2.{host}"));
-    let Some(dnsmasq) = Dnsmasq::start(&knowledge) else { return };
+    let Some(dnsmasq) = Dnsmasq::start(&knowledge) else {
+        return;
+    };
     let client = dnsmasq.ask("name.test");
-    let mut lines: Vec<&str> = std::str::from_utf8(&client.stdout).unwrap().lines().collect();
+    let mut lines: Vec<&str> = std::str::from_utf8(&client.stdout)
+        .unwrap()
+        .lines()
+        .collect();
     lines.sort_unstable();
     assert_eq!(lines, ["192.0.2.7", "192.0.2.8", "192.0.2.9"], "{client:?}");
 }
 
 #[test]
 fn the_addresses_of_an_alias_are_those_of_the_name_it_stands_for() {
-    let knowledge =
-        ["host-record=name.test,192.0.2.7", "cname=alias.test,name.test", "cname=far.test,alias.test"];
-    let Some(dnsmasq) = Dnsmasq::start(&knowledge.map(|option| format!("--{option}"))) else { return };
+    let knowledge = [
+        "host-record=name.test,192.0.2.7",
+        "cname=alias.test,name.test",
+        "cname=far.test,alias.test",
+    ];
+    let Some(dnsmasq) = Dnsmasq::start(&knowledge.map(|option| format!("--{option}"))) else {
+        return;
+    };
     assert_prints(&dnsmasq.ask("alias.test"), "192.0.2.7\n");
     assert_prints(&dnsmasq.ask("far.test"), "192.0.2.7\n");
 }
 
 #[test]
 fn why_there_is_no_address_is_told() {
-    let Some(dnsmasq) = Dnsmasq::start(&["--host-record=six.test,2001:db8::1".into()]) else { return };
+    let Some(dnsmasq) = Dnsmasq::start(&["--host-record=six.test,2001:db8::1".into()]) else {
+        return;
+    };
     let missing = dnsmasq.ask("missing.test");
-    let context = format!("Error: cannot get an address of missing.test from {}\n", dnsmasq.addr);
+    let context = format!(
+        "Error: cannot get an address of missing.test from {}\n",
+        dnsmasq.addr
+    );
     assert_fails(&missing, &context);
     assert_fails(&missing, "there is no such name (NXDOMAIN)");
-    assert_fails(&dnsmasq.ask("six.test"), "the name exists, but has no IPv4 address");
+    assert_fails(
+        &dnsmasq.ask("six.test"),
+        "the name exists, but has no IPv4 address",
+    );
     assert_fails(&dnsmasq.ask("elsewhere.invalid"), "(REFUSED)"); // It has nobody to ask about that.
 }
 
 #[test]
 fn an_answer_that_does_not_fit_a_datagram_is_told() {
     // Each takes 16 bytes of the 512.
-    let knowledge: Vec<_> = (1..=40).map(|host| format!("--host-record=name.test,192.0.2.{host}")).collect();
-    let Some(dnsmasq) = Dnsmasq::start(&knowledge) else { return };
+    let knowledge: Vec<_> = (1..=40)
+        .map(|host| format!("--host-record=name.test,192.0.2.{host}"))
+        .collect();
+    let Some(dnsmasq) = Dnsmasq::start(&knowledge) else {
+        return;
+    };
     assert_fails(&dnsmasq.ask("name.test"), "too long for a datagram");
 }
 
@@ -165,8 +234,9 @@ type Change = fn(&mut Vec<u8>);
 /// What the example makes of the datagrams with which its query is answered.
 fn answered_with(datagrams: impl Fn(&[u8]) -> Vec<Vec<u8>>) -> Finished {
     let server = udp_socket("127.0.0.1");
-    let client =
-        Running::start(question(server.local_addr().unwrap(), "name.test").args(["--timeout", "20"]));
+    let client = Running::start(
+        question(server.local_addr().unwrap(), "name.test").args(["--timeout", "20"]),
+    );
     let (query, peer) = receive(&server);
     for datagram in datagrams(&query) {
         server.send_to(&datagram, peer).unwrap();
@@ -188,11 +258,20 @@ fn the_query_is_one_question_under_an_id_that_cannot_be_foretold() {
         let _client = Running::start(&mut question(server.local_addr().unwrap(), "name.test"));
         let (query, _) = receive(&server);
         let (id, rest) = query.split_at(2);
-        assert_eq!(rest, b"\x01\x00\0\x01\0\0\0\0\0\0\x04name\x04test\0\0\x01\0\x01");
+        assert_eq!(
+            rest,
+            b"\x01\x00\0\x01\0\0\0\0\0\0\x04name\x04test\0\0\x01\0\x01"
+        );
         ids.push(u16::from_be_bytes(id.try_into().unwrap()));
     }
-    let steps: Vec<u16> = ids.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
-    assert!(steps.windows(2).any(|pair| pair[0] != pair[1]), "the ids are equal or count: {ids:?}");
+    let steps: Vec<u16> = ids
+        .windows(2)
+        .map(|pair| pair[1].wrapping_sub(pair[0]))
+        .collect();
+    assert!(
+        steps.windows(2).any(|pair| pair[0] != pair[1]),
+        "the ids are equal or count: {ids:?}"
+    );
 }
 
 #[test]
@@ -259,7 +338,10 @@ fn a_server_that_says_nothing_is_waited_for_until_the_time_limit() {
     let started = Instant::now();
     let client = run(question(addr, "name.test").args(["--timeout", "0.3"]), b"");
     assert!(started.elapsed() >= Duration::from_millis(300));
-    assert_fails(&client, &format!("Error: cannot get an answer from {addr} within 300ms\n"));
+    assert_fails(
+        &client,
+        &format!("Error: cannot get an answer from {addr} within 300ms\n"),
+    );
 }
 
 #[test]
@@ -288,7 +370,10 @@ fn being_suspended_again_and_again_neither_ends_nor_prolongs_the_wait() {
     receive(&server);
     let started = Instant::now();
     while client.is_running() {
-        assert!(started.elapsed() < LIMIT, "each interruption begins the wait anew");
+        assert!(
+            started.elapsed() < LIMIT,
+            "each interruption begins the wait anew"
+        );
         client.suspend();
         client.resume();
         // Much less than the time limit, and long enough for a slow machine to let it run in between.
@@ -301,7 +386,8 @@ fn being_suspended_again_and_again_neither_ends_nor_prolongs_the_wait() {
 fn that_nobody_listens_is_told_at_once() {
     // Connected to another port, this socket keeps its own but takes nothing from the client.
     let deaf = udp_socket("127.0.0.1");
-    deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap()).unwrap();
+    deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap())
+        .unwrap();
     let addr = deaf.local_addr().unwrap();
     let client = run(question(addr, "name.test").args(["--timeout", "3600"]), b"");
     assert_fails(&client, &format!("Error: cannot ask {addr}\n"));
@@ -315,7 +401,11 @@ fn name_of(length: usize, end: &str) -> String {
     while name.len() < length {
         // Two bytes at least stay for the next label and its dot.
         let left = length - name.len();
-        let label = if left <= 64 { left - 1 } else { (left - 3).min(63) };
+        let label = if left <= 64 {
+            left - 1
+        } else {
+            (left - 3).min(63)
+        };
         name = format!("{}.{name}", "x".repeat(label));
     }
     name
@@ -337,15 +427,24 @@ fn a_name_that_cannot_be_written_is_not_asked_for() {
         (&name_of(254, "test"), "a name has at most 253 bytes\n"),
     ];
     for (name, why) in refused {
-        assert_fails(&run(&mut question(addr, name), b""), &format!("Error: cannot ask for {name:?}: {why}"));
+        assert_fails(
+            &run(&mut question(addr, name), b""),
+            &format!("Error: cannot ask for {name:?}: {why}"),
+        );
     }
     server.set_nonblocking(true).unwrap();
-    assert_eq!(server.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert_eq!(
+        server.recv(&mut [0; 8]).unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
 }
 
 #[test]
 fn a_dot_at_the_end_of_a_name_changes_nothing() {
-    assert_eq!(dns::query(7, "name.test.").unwrap(), dns::query(7, "name.test").unwrap());
+    assert_eq!(
+        dns::query(7, "name.test.").unwrap(),
+        dns::query(7, "name.test").unwrap()
+    );
 }
 
 // Arbitrary bytes, given to the functions that read them.
@@ -355,7 +454,13 @@ fn good() -> (Vec<u8>, Vec<u8>) {
     let query = dns::query(7, "name.test").unwrap();
     let alias = record(&POINTER_TO_QUESTION, 5, b"\x05alias\x04test\0");
     let far = record(b"\x05alias\x04test\0", 5, b"\x03far\xC0\x11");
-    let records = [alias, far, record(b"\0", 16, b"\x03txt"), address(7), address(8)];
+    let records = [
+        alias,
+        far,
+        record(b"\0", 16, b"\x03txt"),
+        address(7),
+        address(8),
+    ];
     let answer = answer(&query, &records);
     (query, answer)
 }
@@ -364,7 +469,10 @@ fn good() -> (Vec<u8>, Vec<u8>) {
 fn of_all_records_the_addresses_are_taken() {
     let (query, answer) = good();
     assert!(dns::is_answer(&answer, &query));
-    assert_eq!(dns::addresses(&answer).unwrap(), [7, 8].map(|host| Ipv4Addr::new(192, 0, 2, host)));
+    assert_eq!(
+        dns::addresses(&answer).unwrap(),
+        [7, 8].map(|host| Ipv4Addr::new(192, 0, 2, host))
+    );
 }
 
 proptest! {

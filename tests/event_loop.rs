@@ -37,7 +37,9 @@ fn it_serves_all_by_one_thread() {
     let server = start(&[]);
     let clients: Vec<TcpStream> = (0..50).map(|_| connect(&server)).collect();
     clients.iter().for_each(|client| echo(client, b"hello"));
-    let threads = fs::read_dir(format!("/proc/{}/task", server.running.id())).unwrap().count();
+    let threads = fs::read_dir(format!("/proc/{}/task", server.running.id()))
+        .unwrap()
+        .count();
     assert_eq!(threads, 1);
 }
 
@@ -98,7 +100,9 @@ fn clients_that_do_not_read_cost_one_buffer_each() {
 #[test]
 #[cfg(target_os = "linux")]
 fn who_sends_faster_than_it_reads_does_not_keep_the_others_from_their_turn() {
-    let Some(server) = start_traced(Path::new("/dev/null")) else { return };
+    let Some(server) = start_traced(Path::new("/dev/null")) else {
+        return;
+    };
     let (greedy, modest) = (connect(&server), connect(&server));
     echo(&modest, b"hello");
     let enough = AtomicBool::new(false);
@@ -113,7 +117,9 @@ fn who_sends_faster_than_it_reads_does_not_keep_the_others_from_their_turn() {
             sent
         });
         let receiving = scope.spawn(|| io::copy(&mut &greedy, &mut io::sink()).unwrap());
-        modest.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        modest
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
         let answered = (0..10).all(|_| {
             thread::sleep(Duration::from_millis(20));
             (&modest).write_all(b"ping").is_ok() && (&modest).read_exact(&mut [0; 4]).is_ok()
@@ -139,7 +145,10 @@ fn connections_that_have_ended_cost_nothing() {
     };
     let before = serve(1000);
     let after = serve(10_000);
-    assert!(after < before + 100, "{before} KiB, and after 10,000 connections {after} KiB");
+    assert!(
+        after < before + 100,
+        "{before} KiB, and after 10,000 connections {after} KiB"
+    );
 }
 
 /// When the first is looked at, its last byte has just moved: it is due between the two others.
@@ -159,6 +168,9 @@ fn each_is_closed_when_its_own_time_is_over() {
     thread::sleep(Duration::from_millis(150));
     let (_third, third_addr) = open();
     for addr in [second_addr, first_addr, third_addr] {
-        assert_eq!(server.running.stderr_line(), format!("{addr}: closed, nothing moved for 600ms"));
+        assert_eq!(
+            server.running.stderr_line(),
+            format!("{addr}: closed, nothing moved for 600ms")
+        );
     }
 }

@@ -49,7 +49,10 @@ mod linux {
 
     /// What the example says of itself.
     fn head() -> String {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../unix-echo/examples/families.rs");
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../unix-echo/examples/families.rs"
+        );
         fs::read_to_string(path).unwrap().replace("//! ", "")
     }
 
@@ -104,7 +107,10 @@ mod linux {
 
     #[test]
     fn af_unix_takes_a_raw_socket_for_one_of_datagrams() {
-        assert_eq!(open(AF_UNIX, Type::RAW).unwrap().r#type().unwrap(), Type::DGRAM);
+        assert_eq!(
+            open(AF_UNIX, Type::RAW).unwrap().r#type().unwrap(),
+            Type::DGRAM
+        );
     }
 
     #[test]
@@ -132,8 +138,14 @@ mod linux {
         let (_, hint) = table.split_once("\n\n").unwrap_or_default();
         match open(AF_TIPC, Type::SEQPACKET) {
             Err(error) if error.raw_os_error() == Some(97) => {
-                assert_eq!(cells(&table)[&("AF_TIPC", "SOCK_SEQPACKET")], "no such family");
-                assert!(hint.contains(&error.to_string()) && hint.contains("modprobe tipc"), "{hint:?}");
+                assert_eq!(
+                    cells(&table)[&("AF_TIPC", "SOCK_SEQPACKET")],
+                    "no such family"
+                );
+                assert!(
+                    hint.contains(&error.to_string()) && hint.contains("modprobe tipc"),
+                    "{hint:?}"
+                );
                 assert!(head().contains(hint), "the head does not show {hint:?}");
             }
             _ => assert_eq!(hint, ""),
@@ -186,7 +198,8 @@ with socket.socket(socket.AF_TIPC, socket.SOCK_RDM) as server, \\
         // An interface may change while they are asked, so the comparison waits until none has.
         for _ in 0..10 {
             let output = stdout(&mut command);
-            let [before, ours, after] = output.split("--\n").collect::<Vec<_>>().try_into().unwrap();
+            let [before, ours, after] =
+                output.split("--\n").collect::<Vec<_>>().try_into().unwrap();
             if before == after {
                 assert_eq!(columns(ours), columns(before));
                 return Some(ours.to_owned());
@@ -197,7 +210,10 @@ with socket.socket(socket.AF_TIPC, socket.SOCK_RDM) as server, \\
     }
 
     fn columns(links: &str) -> Vec<Vec<&str>> {
-        links.lines().map(|line| line.split_whitespace().collect()).collect()
+        links
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect()
     }
 
     #[test]
@@ -210,22 +226,39 @@ with socket.socket(socket.AF_TIPC, socket.SOCK_RDM) as server, \\
         let set_up = "{ ip link add up7 address 02:00:00:00:00:07 type veth peer name down7 ||
             { ip link add up7 address 02:00:00:00:00:07 type dummy && ip link add down7 type dummy; }; } &&
             ip link set up7 up";
-        let Some(links) = links_as_ip_shows_them(Some(set_up)) else { return };
+        let Some(links) = links_as_ip_shows_them(Some(set_up)) else {
+            return;
+        };
         let columns = columns(&links);
         let is_up = |name: &str| {
-            let link = columns.iter().find(|link| link[0].split('@').next() == Some(name));
-            let flags = link.unwrap_or_else(|| panic!("{name} is not in {links}")).last().unwrap();
-            flags.trim_matches(['<', '>']).split(',').any(|flag| flag == "UP")
+            let link = columns
+                .iter()
+                .find(|link| link[0].split('@').next() == Some(name));
+            let flags = link
+                .unwrap_or_else(|| panic!("{name} is not in {links}"))
+                .last()
+                .unwrap();
+            flags
+                .trim_matches(['<', '>'])
+                .split(',')
+                .any(|flag| flag == "UP")
         };
-        assert_eq!(["lo", "up7", "down7"].map(is_up), [false, true, false], "{links}");
+        assert_eq!(
+            ["lo", "up7", "down7"].map(is_up),
+            [false, true, false],
+            "{links}"
+        );
         assert!(links.contains("02:00:00:00:00:07"), "{links}");
     }
 
     /// More than one datagram holds (32 KiB at most), so that the answer has several parts.
     #[test]
     fn a_hundred_links_are_listed_as_ip_does() {
-        let set_up = "for i in $(seq 50); do ip link add a$i type veth peer name b$i || exit 1; done";
-        let Some(links) = links_as_ip_shows_them(Some(set_up)) else { return };
+        let set_up =
+            "for i in $(seq 50); do ip link add a$i type veth peer name b$i || exit 1; done";
+        let Some(links) = links_as_ip_shows_them(Some(set_up)) else {
+            return;
+        };
         assert_eq!(columns(&links).len(), 101, "and lo");
     }
 }

@@ -5,7 +5,9 @@ use harness::{Server, foreign, payloads, program, short_payloads, start_and_expe
 /// A client of this name gets back what it sends.
 fn assert_talks(name: &str, args: &[&str], payloads: &[Vec<u8>]) {
     for bytes in payloads {
-        let Some(mut client) = foreign(name) else { return };
+        let Some(mut client) = foreign(name) else {
+            return;
+        };
         start_and_expect_echo(client.args(args), bytes);
     }
 }
@@ -37,7 +39,11 @@ fn ncat_talks_to_udp_server() {
 #[test]
 fn socat_talks_to_udp_server() {
     let (_server, port) = udp_server();
-    assert_talks("socat", &["-", &format!("UDP:127.0.0.1:{port}")], &short_payloads());
+    assert_talks(
+        "socat",
+        &["-", &format!("UDP:127.0.0.1:{port}")],
+        &short_payloads(),
+    );
 }
 
 #[test]
@@ -55,7 +61,11 @@ fn ncat_talks_to_tcp_server() {
 #[test]
 fn socat_talks_to_tcp_server() {
     let (_server, port) = tcp_server();
-    assert_talks("socat", &["-", &format!("TCP:127.0.0.1:{port}")], &payloads());
+    assert_talks(
+        "socat",
+        &["-", &format!("TCP:127.0.0.1:{port}")],
+        &payloads(),
+    );
 }
 
 #[cfg(unix)]
@@ -71,12 +81,21 @@ mod unix {
     }
 
     fn start(args: &[&str]) -> UnixServer {
-        let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("ux")
+            .tempdir_in("/tmp")
+            .unwrap();
         let mut server = program("unix-echo");
-        server.args(["server", "--path"]).arg(folder.path().join("s")).args(args);
+        server
+            .args(["server", "--path"])
+            .arg(folder.path().join("s"))
+            .args(args);
         let mut running = Running::start(&mut server);
         running.announced();
-        UnixServer { folder, _running: running }
+        UnixServer {
+            folder,
+            _running: running,
+        }
     }
 
     impl UnixServer {
@@ -101,7 +120,11 @@ mod unix {
     #[test]
     fn socat_talks_to_unix_echo() {
         let server = start(&[]);
-        assert_talks("socat", &["-", &format!("UNIX-CONNECT:{}", server.path("s"))], &payloads());
+        assert_talks(
+            "socat",
+            &["-", &format!("UNIX-CONNECT:{}", server.path("s"))],
+            &payloads(),
+        );
     }
 
     // A client of datagrams binds a name to be answered at. The tools leave its file there when they are
@@ -112,7 +135,11 @@ mod unix {
     fn nc_talks_to_unix_echo_by_datagrams() {
         for bytes in short_payloads() {
             let server = start(&["--datagram"]);
-            assert_talks("nc", &["-uU", "-s", &server.path("nc"), &server.path("s")], &[bytes]);
+            assert_talks(
+                "nc",
+                &["-uU", "-s", &server.path("nc"), &server.path("s")],
+                &[bytes],
+            );
         }
     }
 
@@ -120,7 +147,11 @@ mod unix {
     fn ncat_talks_to_unix_echo_by_datagrams() {
         for bytes in short_payloads() {
             let server = start(&["--datagram"]);
-            assert_talks("ncat", &["-uU", "-s", &server.path("ncat"), &server.path("s")], &[bytes]);
+            assert_talks(
+                "ncat",
+                &["-uU", "-s", &server.path("ncat"), &server.path("s")],
+                &[bytes],
+            );
         }
     }
 
@@ -128,7 +159,11 @@ mod unix {
     fn socat_talks_to_unix_echo_by_datagrams() {
         for bytes in short_payloads() {
             let server = start(&["--datagram"]);
-            let address = format!("UNIX-SENDTO:{},bind={}", server.path("s"), server.path("socat"));
+            let address = format!(
+                "UNIX-SENDTO:{},bind={}",
+                server.path("s"),
+                server.path("socat")
+            );
             assert_talks("socat", &["-", &address], &[bytes]);
         }
     }

@@ -7,7 +7,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use harness::{
-    LIMIT, Running, foreign, on_a_free_port, payloads, program, run, short_payloads, start_and_expect_echo,
+    LIMIT, Running, foreign, on_a_free_port, payloads, program, run, short_payloads,
+    start_and_expect_echo,
 };
 
 fn udp_client(addr: SocketAddr) -> Command {
@@ -24,19 +25,27 @@ fn tcp_client(addr: SocketAddr) -> Command {
 
 fn unix_client(path: &str, datagram: bool) -> Command {
     let mut client = program("unix-echo");
-    client.args(["client", "--path", path]).args(datagram.then_some("--datagram"));
+    client
+        .args(["client", "--path", path])
+        .args(datagram.then_some("--datagram"));
     client
 }
 
 /// A client of ours gets back what it sends, and ends in good order.
 fn assert_echoed(mut client: Command, bytes: &[u8]) {
     let finished = start_and_expect_echo(&mut client, bytes).finish();
-    assert_eq!((finished.code, &finished.stdout[..], &finished.stderr[..]), (Some(0), &b""[..], ""));
+    assert_eq!(
+        (finished.code, &finished.stdout[..], &finished.stderr[..]),
+        (Some(0), &b""[..], "")
+    );
 }
 
 /// A folder for Unix sockets, and the path of one in it.
 fn folder() -> (tempfile::TempDir, String) {
-    let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+    let folder = tempfile::Builder::new()
+        .prefix("ux")
+        .tempdir_in("/tmp")
+        .unwrap();
     let path = folder.path().join("s").to_str().unwrap().to_owned();
     (folder, path)
 }
@@ -66,9 +75,13 @@ fn accepts(addr: SocketAddr) -> bool {
 fn udp_client_talks_to_socat() {
     let start = |addr: SocketAddr| {
         let listener = format!("UDP-RECVFROM:{},bind=127.0.0.1,fork", addr.port());
-        Some(Running::start_with_children(foreign("socat")?.args([&listener, "PIPE"])))
+        Some(Running::start_with_children(
+            foreign("socat")?.args([&listener, "PIPE"]),
+        ))
     };
-    let Some((_server, addr)) = on_a_free_port(start, answers_udp) else { return };
+    let Some((_server, addr)) = on_a_free_port(start, answers_udp) else {
+        return;
+    };
     for bytes in short_payloads() {
         assert_echoed_in_the_end(addr, &bytes);
     }
@@ -81,7 +94,9 @@ fn udp_client_talks_to_ncat() {
         let args = ["-u", "-l", "-k", "127.0.0.1", &port, "--exec", "/bin/cat"];
         Some(Running::start_with_children(foreign("ncat")?.args(args)))
     };
-    let Some((_server, addr)) = on_a_free_port(start, answers_udp) else { return };
+    let Some((_server, addr)) = on_a_free_port(start, answers_udp) else {
+        return;
+    };
     for bytes in short_payloads() {
         assert_echoed_in_the_end(addr, &bytes);
     }
@@ -91,9 +106,13 @@ fn udp_client_talks_to_ncat() {
 fn tcp_client_talks_to_socat() {
     let start = |addr: SocketAddr| {
         let listener = format!("TCP-LISTEN:{},bind=127.0.0.1,fork", addr.port());
-        Some(Running::start_with_children(foreign("socat")?.args([&listener, "PIPE"])))
+        Some(Running::start_with_children(
+            foreign("socat")?.args([&listener, "PIPE"]),
+        ))
     };
-    let Some((_server, addr)) = on_a_free_port(start, accepts) else { return };
+    let Some((_server, addr)) = on_a_free_port(start, accepts) else {
+        return;
+    };
     for bytes in payloads() {
         assert_echoed(tcp_client(addr), &bytes);
     }
@@ -109,7 +128,9 @@ fn tcp_client_talks_to_ncat() {
         let args = ["-l", "-k", "127.0.0.1", &port, "--exec", "/bin/cat"];
         Some(Running::start_with_children(foreign("ncat")?.args(args)))
     };
-    let Some((_server, addr)) = on_a_free_port(start, accepts) else { return };
+    let Some((_server, addr)) = on_a_free_port(start, accepts) else {
+        return;
+    };
     for bytes in short_payloads() {
         assert_echoed(tcp_client(addr), &bytes);
     }
@@ -118,8 +139,11 @@ fn tcp_client_talks_to_ncat() {
 #[test]
 fn unix_echo_talks_to_socat() {
     let (_folder, path) = folder();
-    let Some(mut socat) = foreign("socat") else { return };
-    let mut server = Running::start_with_children(socat.args([&format!("UNIX-LISTEN:{path},fork"), "PIPE"]));
+    let Some(mut socat) = foreign("socat") else {
+        return;
+    };
+    let mut server =
+        Running::start_with_children(socat.args([&format!("UNIX-LISTEN:{path},fork"), "PIPE"]));
     assert!(server.becomes_ready(|| UnixStream::connect(&path).is_ok()));
     for bytes in payloads() {
         assert_echoed(unix_client(&path, false), &bytes);
@@ -129,8 +153,11 @@ fn unix_echo_talks_to_socat() {
 #[test]
 fn unix_echo_talks_to_ncat() {
     let (_folder, path) = folder();
-    let Some(mut ncat) = foreign("ncat") else { return };
-    let mut server = Running::start_with_children(ncat.args(["-l", "-k", "-U", &path, "--exec", "/bin/cat"]));
+    let Some(mut ncat) = foreign("ncat") else {
+        return;
+    };
+    let mut server =
+        Running::start_with_children(ncat.args(["-l", "-k", "-U", &path, "--exec", "/bin/cat"]));
     assert!(server.becomes_ready(|| UnixStream::connect(&path).is_ok()));
     for bytes in short_payloads() {
         assert_echoed(unix_client(&path, false), &bytes);
@@ -145,7 +172,9 @@ fn takes_datagrams(path: &str) -> bool {
 #[test]
 fn unix_echo_talks_to_socat_by_datagrams() {
     let (_folder, path) = folder();
-    let Some(mut socat) = foreign("socat") else { return };
+    let Some(mut socat) = foreign("socat") else {
+        return;
+    };
     let mut server =
         Running::start_with_children(socat.args([&format!("UNIX-RECVFROM:{path},fork"), "PIPE"]));
     assert!(server.becomes_ready(|| takes_datagrams(&path)));
@@ -159,9 +188,12 @@ fn unix_echo_talks_to_socat_by_datagrams() {
 fn unix_echo_talks_to_ncat_by_datagrams() {
     for bytes in short_payloads() {
         let (_folder, path) = folder();
-        let Some(mut ncat) = foreign("ncat") else { return };
-        let mut server =
-            Running::start_with_children(ncat.args(["-l", "-u", "-U", &path, "--exec", "/bin/cat"]));
+        let Some(mut ncat) = foreign("ncat") else {
+            return;
+        };
+        let mut server = Running::start_with_children(
+            ncat.args(["-l", "-u", "-U", &path, "--exec", "/bin/cat"]),
+        );
         assert!(server.becomes_ready(|| takes_datagrams(&path)));
         assert_echoed(unix_client(&path, true), &bytes);
     }

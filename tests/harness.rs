@@ -43,7 +43,10 @@ pub fn example(name: &str) -> Command {
 
 /// The same for an example of another package.
 pub fn example_of(package: &str, name: &str) -> Command {
-    built(name, escargot::CargoBuild::new().package(package).example(name))
+    built(
+        name,
+        escargot::CargoBuild::new().package(package).example(name),
+    )
 }
 
 /// A program that this project did not write. `None`, and said aloud, where it is not installed.
@@ -52,7 +55,9 @@ pub fn foreign(name: &str) -> Option<Command> {
     let path = env::var_os("PATH").unwrap_or_default();
     // Debian has servers in a folder that not every user's PATH names.
     let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
-    let found = folders.map(|folder| folder.join(&file)).find(|path| path.is_file());
+    let found = folders
+        .map(|folder| folder.join(&file))
+        .find(|path| path.is_file());
     if found.is_none() {
         not_run(&format!("{name} is not installed"));
     }
@@ -65,13 +70,21 @@ pub fn python(name: &str) -> Option<Command> {
     let mut command = foreign("python3")?;
     let ask = || {
         let script = "import sys; sys.exit(sys.version_info < (3, 8))";
-        Command::new("python3").args(["-c", script]).status().unwrap().success()
+        Command::new("python3")
+            .args(["-c", script])
+            .status()
+            .unwrap()
+            .success()
     };
     if !IS_NEW_ENOUGH.get_or_init(ask) {
         not_run("python3 is older than 3.8");
         return None;
     }
-    command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers").join(name));
+    command.arg(
+        PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("peers")
+            .join(name),
+    );
     Some(command)
 }
 
@@ -80,18 +93,26 @@ fn built(name: &str, build: escargot::CargoBuild) -> Command {
     let mut built = BUILT.lock().unwrap();
     let path = built.entry(name.to_owned()).or_insert_with(|| {
         let run = build.args(["--profile", &profile()]).run();
-        run.unwrap_or_else(|error| panic!("cannot build {name}: {error}")).path().to_owned()
+        run.unwrap_or_else(|error| panic!("cannot build {name}: {error}"))
+            .path()
+            .to_owned()
     });
     let mut command = Command::new(path);
     // anyhow would add a stack trace to the errors that the tests read.
-    command.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+    command
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("RUST_LIB_BACKTRACE");
     command
 }
 
 /// The profile of the running test, by the folder that cargo put it into: `target/PROFILE/deps/test`.
 fn profile() -> String {
     let test = env::current_exe().unwrap();
-    let folder = test.ancestors().nth(2).and_then(|path| path.file_name()).unwrap();
+    let folder = test
+        .ancestors()
+        .nth(2)
+        .and_then(|path| path.file_name())
+        .unwrap();
     match folder.to_str().unwrap() {
         "debug" => "dev".to_owned(),
         other => other.to_owned(),
@@ -127,7 +148,11 @@ impl Running {
 
     /// Starts a program with an stdout and an stderr of the test's own.
     pub fn start_with(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
-        let started = command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).spawn();
+        let started = command
+            .stdin(Stdio::piped())
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn();
         let mut child = started.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         Running {
             stdin: child.stdin.take(),
@@ -151,25 +176,37 @@ impl Running {
     pub fn announced(&mut self) -> String {
         let line = self.stdout_line();
         let addr = line.strip_prefix("listening on ");
-        addr.unwrap_or_else(|| panic!("not an announcement: {line:?}")).to_owned()
+        addr.unwrap_or_else(|| panic!("not an announcement: {line:?}"))
+            .to_owned()
     }
 
     /// The next line of stdout, without its newline.
     pub fn stdout_line(&mut self) -> String {
         match self.stdout.as_mut().unwrap().line() {
             Ok(line) => line,
-            Err(why) => panic!("stdout: {why}; stderr: {:?}", self.stderr.as_mut().map(Output::so_far)),
+            Err(why) => panic!(
+                "stdout: {why}; stderr: {:?}",
+                self.stderr.as_mut().map(Output::so_far)
+            ),
         }
     }
 
     /// The next line of stderr, without its newline.
     pub fn stderr_line(&mut self) -> String {
-        self.stderr.as_mut().unwrap().line().unwrap_or_else(|why| panic!("stderr: {why}"))
+        self.stderr
+            .as_mut()
+            .unwrap()
+            .line()
+            .unwrap_or_else(|why| panic!("stderr: {why}"))
     }
 
     /// The next bytes of stdout, exactly so many.
     pub fn stdout_bytes(&mut self, count: usize) -> Vec<u8> {
-        self.stdout.as_mut().unwrap().bytes(count).unwrap_or_else(|why| panic!("stdout: {why}"))
+        self.stdout
+            .as_mut()
+            .unwrap()
+            .bytes(count)
+            .unwrap_or_else(|why| panic!("stdout: {why}"))
     }
 
     /// No longer reads stdout and stderr.
@@ -211,7 +248,11 @@ impl Running {
         let rest = |output: Option<Output>| output.map(Output::rest).unwrap_or_default();
         let stdout = rest(self.stdout.take());
         let stderr = String::from_utf8(rest(self.stderr.take())).expect("stderr is text");
-        Finished { code, stdout, stderr }
+        Finished {
+            code,
+            stdout,
+            stderr,
+        }
     }
 
     /// The process id.
@@ -231,7 +272,10 @@ impl Running {
             if is_ready() {
                 return self.is_running();
             }
-            assert!(Instant::now() < deadline, "the server is not ready after {LIMIT:?}");
+            assert!(
+                Instant::now() < deadline,
+                "the server is not ready after {LIMIT:?}"
+            );
             thread::sleep(Duration::from_millis(10));
         }
         false
@@ -293,7 +337,11 @@ pub fn start_and_expect_echo(command: &mut Command, bytes: &[u8]) -> Running {
     // In a thread, for a client that stands still would hold the write for ever. It ends with the client.
     let writing = thread::spawn(move || stdin.write_all(&input).map(|()| stdin));
     let printed = client.stdout_bytes(bytes.len());
-    assert!(printed == bytes, "{} bytes came back, but not those that were sent", bytes.len());
+    assert!(
+        printed == bytes,
+        "{} bytes came back, but not those that were sent",
+        bytes.len()
+    );
     client.stdin = Some(writing.join().unwrap().unwrap());
     client
 }
@@ -315,7 +363,9 @@ impl Server {
     /// Waits until a server that was started listens.
     pub fn of(mut running: Running) -> Server {
         let addr = running.announced();
-        let addr = addr.parse().unwrap_or_else(|error| panic!("{addr:?}: {error}"));
+        let addr = addr
+            .parse()
+            .unwrap_or_else(|error| panic!("{addr:?}: {error}"));
         Server { running, addr }
     }
 }
@@ -328,7 +378,10 @@ pub fn on_a_free_port(
 ) -> Option<(Running, SocketAddr)> {
     let mut said = String::new();
     for _ in 0..10 {
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addr = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         if UdpSocket::bind(addr).is_err() {
             continue; // Ports are counted per protocol, and this one is free in one alone.
         }
@@ -359,11 +412,19 @@ impl Output {
                 }
             }
         });
-        Output { chunks, unread: Vec::new() }
+        Output {
+            chunks,
+            unread: Vec::new(),
+        }
     }
 
     fn line(&mut self) -> Result<String, String> {
-        let line = self.take(|unread| unread.iter().position(|byte| *byte == b'\n').map(|end| end + 1))?;
+        let line = self.take(|unread| {
+            unread
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map(|end| end + 1)
+        })?;
         Ok(String::from_utf8_lossy(&line[..line.len() - 1]).into_owned())
     }
 
@@ -416,13 +477,18 @@ pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command>
     let unshare = || {
         let mut unshare = Command::new("unshare");
         unshare.args([flags, "sh", "-c", &format!("{set_up} && exec \"$@\""), "sh"]);
-        unshare.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+        unshare
+            .env_remove("RUST_BACKTRACE")
+            .env_remove("RUST_LIB_BACKTRACE");
         unshare
     };
     match unshare().arg("true").output() {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
-            not_run(&format!("unshare {flags}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+            not_run(&format!(
+                "unshare {flags}: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ));
             return None;
         }
         Err(error) => {
@@ -438,10 +504,16 @@ pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command>
 /// Whether strace(1) can be used here. If not, says so aloud.
 #[cfg(target_os = "linux")]
 pub fn can_trace() -> bool {
-    match Command::new("strace").args(["-o", "/dev/null", "true"]).output() {
+    match Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .output()
+    {
         Ok(output) if output.status.success() => true,
         Ok(output) => {
-            not_run(&format!("strace: {}", String::from_utf8_lossy(&output.stderr).trim()));
+            not_run(&format!(
+                "strace: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ));
             false
         }
         Err(error) => {
@@ -455,8 +527,13 @@ pub fn can_trace() -> bool {
 #[cfg(target_os = "linux")]
 pub fn limited(limit: &str, command: &Command) -> Command {
     let mut limited = Command::new("prlimit");
-    limited.arg(limit).arg(command.get_program()).args(command.get_args());
-    limited.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+    limited
+        .arg(limit)
+        .arg(command.get_program())
+        .args(command.get_args());
+    limited
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("RUST_LIB_BACKTRACE");
     limited
 }
 
@@ -488,7 +565,11 @@ pub fn copy_of(command: &Command) -> (tempfile::TempDir, PathBuf) {
 pub fn as_nobody(command: &mut Command) -> &mut Command {
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65_534;
-    if rustix::process::geteuid().is_root() { command.uid(NOBODY).gid(NOBODY) } else { command }
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY)
+    } else {
+        command
+    }
 }
 
 /// Raises this process's limit of open descriptors, which its children inherit. `None` if it may not.
@@ -504,7 +585,9 @@ pub fn allow_descriptors(count: u64) -> Option<()> {
 #[cfg(target_os = "linux")]
 pub fn memory_kib(process: u32, name: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
@@ -535,7 +618,11 @@ pub struct Ratio {
 
 impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{:.3} (from {:.3} to {:.3})", self.median, self.range.0, self.range.1)
+        write!(
+            f,
+            "{:.3} (from {:.3} to {:.3})",
+            self.median, self.range.0, self.range.1
+        )
     }
 }
 
@@ -549,7 +636,10 @@ pub fn median_ratio(ours: impl Fn() -> f64, other: impl Fn() -> f64) -> Ratio {
     };
     let mut ratios: Vec<f64> = (0..ROUNDS).map(round).collect();
     ratios.sort_by(f64::total_cmp);
-    Ratio { median: ratios[ROUNDS / 2], range: (ratios[0], ratios[ROUNDS - 1]) }
+    Ratio {
+        median: ratios[ROUNDS / 2],
+        range: (ratios[0], ratios[ROUNDS - 1]),
+    }
 }
 
 /// Bytes without a pattern that a lost or moved block could hide in (xorshift).
@@ -573,7 +663,11 @@ pub fn noise(len: usize) -> Vec<u8> {
 pub fn exchange_in_one_thread(command: &mut Command, input: &[u8]) -> Vec<u8> {
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::fs::{OFlags, fcntl_setfl};
-    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut client = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let (mut stdin, mut stdout) = (client.stdin.take(), client.stdout.take().unwrap());
     fcntl_setfl(stdin.as_ref().unwrap(), OFlags::NONBLOCK).unwrap();
     let (done, in_time) = mpsc::channel();
@@ -582,14 +676,24 @@ pub fn exchange_in_one_thread(command: &mut Command, input: &[u8]) -> Vec<u8> {
         if too_late {
             client.kill().unwrap();
         }
-        assert!(client.wait().unwrap().success() && !too_late, "the program failed, or stood still");
+        assert!(
+            client.wait().unwrap().success() && !too_late,
+            "the program failed, or stood still"
+        );
     });
     let (mut written, mut output, mut buffer) = (0, Vec::new(), vec![0; 32 * 1024]);
     loop {
         let mut events = vec![PollFd::new(&stdout, PollFlags::IN)];
-        events.extend(stdin.as_ref().map(|stdin| PollFd::new(stdin, PollFlags::OUT)));
+        events.extend(
+            stdin
+                .as_ref()
+                .map(|stdin| PollFd::new(stdin, PollFlags::OUT)),
+        );
         poll(&mut events, None).unwrap();
-        let ready: Vec<bool> = events.iter().map(|event| !event.revents().is_empty()).collect();
+        let ready: Vec<bool> = events
+            .iter()
+            .map(|event| !event.revents().is_empty())
+            .collect();
         if let (Some(true), Some(pipe)) = (ready.get(1), &mut stdin) {
             let end = input.len().min(written + 64 * 1024);
             written += pipe.write(&input[written..end]).unwrap();
@@ -615,7 +719,11 @@ pub fn assert_refuses(program: impl Fn() -> Command, wrong: &[([&str; 2], &str)]
     for (args, right) in wrong {
         let finished = run(program().args(args), b"");
         assert_eq!(finished.code, Some(2), "{args:?}: {finished:?}");
-        assert!(finished.stderr.contains(right), "{args:?}: {}", finished.stderr);
+        assert!(
+            finished.stderr.contains(right),
+            "{args:?}: {}",
+            finished.stderr
+        );
     }
 }
 
@@ -660,7 +768,10 @@ pub fn assert_survives_a_lost_reader(client: &mut Command) {
     let client = client.finish();
     writer.join().unwrap();
     assert_eq!(client.code, Some(1));
-    assert!(client.stderr.starts_with("Error: cannot write to stdout\n"), "{client:?}");
+    assert!(
+        client.stderr.starts_with("Error: cannot write to stdout\n"),
+        "{client:?}"
+    );
 }
 
 /// Text, and every byte there is. Both end in a newline, which a client of datagrams takes off and puts back.
@@ -677,7 +788,8 @@ pub fn payloads() -> Vec<Vec<u8>> {
 
 /// A UDP socket of the test's own, on a port that the kernel chooses.
 pub fn udp_socket(host: &str) -> UdpSocket {
-    let socket = UdpSocket::bind((host, 0)).unwrap_or_else(|error| panic!("cannot bind to {host}: {error}"));
+    let socket =
+        UdpSocket::bind((host, 0)).unwrap_or_else(|error| panic!("cannot bind to {host}: {error}"));
     socket.set_read_timeout(Some(LIMIT)).unwrap();
     socket
 }

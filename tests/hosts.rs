@@ -26,26 +26,44 @@ fn hold(command: &mut Command) -> Running {
 /// The command inside the namespaces (user, network, mounts) of another process.
 fn inside(holder: &Running, command: &Command) -> Command {
     let mut nsenter = Command::new("nsenter");
-    nsenter.args(["-t", &holder.id().to_string(), "--preserve-credentials", "-U", "-n", "-m"]);
+    nsenter.args([
+        "-t",
+        &holder.id().to_string(),
+        "--preserve-credentials",
+        "-U",
+        "-n",
+        "-m",
+    ]);
     nsenter.arg(command.get_program()).args(command.get_args());
-    nsenter.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+    nsenter
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("RUST_LIB_BACKTRACE");
     nsenter
 }
 
 impl Network {
     /// `None`, and said aloud, where a test may not make namespaces.
     fn of(count: usize) -> Option<Network> {
-        let bridge = "ip link set lo up && ip link add bridge0 type bridge && ip link set bridge0 up";
+        let bridge =
+            "ip link set lo up && ip link add bridge0 type bridge && ip link set bridge0 up";
         let mut ready = Command::new("sh");
         ready.args(["-c", "echo ready; exec cat"]);
         let bridge = hold(&mut harness::unshared("-rnm", bridge, &ready)?);
-        let hosts = (1..=count).map(|number| Network::host(&bridge, number, &ready)).collect();
-        Some(Network { hosts, _bridge: bridge })
+        let hosts = (1..=count)
+            .map(|number| Network::host(&bridge, number, &ready))
+            .collect();
+        Some(Network {
+            hosts,
+            _bridge: bridge,
+        })
     }
 
     fn host(bridge: &Running, number: usize, ready: &Command) -> Running {
         let mut unshare = Command::new("unshare");
-        unshare.args(["-nm", "--"]).arg(ready.get_program()).args(ready.get_args());
+        unshare
+            .args(["-nm", "--"])
+            .arg(ready.get_program())
+            .args(ready.get_args());
         let host = hold(&mut inside(bridge, &unshare));
         let id = host.id();
         let link = format!(
@@ -74,25 +92,46 @@ impl Network {
 
 fn succeed(mut command: Command) -> Vec<u8> {
     let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output.stdout
 }
 
 #[test]
 fn udp_and_tcp_join_hosts() {
-    let Some(network) = Network::of(2) else { return };
+    let Some(network) = Network::of(2) else {
+        return;
+    };
     for (server, client, options) in [
         ("udp-server", "udp-client", &["--timeout", "10"][..]),
         ("tcp-server", "tcp-client", &["--timeout", "20"]),
     ] {
         for addr in ["10.77.0.2:7007", "[fd77::2]:7007"] {
-            let mut server = Running::start(&mut network.on(2, program(server).args(["--addr", addr])));
+            let mut server =
+                Running::start(&mut network.on(2, program(server).args(["--addr", addr])));
             assert_eq!(server.announced(), addr);
-            let mut client = network.on(1, program(client).args(options).args(["--addr", addr, "hello"]));
+            let mut client = network.on(
+                1,
+                program(client)
+                    .args(options)
+                    .args(["--addr", addr, "hello"]),
+            );
             let client = run(&mut client, b"");
-            assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
-            let from = addr.replace("0.2:7007", "0.1:").replace("::2]:7007", "::1]:");
-            assert!(server.stderr_line().starts_with(&from), "the other host has the address {from}");
+            assert_eq!(
+                (client.code, &client.stdout[..]),
+                (Some(0), &b"hello\n"[..]),
+                "{client:?}"
+            );
+            let from = addr
+                .replace("0.2:7007", "0.1:")
+                .replace("::2]:7007", "::1]:");
+            assert!(
+                server.stderr_line().starts_with(&from),
+                "the other host has the address {from}"
+            );
         }
     }
 }
@@ -100,12 +139,20 @@ fn udp_and_tcp_join_hosts() {
 /// An abstract name belongs to a network namespace, a path to a file system: another host has others.
 #[test]
 fn unix_sockets_do_not_join_hosts() {
-    let Some(network) = Network::of(2) else { return };
+    let Some(network) = Network::of(2) else {
+        return;
+    };
     for host in [1, 2] {
-        succeed(network.on(host, Command::new("mount").args(["-t", "tmpfs", "none", "/mnt"])));
+        succeed(network.on(
+            host,
+            Command::new("mount").args(["-t", "tmpfs", "none", "/mnt"]),
+        ));
     }
     for options in [&[][..], &["--datagram"]] {
-        for (path, error) in [("/mnt/s", "nobody is there"), ("@s", "nobody listens there")] {
+        for (path, error) in [
+            ("/mnt/s", "nobody is there"),
+            ("@s", "nobody listens there"),
+        ] {
             let command = |role| {
                 let mut command = program("unix-echo");
                 command.arg(role).args(options).args(["--path", path]);
@@ -114,12 +161,23 @@ fn unix_sockets_do_not_join_hosts() {
             let mut server = Running::start(&mut network.on(2, &command("server")));
             server.announced();
             let same_host = run(&mut network.on(2, command("client").arg("hello")), b"");
-            assert_eq!((same_host.code, &same_host.stdout[..]), (Some(0), &b"hello\n"[..]), "{same_host:?}");
+            assert_eq!(
+                (same_host.code, &same_host.stdout[..]),
+                (Some(0), &b"hello\n"[..]),
+                "{same_host:?}"
+            );
             let other_host = run(&mut network.on(1, command("client").arg("hello")), b"");
             assert_eq!(other_host.code, Some(1));
-            assert!(other_host.stderr.contains(error), "{path}: {}", other_host.stderr);
+            assert!(
+                other_host.stderr.contains(error),
+                "{path}: {}",
+                other_host.stderr
+            );
             drop(server);
-            let _ = run(&mut network.on(2, Command::new("rm").args(["-f", path])), b"");
+            let _ = run(
+                &mut network.on(2, Command::new("rm").args(["-f", path])),
+                b"",
+            );
         }
     }
 }
@@ -129,16 +187,26 @@ fn answered(network: &Network, addr: &str) -> Vec<String> {
     let args = ["--broadcast", "--timeout", "2", "--addr", addr, "anybody?"];
     let client = run(&mut network.on(1, program("udp-client").args(args)), b"");
     assert_eq!(client.code, Some(0), "{client:?}");
-    assert!(client.stdout.split_inclusive(|byte| *byte == b'\n').all(|answer| answer == b"anybody?\n"));
-    let mut senders: Vec<String> =
-        client.stderr.lines().map(|line| line.split(": ").next().unwrap().to_owned()).collect();
+    assert!(
+        client
+            .stdout
+            .split_inclusive(|byte| *byte == b'\n')
+            .all(|answer| answer == b"anybody?\n")
+    );
+    let mut senders: Vec<String> = client
+        .stderr
+        .lines()
+        .map(|line| line.split(": ").next().unwrap().to_owned())
+        .collect();
     senders.sort();
     senders
 }
 
 #[test]
 fn one_broadcast_is_answered_by_every_server_of_the_network() {
-    let Some(network) = Network::of(4) else { return };
+    let Some(network) = Network::of(4) else {
+        return;
+    };
     let _servers = [2, 3, 4].map(|host| network.udp_server(host, &["--addr", "0.0.0.0:7007"]));
     let everybody = ["10.77.0.2:7007", "10.77.0.3:7007", "10.77.0.4:7007"];
     assert_eq!(answered(&network, "10.77.0.255:7007"), everybody);
@@ -146,21 +214,39 @@ fn one_broadcast_is_answered_by_every_server_of_the_network() {
 
 #[test]
 fn one_datagram_to_a_group_reaches_each_member_and_no_other() {
-    let Some(network) = Network::of(4) else { return };
+    let Some(network) = Network::of(4) else {
+        return;
+    };
     let _servers = [
         network.udp_server(2, &["--addr", "0.0.0.0:7007", "--join", "239.1.2.3"]),
-        network.udp_server(3, &["--addr", "0.0.0.0:7007", "--join", "239.1.2.3%10.77.0.3"]),
+        network.udp_server(
+            3,
+            &["--addr", "0.0.0.0:7007", "--join", "239.1.2.3%10.77.0.3"],
+        ),
         network.udp_server(4, &["--addr", "0.0.0.0:7007"]),
     ];
-    assert_eq!(answered(&network, "239.1.2.3:7007"), ["10.77.0.2:7007", "10.77.0.3:7007"]);
+    assert_eq!(
+        answered(&network, "239.1.2.3:7007"),
+        ["10.77.0.2:7007", "10.77.0.3:7007"]
+    );
 }
 
 #[test]
 fn one_datagram_to_an_ipv6_group_reaches_each_member_and_no_other() {
-    let Some(network) = Network::of(4) else { return };
+    let Some(network) = Network::of(4) else {
+        return;
+    };
     let interface = |host| {
-        let link = succeed(network.on(host, Command::new("ip").args(["-o", "link", "show", "dev", "eth0"])));
-        String::from_utf8(link).unwrap().split(':').next().unwrap().to_owned()
+        let link = succeed(network.on(
+            host,
+            Command::new("ip").args(["-o", "link", "show", "dev", "eth0"]),
+        ));
+        String::from_utf8(link)
+            .unwrap()
+            .split(':')
+            .next()
+            .unwrap()
+            .to_owned()
     };
     let _servers = [2, 3, 4].map(|host| {
         let group = format!("ff15::7007%{}", interface(host));
@@ -168,14 +254,21 @@ fn one_datagram_to_an_ipv6_group_reaches_each_member_and_no_other() {
         network.udp_server(host, &[&["--addr", "[::]:7007"], join].concat())
     });
     let to = format!("[ff15::7007%{}]:7007", interface(1));
-    assert_eq!(answered(&network, &to), ["[fd77::2]:7007", "[fd77::3]:7007"]);
+    assert_eq!(
+        answered(&network, &to),
+        ["[fd77::2]:7007", "[fd77::3]:7007"]
+    );
 }
 
 /// The counters of a host's kernel, such as `Udp: InDatagrams`, since the namespace began.
 fn counter(network: &Network, host: usize, protocol: &str, name: &str) -> u64 {
-    let snmp =
-        String::from_utf8(succeed(network.on(host, Command::new("cat").arg("/proc/net/snmp")))).unwrap();
-    let mut rows = snmp.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
+    let snmp = String::from_utf8(succeed(
+        network.on(host, Command::new("cat").arg("/proc/net/snmp")),
+    ))
+    .unwrap();
+    let mut rows = snmp
+        .lines()
+        .filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
     let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
     let column = names.split(' ').position(|column| column == name).unwrap();
     values.split(' ').nth(column).unwrap().parse().unwrap()
@@ -183,7 +276,9 @@ fn counter(network: &Network, host: usize, protocol: &str, name: &str) -> u64 {
 
 #[test]
 fn an_echo_takes_two_datagrams_and_many_more_segments() {
-    let Some(network) = Network::of(2) else { return };
+    let Some(network) = Network::of(2) else {
+        return;
+    };
     let client = |name: &str| {
         let mut client = network.on(1, program(name).args(["--addr", "10.77.0.2:7007", "hello"]));
         assert_eq!(run(&mut client, b"").code, Some(0));
@@ -193,11 +288,16 @@ fn an_echo_takes_two_datagrams_and_many_more_segments() {
     };
     let _udp = network.udp_server(2, &["--addr", "10.77.0.2:7007"]);
     client("udp-client");
-    assert_eq!(count("Udp", "OutDatagrams", "InDatagrams"), 2, "there, and back");
+    assert_eq!(
+        count("Udp", "OutDatagrams", "InDatagrams"),
+        2,
+        "there, and back"
+    );
     assert_eq!(count("Tcp", "OutSegs", "InSegs"), 0);
 
-    let mut tcp =
-        Running::start(&mut network.on(2, program("tcp-server").args(["--addr", "10.77.0.2:7007"])));
+    let mut tcp = Running::start(
+        &mut network.on(2, program("tcp-server").args(["--addr", "10.77.0.2:7007"])),
+    );
     tcp.announced();
     client("tcp-client");
     assert!(tcp.stderr_line().ends_with(": connected"));
@@ -213,14 +313,22 @@ fn an_echo_takes_two_datagrams_and_many_more_segments() {
 /// It does not answer datagrams that come from this very machine.
 #[test]
 fn our_clients_talk_to_inetd_on_another_host() {
-    let Some(mut inetd) = foreign("inetd") else { return };
+    let Some(mut inetd) = foreign("inetd") else {
+        return;
+    };
     if !fs::read_to_string("/etc/services").is_ok_and(|services| services.contains("\necho")) {
         return not_run("/etc/services does not name the port of echo");
     }
-    let Some(network) = Network::of(2) else { return };
+    let Some(network) = Network::of(2) else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("inetd.conf");
-    fs::write(&config, "echo stream tcp nowait root internal\necho dgram udp wait root internal\n").unwrap();
+    fs::write(
+        &config,
+        "echo stream tcp nowait root internal\necho dgram udp wait root internal\n",
+    )
+    .unwrap();
     let _inetd = Running::start(&mut network.on(2, inetd.arg("-i").arg(&config)));
     for (name, payloads) in [("tcp-client", payloads()), ("udp-client", short_payloads())] {
         let client = || network.on(1, program(name).args(["--addr", "10.77.0.2:7"]));
@@ -231,7 +339,11 @@ fn our_clients_talk_to_inetd_on_another_host() {
         }
         for bytes in payloads {
             let client = start_and_expect_echo(&mut client(), &bytes).finish();
-            assert_eq!((client.code, &client.stdout[..]), (Some(0), &b""[..]), "{client:?}");
+            assert_eq!(
+                (client.code, &client.stdout[..]),
+                (Some(0), &b""[..]),
+                "{client:?}"
+            );
         }
     }
 }

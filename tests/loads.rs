@@ -17,7 +17,9 @@ type Fault = fn(piece: &mut [u8], before: &[u8]);
 const NTH: usize = 60;
 
 const FAULTS: [(&str, Fault); 3] = [
-    ("a bit of its last byte is another", |piece, _| piece[piece.len() - 1] ^= 1),
+    ("a bit of its last byte is another", |piece, _| {
+        piece[piece.len() - 1] ^= 1
+    }),
     ("two bytes have changed places", |piece, _| {
         let other = piece.iter().position(|byte| *byte != piece[0]).unwrap();
         piece.swap(0, other);
@@ -37,7 +39,11 @@ struct Echo {
 
 impl Echo {
     fn new(fault: Option<Fault>) -> Mutex<Echo> {
-        Mutex::new(Echo { fault, count: 0, before: Vec::new() })
+        Mutex::new(Echo {
+            fault,
+            count: 0,
+            before: Vec::new(),
+        })
     }
 
     fn of(&mut self, received: &[u8]) -> Vec<u8> {
@@ -96,7 +102,10 @@ fn assert_notices<A>(load: impl Fn(A) -> Duration, server: impl Fn(Option<Fault>
     for (what, fault) in FAULTS {
         let addr = server(Some(fault));
         let result = panic::catch_unwind(panic::AssertUnwindSafe(|| load(addr)));
-        assert!(result.is_err(), "the load does not notice a piece when {what}");
+        assert!(
+            result.is_err(),
+            "the load does not notice a piece when {what}"
+        );
     }
 }
 
@@ -123,7 +132,10 @@ fn a_stream_notices_each_wrong_byte() {
 #[test]
 fn short_connections_notice_each_wrong_byte() {
     assert_notices(|addr| loads::short_connections(addr, 100), tcp_server);
-    assert_notices(|addr| loads::short_connections_at_once(addr, 100), tcp_server);
+    assert_notices(
+        |addr| loads::short_connections_at_once(addr, 100),
+        tcp_server,
+    );
 }
 
 #[test]
@@ -157,7 +169,10 @@ fn datagrams_notice_each_wrong_byte() {
 fn unix_sockets_notice_each_wrong_byte() {
     use std::os::unix::net::{UnixDatagram, UnixListener};
     use std::path::PathBuf;
-    let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+    let folder = tempfile::Builder::new()
+        .prefix("ux")
+        .tempdir_in("/tmp")
+        .unwrap();
     let new_path = || {
         let count = std::fs::read_dir(folder.path()).unwrap().count();
         folder.path().join(count.to_string())
@@ -187,7 +202,10 @@ fn unix_sockets_notice_each_wrong_byte() {
         });
         path
     };
-    assert_notices(|path| loads::unix::one_connection(&path, 100), stream_server);
+    assert_notices(
+        |path| loads::unix::one_connection(&path, 100),
+        stream_server,
+    );
     assert_notices(|path| loads::unix::bulk(&path, 2), stream_server);
     assert_notices(|path| loads::unix::datagrams(&path, 100), datagram_server);
 }

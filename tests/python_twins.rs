@@ -15,21 +15,34 @@ use harness::{
 fn assert_echo(server: &mut Command, client: impl Fn(&str) -> Command, inputs: &[Vec<u8>]) {
     let mut server = Running::start(server);
     let addr = server.announced();
-    assert_printed(run(client(&addr).args(["hello", "two words"]), b""), b"hello\ntwo words\n");
+    assert_printed(
+        run(client(&addr).args(["hello", "two words"]), b""),
+        b"hello\ntwo words\n",
+    );
     for input in inputs {
         assert_printed(run(&mut client(&addr), input), input);
-        assert_printed(start_and_expect_echo(&mut client(&addr), input).finish(), b"");
+        assert_printed(
+            start_and_expect_echo(&mut client(&addr), input).finish(),
+            b"",
+        );
     }
 }
 
 /// It ended in good order, and printed this and nothing else.
 fn assert_printed(client: Finished, stdout: &[u8]) {
     assert_eq!((client.code, &client.stderr[..]), (Some(0), ""));
-    assert!(client.stdout == stdout, "{} of {} bytes came back", client.stdout.len(), stdout.len());
+    assert!(
+        client.stdout == stdout,
+        "{} of {} bytes came back",
+        client.stdout.len(),
+        stdout.len()
+    );
 }
 
 fn assert_network_pair(protocol: &str, quiet: &[&str], inputs: &[Vec<u8>]) {
-    let Some(mut their_server) = python(&format!("{protocol}_server.py")) else { return };
+    let Some(mut their_server) = python(&format!("{protocol}_server.py")) else {
+        return;
+    };
     let mut our_server = program(&format!("{protocol}-server"));
     let asking = |mut client: Command, addr: &str| {
         client.args(["--addr", addr, "--timeout", "20"]);
@@ -41,13 +54,28 @@ fn assert_network_pair(protocol: &str, quiet: &[&str], inputs: &[Vec<u8>]) {
         client
     };
     let their_client = |addr: &str| asking(python(&format!("{protocol}_client.py")).unwrap(), addr);
-    assert_echo(their_server.args(["--addr", "127.0.0.1:0"]), our_client, inputs);
-    assert_echo(our_server.args(["--addr", "127.0.0.1:0"]), their_client, inputs);
+    assert_echo(
+        their_server.args(["--addr", "127.0.0.1:0"]),
+        our_client,
+        inputs,
+    );
+    assert_echo(
+        our_server.args(["--addr", "127.0.0.1:0"]),
+        their_client,
+        inputs,
+    );
 }
 
 /// Lines, of which one is empty and one is long: each is a datagram.
 fn lines(longest: usize) -> Vec<Vec<u8>> {
-    [short_payloads(), vec![b"one\n\nthree\n".to_vec(), [&vec![b'x'; longest][..], b"\n"].concat()]].concat()
+    [
+        short_payloads(),
+        vec![
+            b"one\n\nthree\n".to_vec(),
+            [&vec![b'x'; longest][..], b"\n"].concat(),
+        ],
+    ]
+    .concat()
 }
 
 /// Bytes of any length, also none.
@@ -57,7 +85,11 @@ fn streams() -> Vec<Vec<u8>> {
 
 #[test]
 fn udp_pairs_with_its_twin() {
-    let longest = if cfg!(target_os = "macos") { 9_216 } else { 65_507 };
+    let longest = if cfg!(target_os = "macos") {
+        9_216
+    } else {
+        65_507
+    };
     assert_network_pair("udp", &["-q"], &lines(longest));
 }
 
@@ -70,14 +102,18 @@ fn tcp_pairs_with_its_twin() {
 #[test]
 #[cfg(target_os = "linux")] // Only there all of 127.0.0.0/8 is our own.
 fn the_udp_server_does_not_answer_its_own_port_number() {
-    let Some(mut server) = python("udp_server.py") else { return };
+    let Some(mut server) = python("udp_server.py") else {
+        return;
+    };
     let server = Server::start(server.args(["--addr", "127.0.0.1:0"]));
     let Ok(namesake) = UdpSocket::bind(("127.0.0.2", server.addr.port())) else {
         return not_run("another program has the same port on 127.0.0.2");
     };
     namesake.send_to(b"hello", server.addr).unwrap();
     let stranger = udp_socket("127.0.0.1");
-    stranger.send_to(b"it answers in turn", server.addr).unwrap();
+    stranger
+        .send_to(b"it answers in turn", server.addr)
+        .unwrap();
     assert_eq!(stranger.recv(&mut [0; 32]).unwrap(), 18);
     namesake.set_nonblocking(true).unwrap();
     let answer = namesake.recv(&mut [0; 8]);
@@ -91,13 +127,26 @@ fn the_clients_tell_of_what_does_not_come_back() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addrs = [silent.local_addr().unwrap(), listener.local_addr().unwrap()];
     for (name, addr) in ["udp_client.py", "tcp_client.py"].iter().zip(addrs) {
-        let Some(mut client) = python(name) else { return };
-        let finished = run(client.args(["--timeout", "0.1", "--addr", &addr.to_string(), "x"]), b"");
+        let Some(mut client) = python(name) else {
+            return;
+        };
+        let finished = run(
+            client.args(["--timeout", "0.1", "--addr", &addr.to_string(), "x"]),
+            b"",
+        );
         assert_eq!((finished.code, &finished.stdout[..]), (Some(1), &b""[..]));
-        assert!(finished.stderr.starts_with("cannot get "), "{name}: {}", finished.stderr);
+        assert!(
+            finished.stderr.starts_with("cannot get "),
+            "{name}: {}",
+            finished.stderr
+        );
     }
     for attempt in 1..=3 {
-        assert_eq!(silent.recv(&mut [0; 8]).unwrap(), 1, "attempt {attempt} of 3");
+        assert_eq!(
+            silent.recv(&mut [0; 8]).unwrap(),
+            1,
+            "attempt {attempt} of 3"
+        );
     }
 }
 
@@ -112,23 +161,38 @@ mod unix {
 
     /// A folder for Unix sockets. Their paths must be short.
     fn folder() -> tempfile::TempDir {
-        tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap()
+        tempfile::Builder::new()
+            .prefix("ux")
+            .tempdir_in("/tmp")
+            .unwrap()
     }
 
     /// Our program or its twin in one of its roles.
     fn with(mut command: Command, role: &str, options: &[&str], path: impl AsRef<Path>) -> Command {
-        command.arg(role).args(options).arg("--path").arg(path.as_ref());
+        command
+            .arg(role)
+            .args(options)
+            .arg("--path")
+            .arg(path.as_ref());
         command
     }
 
     fn assert_pair(options: &[&str], inputs: &[Vec<u8>]) {
         let folder = folder();
-        let Some(twin) = python("unix_echo.py") else { return };
+        let Some(twin) = python("unix_echo.py") else {
+            return;
+        };
         let our_client = |path: &str| with(program("unix-echo"), "client", options, path);
-        let their_client = |path: &str| with(python("unix_echo.py").unwrap(), "client", options, path);
+        let their_client =
+            |path: &str| with(python("unix_echo.py").unwrap(), "client", options, path);
         let mut their_server = with(twin, "server", options, folder.path().join("theirs"));
         assert_echo(&mut their_server, our_client, inputs);
-        let mut our_server = with(program("unix-echo"), "server", options, folder.path().join("ours"));
+        let mut our_server = with(
+            program("unix-echo"),
+            "server",
+            options,
+            folder.path().join("ours"),
+        );
         assert_echo(&mut our_server, their_client, inputs);
     }
 
@@ -139,7 +203,11 @@ mod unix {
 
     #[test]
     fn unix_datagrams_pair_with_their_twin() {
-        let longest = if cfg!(target_os = "macos") { 2_048 } else { 100_000 };
+        let longest = if cfg!(target_os = "macos") {
+            2_048
+        } else {
+            100_000
+        };
         assert_pair(&["--datagram"], &lines(longest));
     }
 
@@ -148,7 +216,9 @@ mod unix {
         for options in [&["--datagram"][..], &[]] {
             let folder = folder();
             let path = folder.path().join("s");
-            let Some(twin) = python("unix_echo.py") else { return };
+            let Some(twin) = python("unix_echo.py") else {
+                return;
+            };
             let mut server = with(twin, "server", options, &path);
 
             let mut first = Running::start(&mut server);
@@ -159,7 +229,10 @@ mod unix {
             second.announced();
             second.signal(Signal::TERM);
             assert_eq!(second.finish().code, Some(0));
-            assert!(!fs::exists(&path).unwrap(), "the server has removed its file");
+            assert!(
+                !fs::exists(&path).unwrap(),
+                "the server has removed its file"
+            );
 
             fs::write(&path, "no socket").unwrap();
             assert_eq!(run(&mut server, b"").code, Some(1));
@@ -171,12 +244,26 @@ mod unix {
     fn the_client_of_datagrams_leaves_no_file() {
         let folder = folder();
         let path = folder.path().join("s");
-        let mut server = Running::start(&mut with(program("unix-echo"), "server", &["--datagram"], &path));
+        let mut server = Running::start(&mut with(
+            program("unix-echo"),
+            "server",
+            &["--datagram"],
+            &path,
+        ));
         server.announced();
-        let Some(twin) = python("unix_echo.py") else { return };
+        let Some(twin) = python("unix_echo.py") else {
+            return;
+        };
         let mut client = with(twin, "client", &["--datagram"], &path);
-        assert_printed(run(client.arg("hello").env("TMPDIR", folder.path()), b""), b"hello\n");
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "the server's alone");
+        assert_printed(
+            run(client.arg("hello").env("TMPDIR", folder.path()), b""),
+            b"hello\n",
+        );
+        assert_eq!(
+            fs::read_dir(&folder).unwrap().count(),
+            1,
+            "the server's alone"
+        );
     }
 
     /// The kernel would make it wait for a place in the queue, for ever.
@@ -185,13 +272,23 @@ mod unix {
     fn the_client_of_streams_does_not_wait_for_a_full_server() {
         let folder = folder();
         let path = folder.path().join("s");
-        let full = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        let full =
+            socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         full.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
         full.listen(0).unwrap();
         let _in_the_queue = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        let Some(twin) = python("unix_echo.py") else { return };
-        let client = run(with(twin, "client", &["--timeout", "0.3"], &path).arg("hello"), b"");
+        let Some(twin) = python("unix_echo.py") else {
+            return;
+        };
+        let client = run(
+            with(twin, "client", &["--timeout", "0.3"], &path).arg("hello"),
+            b"",
+        );
         assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]));
-        assert!(client.stderr.starts_with("cannot use "), "{}", client.stderr);
+        assert!(
+            client.stderr.starts_with("cannot use "),
+            "{}",
+            client.stderr
+        );
     }
 }

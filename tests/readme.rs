@@ -12,14 +12,18 @@ fn root() -> PathBuf {
 }
 
 fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
+    fs::read_to_string(root().join(path))
+        .unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
 }
 
 /// The text with each number as `N` and each short time as `TIME`: they differ from run to run.
 fn without_numbers(text: &str) -> String {
     let mut out = String::new();
     for word in text.split_inclusive(char::is_whitespace) {
-        let number = word.trim_end().trim_end_matches("µs").trim_end_matches("ms");
+        let number = word
+            .trim_end()
+            .trim_end_matches("µs")
+            .trim_end_matches("ms");
         if number.len() < word.trim_end().len() && number.parse::<f64>().is_ok() {
             out.push_str("TIME\n");
             continue;
@@ -39,7 +43,10 @@ fn without_numbers(text: &str) -> String {
 /// show what the server and the client print.
 fn assert_shown(mut server: Command, lines: usize, client: &str, texts: &[&str]) {
     let mut server = Server::start(server.args(["--addr", "127.0.0.1:0"]));
-    let client = run(program(client).args(["--addr", &server.addr.to_string(), "hello"]), b"");
+    let client = run(
+        program(client).args(["--addr", &server.addr.to_string(), "hello"]),
+        b"",
+    );
     let log: Vec<String> = (0..lines).map(|_| server.running.stderr_line()).collect();
     let printed_by_server = format!("listening on {}\n{}", server.addr, log.join("\n"));
     let printed_by_client = String::from_utf8(client.stdout).unwrap() + &client.stderr;
@@ -54,7 +61,11 @@ fn assert_shown(mut server: Command, lines: usize, client: &str, texts: &[&str])
 
 #[test]
 fn the_texts_show_what_the_udp_pair_prints() {
-    let texts = ["README.md", "udp-server/src/main.rs", "udp-client/src/main.rs"];
+    let texts = [
+        "README.md",
+        "udp-server/src/main.rs",
+        "udp-client/src/main.rs",
+    ];
     assert_shown(program("udp-server"), 1, "udp-client", &texts);
 }
 
@@ -63,13 +74,21 @@ fn the_texts_show_what_the_tcp_pair_prints() {
     let texts = ["tcp-server/src/main.rs", "tcp-client/src/main.rs"];
     assert_shown(program("tcp-server"), 2, "tcp-client", &texts);
     let event_loop = harness::example_of("tcp-server", "event_loop");
-    assert_shown(event_loop, 2, "tcp-client", &["tcp-server/examples/event_loop.rs"]);
+    assert_shown(
+        event_loop,
+        2,
+        "tcp-client",
+        &["tcp-server/examples/event_loop.rs"],
+    );
 }
 
 #[test]
 #[cfg(unix)]
 fn the_text_shows_what_unix_echo_prints() {
-    let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+    let folder = tempfile::Builder::new()
+        .prefix("ux")
+        .tempdir_in("/tmp")
+        .unwrap();
     let unix_echo = |args: &[&str]| {
         let mut command = program("unix-echo");
         command.args(args).env("XDG_RUNTIME_DIR", folder.path());
@@ -78,21 +97,34 @@ fn the_text_shows_what_unix_echo_prints() {
     let mut server = harness::Running::start(&mut unix_echo(&["server"]));
     let mut printed = format!("listening on {}", server.announced());
     let client = run(&mut unix_echo(&["client", "hello"]), b"");
-    assert_eq!((&client.stdout[..], &client.stderr[..]), (&b"hello\n"[..], ""));
+    assert_eq!(
+        (&client.stdout[..], &client.stderr[..]),
+        (&b"hello\n"[..], "")
+    );
     for _ in 0..2 {
         printed += &format!("\n{}", server.stderr_line());
     }
     let printed = printed.replace(folder.path().to_str().unwrap(), "/run/user/1000");
     let text = read("unix-echo/src/main.rs").replace("//! ", "");
-    assert!(text.contains(&printed), "unix-echo/src/main.rs does not show {printed:?}");
+    assert!(
+        text.contains(&printed),
+        "unix-echo/src/main.rs does not show {printed:?}"
+    );
 
     // The errors of the README, with its path.
     let assert_explained = |command: &mut Command| {
         let finished = run(command, b"");
-        let message =
-            finished.stderr.lines().next().and_then(|line| line.strip_prefix("Error: ")).unwrap_or_default();
+        let message = finished
+            .stderr
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("Error: "))
+            .unwrap_or_default();
         let message = message.replace(folder.path().to_str().unwrap(), "/run/user/1000");
-        assert!(!message.is_empty() && read("README.md").contains(&message), "{finished:?}");
+        assert!(
+            !message.is_empty() && read("README.md").contains(&message),
+            "{finished:?}"
+        );
     };
     assert_explained(&mut unix_echo(&["server"]));
     assert_explained(&mut unix_echo(&["client", "--datagram", "x"]));
@@ -107,10 +139,16 @@ fn the_text_shows_what_unix_echo_prints() {
 fn assert_readme_explains(command: &mut Command) {
     let finished = run(command, b"");
     assert_ne!(finished.code, Some(0), "{command:?}");
-    let message = finished.stderr.lines().find_map(|line| line.split_once("rror: "));
+    let message = finished
+        .stderr
+        .lines()
+        .find_map(|line| line.split_once("rror: "));
     let (_, message) = message.unwrap_or_else(|| panic!("no error: {finished:?}"));
     let message = without_numbers(message);
-    assert!(without_numbers(&read("README.md")).contains(&message), "README.md does not explain {message:?}");
+    assert!(
+        without_numbers(&read("README.md")).contains(&message),
+        "README.md does not explain {message:?}"
+    );
 }
 
 #[test]
@@ -124,7 +162,12 @@ fn the_errors_that_the_readme_explains_are_those_that_the_programs_print() {
     assert_readme_explains(program("udp-client").args(["--addr", "127.0.0.1:70000"]));
     assert_readme_explains(program("udp-client").args(["--addr", &silent, "x"]));
     assert_readme_explains(program("udp-client").args(["--addr", &taken, &"x".repeat(65_508)]));
-    let tcp = Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0", "--idle-timeout", "0.2"]));
+    let tcp = Server::start(program("tcp-server").args([
+        "--addr",
+        "127.0.0.1:0",
+        "--idle-timeout",
+        "0.2",
+    ]));
     let addr = tcp.addr.to_string();
     assert_readme_explains(program("tcp-server").args(["--addr", &addr]));
     drop(tcp);
@@ -147,7 +190,10 @@ fn the_tests_that_the_table_of_claims_names_exist() {
             let (file, names) = part.split_once(')').unwrap();
             let tests = read(&format!("tests/{file}"));
             for name in names.split('`').skip(1).step_by(2) {
-                assert!(tests.contains(&format!("fn {name}(")), "no {name} in {file}");
+                assert!(
+                    tests.contains(&format!("fn {name}(")),
+                    "no {name} in {file}"
+                );
                 named += 1;
             }
         }
@@ -158,11 +204,22 @@ fn the_tests_that_the_table_of_claims_names_exist() {
 /// Links within the project, from each of its pages.
 #[test]
 fn what_the_pages_link_to_is_there() {
-    for page in ["README.md", "CONTRIBUTING.md", "tests/README.md", "tests/benches/README.md"] {
+    for page in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "tests/README.md",
+        "tests/benches/README.md",
+    ] {
         let text = read(page);
-        let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        let links = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split([')', '#']).next());
         for link in links.filter(|link| !link.contains("://")) {
-            assert!(root().join(page).with_file_name(link).exists(), "{page} links to {link}");
+            assert!(
+                root().join(page).with_file_name(link).exists(),
+                "{page} links to {link}"
+            );
         }
     }
 }
@@ -177,6 +234,9 @@ fn every_file_of_tests_is_run() {
         .filter(|name| name.ends_with(".rs"))
         .collect();
     for file in files {
-        assert!(manifest.contains(&format!("path = \"{file}\"")), "{file} is not in tests/Cargo.toml");
+        assert!(
+            manifest.contains(&format!("path = \"{file}\"")),
+            "{file} is not in tests/Cargo.toml"
+        );
     }
 }

@@ -23,10 +23,24 @@ fn assert_ratios(rows: &[Row]) {
             continue;
         }
         // Started anew each time: where its memory lies is luck, and lasts as long as the process.
-        let rate = |peer: &Peer| Asked::start(peer, question).time(*count).as_secs_f64().recip();
+        let rate = |peer: &Peer| {
+            Asked::start(peer, question)
+                .time(*count)
+                .as_secs_f64()
+                .recip()
+        };
         let ratio = median_ratio(|| rate(&ours), || rate(&other));
-        println!("{}, {} to {}: {ratio}", question.title, ours.name, other.name);
-        assert!(ratio.median > *at_least, "{}, {} to {}: {ratio}", question.title, ours.name, other.name);
+        println!(
+            "{}, {} to {}: {ratio}",
+            question.title, ours.name, other.name
+        );
+        assert!(
+            ratio.median > *at_least,
+            "{}, {} to {}: {ratio}",
+            question.title,
+            ours.name,
+            other.name
+        );
     }
 }
 
@@ -89,8 +103,8 @@ fn a_burst_of_a_thousand_connects_does_not_wait_for_the_event_loop() {
         return harness::not_run("no right to so many descriptors");
     }
     let burst = questions::named("tcp_connects_of_1000");
-    let [quick, slow] =
-        ["event_loop", "tcp-server"].map(|name| Asked::start(&named(burst.peers, name), burst).time(1));
+    let [quick, slow] = ["event_loop", "tcp-server"]
+        .map(|name| Asked::start(&named(burst.peers, name), burst).time(1));
     println!("{}: event_loop {quick:?}, tcp-server {slow:?}", burst.title);
     assert!(quick < slow, "event_loop {quick:?}, tcp-server {slow:?}");
 }
@@ -113,10 +127,23 @@ fn tcp_client_copies_faster_than_other_clients() {
     let rate = |script: &str, client: &Command| {
         let started = Instant::now();
         let mut sh = Command::new("sh");
-        sh.args(["-c", script]).arg(client.get_program()).args(client.get_args());
-        assert!(sh.env("IN", &input).env("OUT", &output).status().unwrap().success(), "{client:?}");
+        sh.args(["-c", script])
+            .arg(client.get_program())
+            .args(client.get_args());
+        assert!(
+            sh.env("IN", &input)
+                .env("OUT", &output)
+                .status()
+                .unwrap()
+                .success(),
+            "{client:?}"
+        );
         let rate = started.elapsed().as_secs_f64().recip();
-        assert_eq!(std::fs::metadata(&output).unwrap().len(), 64 << 20, "{client:?}");
+        assert_eq!(
+            std::fs::metadata(&output).unwrap().len(),
+            64 << 20,
+            "{client:?}"
+        );
         rate
     };
     let mut ours = program("tcp-client");
@@ -129,7 +156,9 @@ fn tcp_client_copies_faster_than_other_clients() {
         ("socat", &["-t", "30", "-", &tcp]),
     ];
     for (name, args) in others {
-        let Some(mut other) = harness::foreign(name) else { continue };
+        let Some(mut other) = harness::foreign(name) else {
+            continue;
+        };
         other.args(args);
         for (way, script) in ways {
             let ratio = median_ratio(|| rate(script, &ours), || rate(script, &other));

@@ -9,15 +9,23 @@ use harness::{not_run, udp_socket};
 #[test]
 fn an_expired_time_limit_is_would_block_on_unix_and_timed_out_on_windows() {
     let socket = udp_socket("127.0.0.1");
-    socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(1)))
+        .unwrap();
     let error = socket.recv(&mut [0; 8]).unwrap_err().kind();
-    let expected = if cfg!(windows) { ErrorKind::TimedOut } else { ErrorKind::WouldBlock };
+    let expected = if cfg!(windows) {
+        ErrorKind::TimedOut
+    } else {
+        ErrorKind::WouldBlock
+    };
     assert_eq!(error, expected);
 }
 
 #[test]
 fn a_time_limit_of_zero_is_refused() {
-    let error = udp_socket("127.0.0.1").set_read_timeout(Some(Duration::ZERO)).unwrap_err();
+    let error = udp_socket("127.0.0.1")
+        .set_read_timeout(Some(Duration::ZERO))
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
 
@@ -25,9 +33,15 @@ fn a_time_limit_of_zero_is_refused() {
 fn send_to_uses_only_the_first_address_of_a_name() {
     let receiver = udp_socket("127.0.0.1");
     let port = receiver.local_addr().unwrap().port();
-    let both = [SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)), SocketAddr::from(([127, 0, 0, 1], port))];
+    let both = [
+        SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)),
+        SocketAddr::from(([127, 0, 0, 1], port)),
+    ];
     let sent = udp_socket("127.0.0.1").send_to(b"hello", &both[..]);
-    assert!(sent.is_err(), "an IPv4 socket cannot send to the first, and std does not try the second");
+    assert!(
+        sent.is_err(),
+        "an IPv4 socket cannot send to the first, and std does not try the second"
+    );
 }
 
 #[test]
@@ -35,7 +49,9 @@ fn what_does_not_fit_the_buffer_is_lost() {
     let receiver = udp_socket("127.0.0.1");
     let sender = udp_socket("127.0.0.1");
     for datagram in [&b"hello"[..], b"next"] {
-        sender.send_to(datagram, receiver.local_addr().unwrap()).unwrap();
+        sender
+            .send_to(datagram, receiver.local_addr().unwrap())
+            .unwrap();
     }
     let mut buffer = [0; 4];
     match receiver.recv(&mut buffer) {
@@ -51,14 +67,22 @@ fn what_does_not_fit_the_buffer_is_lost() {
 fn connect_leaves_in_the_queue_what_strangers_sent_before() {
     let socket = udp_socket("127.0.0.1");
     let [stranger, peer] = [(); 2].map(|()| udp_socket("127.0.0.1"));
-    stranger.send_to(b"before", socket.local_addr().unwrap()).unwrap();
+    stranger
+        .send_to(b"before", socket.local_addr().unwrap())
+        .unwrap();
     socket.connect(peer.local_addr().unwrap()).unwrap();
-    stranger.send_to(b"after", socket.local_addr().unwrap()).unwrap();
-    peer.send_to(b"wanted", socket.local_addr().unwrap()).unwrap();
+    stranger
+        .send_to(b"after", socket.local_addr().unwrap())
+        .unwrap();
+    peer.send_to(b"wanted", socket.local_addr().unwrap())
+        .unwrap();
     let mut buffer = [0; 16];
     for (expected, from) in [(&b"before"[..], &stranger), (b"wanted", &peer)] {
         let (len, addr) = socket.recv_from(&mut buffer).unwrap();
-        assert_eq!((&buffer[..len], addr), (expected, from.local_addr().unwrap()));
+        assert_eq!(
+            (&buffer[..len], addr),
+            (expected, from.local_addr().unwrap())
+        );
     }
 }
 
@@ -71,7 +95,10 @@ fn an_empty_host_is_no_address() {
 fn dropping_a_socket_frees_its_address() {
     let socket = udp_socket("127.0.0.1");
     let addr = socket.local_addr().unwrap();
-    assert_eq!(UdpSocket::bind(addr).unwrap_err().kind(), ErrorKind::AddrInUse);
+    assert_eq!(
+        UdpSocket::bind(addr).unwrap_err().kind(),
+        ErrorKind::AddrInUse
+    );
     drop(socket);
     UdpSocket::bind(addr).unwrap();
 }
@@ -92,7 +119,9 @@ fn a_socket_on_all_addresses_may_answer_from_another_than_was_asked() {
     }
     let server = udp_socket("0.0.0.0");
     let client = udp_socket("127.0.0.1");
-    client.send_to(b"hello", ("127.0.0.2", server.local_addr().unwrap().port())).unwrap();
+    client
+        .send_to(b"hello", ("127.0.0.2", server.local_addr().unwrap().port()))
+        .unwrap();
     let (_, peer) = server.recv_from(&mut [0; 8]).unwrap();
     server.send_to(b"hello", peer).unwrap();
     let (_, answered_from) = client.recv_from(&mut [0; 8]).unwrap();
@@ -107,7 +136,10 @@ fn broadcasting_needs_an_option() {
     }
     let receiver = udp_socket("0.0.0.0");
     let everybody = ("127.255.255.255", receiver.local_addr().unwrap().port());
-    assert_eq!(sender.send_to(b"hello", everybody).unwrap_err().kind(), ErrorKind::PermissionDenied);
+    assert_eq!(
+        sender.send_to(b"hello", everybody).unwrap_err().kind(),
+        ErrorKind::PermissionDenied
+    );
     sender.set_broadcast(true).unwrap();
     sender.send_to(b"hello", everybody).unwrap();
     assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 5);
@@ -118,7 +150,11 @@ fn broadcasting_needs_an_option() {
 fn a_listener_may_reuse_the_address_of_old_connections() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     assert!(socket2::SockRef::from(&listener).reuse_address().unwrap());
-    assert!(!socket2::SockRef::from(&udp_socket("127.0.0.1")).reuse_address().unwrap());
+    assert!(
+        !socket2::SockRef::from(&udp_socket("127.0.0.1"))
+            .reuse_address()
+            .unwrap()
+    );
 }
 
 /// Nobody accepts here, and yet all connect: std's queue is 128 long.
@@ -126,7 +162,9 @@ fn a_listener_may_reuse_the_address_of_old_connections() {
 fn the_kernel_connects_in_the_name_of_a_listener() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let clients: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+    let clients: Vec<_> = (0..100)
+        .map(|_| std::net::TcpStream::connect(addr).unwrap())
+        .collect();
     assert_eq!(clients.len(), 100);
 }
 
@@ -172,14 +210,21 @@ fn a_stream_socket_that_is_not_connected_cannot_send() {
     use socket2::{Domain, Socket, Type};
     let stream = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let error = stream.send(b"hello").unwrap_err().kind();
-    assert!(matches!(error, ErrorKind::NotConnected | ErrorKind::BrokenPipe), "{error:?}");
+    assert!(
+        matches!(error, ErrorKind::NotConnected | ErrorKind::BrokenPipe),
+        "{error:?}"
+    );
 }
 
 #[test]
 fn ports_are_counted_per_protocol() {
     let sockets = [(); 10].map(|()| udp_socket("127.0.0.1"));
     // Ten, since a program may have the very port of one for TCP.
-    assert!(sockets.iter().any(|udp| std::net::TcpListener::bind(udp.local_addr().unwrap()).is_ok()));
+    assert!(
+        sockets
+            .iter()
+            .any(|udp| std::net::TcpListener::bind(udp.local_addr().unwrap()).is_ok())
+    );
 }
 
 #[test]
@@ -193,10 +238,15 @@ fn three_datagrams_stay_three() {
     let receiver = udp_socket("127.0.0.1");
     let sender = udp_socket("127.0.0.1");
     for word in [&b"three"[..], b"", b"datagrams"] {
-        sender.send_to(word, receiver.local_addr().unwrap()).unwrap();
+        sender
+            .send_to(word, receiver.local_addr().unwrap())
+            .unwrap();
     }
     let mut buffer = [0; 64];
-    assert_eq!([(); 3].map(|()| receiver.recv(&mut buffer).unwrap()), [5, 0, 9]);
+    assert_eq!(
+        [(); 3].map(|()| receiver.recv(&mut buffer).unwrap()),
+        [5, 0, 9]
+    );
 }
 
 #[test]

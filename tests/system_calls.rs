@@ -12,16 +12,22 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The command under strace, which writes the calls that concern sockets into a file.
 fn traced(command: &Command, log: &Path) -> Command {
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-e", "trace=%network,close", "-o"]).arg(log);
+    strace
+        .args(["-f", "-qq", "-e", "trace=%network,close", "-o"])
+        .arg(log);
     strace.arg(command.get_program()).args(command.get_args());
-    strace.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+    strace
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("RUST_LIB_BACKTRACE");
     strace
 }
 
 /// The calls of a log in their order, without the number of the process and without what it is told.
 fn calls(log: &Path) -> Vec<String> {
     let log = fs::read_to_string(log).unwrap();
-    log.lines().filter_map(|line| Some(line.split_once(' ')?.1.trim_start().to_owned())).collect()
+    log.lines()
+        .filter_map(|line| Some(line.split_once(' ')?.1.trim_start().to_owned()))
+        .collect()
 }
 
 /// Runs a pair, both halves traced, and returns the calls of the server and of the client.
@@ -31,11 +37,20 @@ fn trace_pair(server: &Command, client: impl Fn(&str) -> Command) -> (Vec<String
     let mut running = Running::start(&mut traced(server, &server_log));
     let addr = running.announced();
     let client = run(&mut traced(&client(&addr), &client_log), b"");
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"hello\n"[..]),
+        "{client:?}"
+    );
     // A server that nobody asks any more, and that strace waits for. Its log begins with its number.
     running.stderr_line();
     let id = fs::read_to_string(&server_log).unwrap();
-    let id = id.split(' ').next().and_then(|id| id.parse().ok()).and_then(Pid::from_raw).unwrap();
+    let id = id
+        .split(' ')
+        .next()
+        .and_then(|id| id.parse().ok())
+        .and_then(Pid::from_raw)
+        .unwrap();
     kill_process(id, Signal::KILL).unwrap();
     running.finish();
     (calls(&server_log), calls(&client_log))
@@ -44,7 +59,10 @@ fn trace_pair(server: &Command, client: impl Fn(&str) -> Command) -> (Vec<String
 fn assert_in_order(calls: &[String], expected: &[&str]) {
     let mut rest = calls.iter();
     for call in expected {
-        assert!(rest.any(|made| made.starts_with(call)), "no {call} where it should be in {calls:#?}");
+        assert!(
+            rest.any(|made| made.starts_with(call)),
+            "no {call} where it should be in {calls:#?}"
+        );
     }
 }
 
@@ -63,15 +81,36 @@ fn a_udp_server_binds_and_then_only_receives_and_sends() {
         return;
     }
     let (server, client) = trace_network_pair("udp-server", "udp-client");
-    assert_in_order(&server, &["socket(AF_INET, SOCK_DGRAM", "bind(", "recvfrom(", "sendto(", "recvfrom("]);
-    let bound = server.iter().position(|call| call.starts_with("bind(")).unwrap();
+    assert_in_order(
+        &server,
+        &[
+            "socket(AF_INET, SOCK_DGRAM",
+            "bind(",
+            "recvfrom(",
+            "sendto(",
+            "recvfrom(",
+        ],
+    );
+    let bound = server
+        .iter()
+        .position(|call| call.starts_with("bind("))
+        .unwrap();
     let other = server[bound + 1..].iter().find(|call| {
-        !["getsockname(", "recvfrom(", "sendto(", "+++ "].iter().any(|known| call.starts_with(known))
+        !["getsockname(", "recvfrom(", "sendto(", "+++ "]
+            .iter()
+            .any(|known| call.starts_with(known))
     });
     assert_eq!(other, None, "the endless loop knows two calls");
     assert_in_order(
         &client,
-        &["socket(AF_INET, SOCK_DGRAM", "bind(", "connect(", "sendto(", "recvfrom(", "close("],
+        &[
+            "socket(AF_INET, SOCK_DGRAM",
+            "bind(",
+            "connect(",
+            "sendto(",
+            "recvfrom(",
+            "close(",
+        ],
     );
 }
 
@@ -81,13 +120,41 @@ fn a_tcp_server_listens_and_accepts_and_its_client_half_closes() {
         return;
     }
     let (server, client) = trace_network_pair("tcp-server", "tcp-client");
-    assert_in_order(&server, &["socket(AF_INET, SOCK_STREAM", "setsockopt(", "bind(", "listen(", "accept4("]);
-    assert_in_order(&server, &["listen(", "recvfrom(", "sendto(", "recvfrom(", "close("]);
-    assert_in_order(&client, &["socket(AF_INET, SOCK_STREAM", "connect(", "sendto(", "shutdown("]);
+    assert_in_order(
+        &server,
+        &[
+            "socket(AF_INET, SOCK_STREAM",
+            "setsockopt(",
+            "bind(",
+            "listen(",
+            "accept4(",
+        ],
+    );
+    assert_in_order(
+        &server,
+        &["listen(", "recvfrom(", "sendto(", "recvfrom(", "close("],
+    );
+    assert_in_order(
+        &client,
+        &[
+            "socket(AF_INET, SOCK_STREAM",
+            "connect(",
+            "sendto(",
+            "shutdown(",
+        ],
+    );
     assert_in_order(&client, &["connect(", "recvfrom(", "close("]);
-    let reuse = server.iter().find(|call| call.starts_with("setsockopt(")).unwrap();
+    let reuse = server
+        .iter()
+        .find(|call| call.starts_with("setsockopt("))
+        .unwrap();
     assert!(reuse.contains("SO_REUSEADDR, [1]"), "{reuse}");
-    assert!(server.iter().any(|call| call.starts_with("listen(") && call.contains(", 128)")), "the backlog");
+    assert!(
+        server
+            .iter()
+            .any(|call| call.starts_with("listen(") && call.contains(", 128)")),
+        "the backlog"
+    );
 }
 
 #[test]
@@ -95,7 +162,10 @@ fn unix_sockets_know_the_same_calls() {
     if !can_trace() {
         return;
     }
-    let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+    let folder = tempfile::Builder::new()
+        .prefix("ux")
+        .tempdir_in("/tmp")
+        .unwrap();
     for (kind, options) in [("SOCK_STREAM", &[][..]), ("SOCK_DGRAM", &["--datagram"])] {
         let path = folder.path().join(kind);
         let command = |role: &str| {
@@ -114,7 +184,10 @@ fn unix_sockets_know_the_same_calls() {
             assert_in_order(&client, &[&socket, "connect(", "sendto(", "shutdown("]);
         } else {
             assert_in_order(&server, &[&socket, "bind(", "recvfrom(", "sendto("]);
-            assert_in_order(&client, &[&socket, "bind(", "sendto(", "recvfrom(", "close("]);
+            assert_in_order(
+                &client,
+                &[&socket, "bind(", "sendto(", "recvfrom(", "close("],
+            );
         }
     }
 }

@@ -15,7 +15,9 @@ fn listener() -> TcpListener {
 /// A socket that has an address, and does not listen yet.
 fn bound() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
     let addr = socket.local_addr().unwrap().as_socket().unwrap();
     (socket, addr)
 }
@@ -31,7 +33,9 @@ fn accept_from(listener: &TcpListener, args: &[&str]) -> (Running, TcpStream) {
 
 fn read_to_end(mut stream: &TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).expect("the client's half-close");
+    stream
+        .read_to_end(&mut bytes)
+        .expect("the client's half-close");
     bytes
 }
 
@@ -45,7 +49,10 @@ fn it_half_closes_and_still_prints_what_comes_after() {
     stream.write_all(b"bye!").unwrap();
     drop(stream);
     let client = client.finish();
-    assert_eq!((client.code, &client.stdout[..], &client.stderr[..]), (Some(0), &b"goodbye!"[..], ""));
+    assert_eq!(
+        (client.code, &client.stdout[..], &client.stderr[..]),
+        (Some(0), &b"goodbye!"[..], "")
+    );
 }
 
 #[test]
@@ -67,8 +74,9 @@ fn a_server_that_closes_early_is_told_with_what_came_back() {
     let client = client.finish();
     assert_eq!((client.code, &client.stdout[..]), (Some(1), &b"hel"[..]));
     let addr = listener.local_addr().unwrap();
-    let error =
-        format!("Error: cannot get all back from {addr}: 3 of 12 bytes came back, then the server closed");
+    let error = format!(
+        "Error: cannot get all back from {addr}: 3 of 12 bytes came back, then the server closed"
+    );
     assert!(client.stderr.starts_with(&error), "{}", client.stderr);
 }
 
@@ -85,7 +93,9 @@ fn a_server_that_closes_while_we_still_type_ends_the_client() {
     let client = client.finish();
     assert_eq!(client.code, Some(1));
     assert!(
-        client.stderr.contains("6 of 6 bytes came back, then the server closed, before all was sent"),
+        client
+            .stderr
+            .contains("6 of 6 bytes came back, then the server closed, before all was sent"),
         "{client:?}"
     );
     drop(stdin);
@@ -98,12 +108,16 @@ fn a_reset_is_told_with_what_came_back() {
     stream.write_all(b"he").unwrap();
     let mut client = client;
     assert_eq!(client.stdout_bytes(2), b"he");
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
     drop(stream);
     let client = client.finish();
     assert_eq!(client.code, Some(1));
     assert!(
-        client.stderr.contains("2 of 6 bytes came back\n\nCaused by:\n    Connection reset"),
+        client
+            .stderr
+            .contains("2 of 6 bytes came back\n\nCaused by:\n    Connection reset"),
         "{client:?}"
     );
 }
@@ -118,10 +132,17 @@ fn a_server_that_leaves_in_the_middle_of_much_is_told() {
         stream.write_all(&[b'x'; 50_000]).unwrap();
         // Closed with bytes unread, the connection is reset.
     });
-    let client = run(program("tcp-client").args(["--addr", &addr]), &vec![b'x'; 16 << 20]);
+    let client = run(
+        program("tcp-client").args(["--addr", &addr]),
+        &vec![b'x'; 16 << 20],
+    );
     server.join().unwrap();
     assert_eq!(client.code, Some(1));
-    assert!(client.stderr.contains(" bytes came back"), "{}", client.stderr);
+    assert!(
+        client.stderr.contains(" bytes came back"),
+        "{}",
+        client.stderr
+    );
     assert!(!client.stderr.contains("panicked"), "{}", client.stderr);
 }
 
@@ -131,7 +152,12 @@ fn once_all_is_sent_a_silent_server_is_given_up() {
     assert_eq!(read_to_end(&stream), b"hello\n");
     let client = client.finish();
     assert_eq!(client.code, Some(1));
-    assert!(client.stderr.contains("0 of 6 bytes came back, then nothing for 300ms"), "{client:?}");
+    assert!(
+        client
+            .stderr
+            .contains("0 of 6 bytes came back, then nothing for 300ms"),
+        "{client:?}"
+    );
 }
 
 #[test]
@@ -139,8 +165,16 @@ fn a_server_that_gives_all_back_but_never_closes_is_given_up_too() {
     let (client, mut stream) = accept_from(&listener(), &["--timeout", "0.3", "hello"]);
     stream.write_all(&read_to_end(&stream)).unwrap();
     let client = client.finish();
-    assert_eq!((client.code, &client.stdout[..]), (Some(1), &b"hello\n"[..]));
-    assert!(client.stderr.contains("6 of 6 bytes came back, then nothing for 300ms"), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(1), &b"hello\n"[..])
+    );
+    assert!(
+        client
+            .stderr
+            .contains("6 of 6 bytes came back, then nothing for 300ms"),
+        "{client:?}"
+    );
 }
 
 #[test]
@@ -154,7 +188,11 @@ fn the_time_limit_begins_when_all_is_sent() {
     stream.write_all(&line).unwrap();
     drop(stream);
     let client = client.finish();
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"patience\n"[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"patience\n"[..]),
+        "{client:?}"
+    );
 }
 
 #[test]
@@ -166,16 +204,24 @@ fn a_server_that_drips_within_the_time_limit_is_waited_for() {
     }
     drop(stream);
     let client = client.finish();
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"drip\n"[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"drip\n"[..]),
+        "{client:?}"
+    );
 }
 
 #[test]
 fn that_nobody_listens_is_told_with_the_next_step() {
     // The port is taken, and nobody listens on it.
     let (_deaf, addr) = bound();
-    let client = run(program("tcp-client").args(["--addr", &addr.to_string(), "hello"]), b"");
+    let client = run(
+        program("tcp-client").args(["--addr", &addr.to_string(), "hello"]),
+        b"",
+    );
     assert_eq!(client.code, Some(1));
-    let error = format!("Error: cannot connect to {addr}: nobody listens there, start tcp-server\n");
+    let error =
+        format!("Error: cannot connect to {addr}: nobody listens there, start tcp-server\n");
     assert!(client.stderr.starts_with(&error), "{}", client.stderr);
 }
 
@@ -185,14 +231,18 @@ fn that_nobody_listens_is_told_with_the_next_step() {
 fn a_server_that_cannot_be_reached_in_time_is_given_up() {
     let (full, addr) = bound();
     full.listen(0).unwrap();
-    let in_the_queue: Vec<TcpStream> =
-        (0..8).map_while(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(200)).ok()).collect();
+    let in_the_queue: Vec<TcpStream> = (0..8)
+        .map_while(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(200)).ok())
+        .collect();
     assert!(in_the_queue.len() < 8, "the queue takes all");
-    let client =
-        run(program("tcp-client").args(["--addr", &addr.to_string(), "--timeout", "0.3", "hello"]), b"");
+    let client = run(
+        program("tcp-client").args(["--addr", &addr.to_string(), "--timeout", "0.3", "hello"]),
+        b"",
+    );
     assert_eq!(client.code, Some(1));
-    let error =
-        format!("Error: cannot connect to {addr}: nobody answers there, or the server has no place left\n");
+    let error = format!(
+        "Error: cannot connect to {addr}: nobody answers there, or the server has no place left\n"
+    );
     assert!(client.stderr.starts_with(&error), "{}", client.stderr);
 }
 
@@ -203,12 +253,18 @@ fn of_a_name_with_two_addresses_the_one_that_accepts_is_used() {
         return harness::not_run(&format!("no IPv6: {error}"));
     }
     for host in ["127.0.0.1", "[::1]"] {
-        let server = harness::Server::start(program("tcp-server").args(["--addr", &format!("{host}:0")]));
+        let server =
+            harness::Server::start(program("tcp-server").args(["--addr", &format!("{host}:0")]));
         let addr = format!("twofold:{}", server.addr.port());
-        let client = harness::with_twofold_name(program("tcp-client").args(["--addr", &addr, "hello"]));
+        let client =
+            harness::with_twofold_name(program("tcp-client").args(["--addr", &addr, "hello"]));
         let Some(mut client) = client else { return };
         let client = run(&mut client, b"");
-        assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+        assert_eq!(
+            (client.code, &client.stdout[..]),
+            (Some(0), &b"hello\n"[..]),
+            "{client:?}"
+        );
     }
 }
 
@@ -227,10 +283,16 @@ fn a_stdin_that_cannot_be_read_is_told() {
     let server = harness::Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0"]));
     let mut command = program("tcp-client");
     command.args(["--addr", &server.addr.to_string()]);
-    let client = command.stdin(std::fs::File::open("/").unwrap()).output().unwrap();
+    let client = command
+        .stdin(std::fs::File::open("/").unwrap())
+        .output()
+        .unwrap();
     assert_eq!(client.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&client.stderr);
-    assert!(stderr.starts_with("Error: cannot read stdin: Is a directory"), "{stderr}");
+    assert!(
+        stderr.starts_with("Error: cannot read stdin: Is a directory"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -241,9 +303,18 @@ fn wrong_usage_is_refused_with_what_is_right() {
         (["--timeout", "nan"], "seconds from 0.001 to 86400"),
         (["--timeout", "inf"], "seconds from 0.001 to 86400"),
         (["--timeout", "1e300"], "seconds from 0.001 to 86400"),
-        (["--addr", "127.0.0.1"], "HOST:PORT, the port from 1 to 65535"),
-        (["--addr", "127.0.0.1:0"], "HOST:PORT, the port from 1 to 65535"),
-        (["--addr", "127.0.0.1:65536"], "HOST:PORT, the port from 1 to 65535"),
+        (
+            ["--addr", "127.0.0.1"],
+            "HOST:PORT, the port from 1 to 65535",
+        ),
+        (
+            ["--addr", "127.0.0.1:0"],
+            "HOST:PORT, the port from 1 to 65535",
+        ),
+        (
+            ["--addr", "127.0.0.1:65536"],
+            "HOST:PORT, the port from 1 to 65535",
+        ),
     ];
     harness::assert_refuses(|| program("tcp-client"), &wrong);
 }

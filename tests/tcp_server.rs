@@ -27,7 +27,10 @@ const ACCEPTING: usize = 2;
 #[cfg(target_os = "linux")]
 fn idle_workers_do_not_use_up_the_descriptors() {
     let mut command = server();
-    let command = limited("--nofile=24", command.args(["--addr", "127.0.0.1:0", "--max-connections", "100"]));
+    let command = limited(
+        "--nofile=24",
+        command.args(["--addr", "127.0.0.1:0", "--max-connections", "100"]),
+    );
     let server = Server::start(&mut { command });
     assert_serves(&server);
     let log = server.running.kill().stderr;
@@ -41,7 +44,13 @@ fn idle_workers_do_not_use_up_the_descriptors() {
 fn a_worker_takes_four_mappings_of_memory() {
     let mappings = |workers: usize| {
         let mut command = server();
-        command.args(["-q", "--addr", "127.0.0.1:0", "--max-connections", &workers.to_string()]);
+        command.args([
+            "-q",
+            "--addr",
+            "127.0.0.1:0",
+            "--max-connections",
+            &workers.to_string(),
+        ]);
         // Of one heap for all threads: otherwise glibc has several, on a machine with many processors more.
         let server = Server::start(command.env("MALLOC_ARENA_MAX", "1"));
         let clients: Vec<TcpStream> = (0..workers).map(|_| connect(&server)).collect();
@@ -60,9 +69,23 @@ fn out_of_threads_it_refuses_to_start() {
     let mut command = Command::new(copy);
     let mut command = limited("--nproc=5", command.args(["--addr", "127.0.0.1:0"]));
     let server = run(as_nobody(&mut command), b"");
-    assert_eq!((server.code, &server.stdout[..]), (Some(1), &b""[..]), "{server:?}");
-    assert!(server.stderr.starts_with("Error: cannot start thread "), "{}", server.stderr);
-    assert!(server.stderr.contains(" of 100: choose a lower --max-connections\n"), "{}", server.stderr);
+    assert_eq!(
+        (server.code, &server.stdout[..]),
+        (Some(1), &b""[..]),
+        "{server:?}"
+    );
+    assert!(
+        server.stderr.starts_with("Error: cannot start thread "),
+        "{}",
+        server.stderr
+    );
+    assert!(
+        server
+            .stderr
+            .contains(" of 100: choose a lower --max-connections\n"),
+        "{}",
+        server.stderr
+    );
 }
 
 #[test]
@@ -72,8 +95,10 @@ fn an_idle_connection_costs_less_than_28_kib() {
     if harness::allow_descriptors(CLIENTS as u64 + 100).is_none() {
         return harness::not_run("no right to so many descriptors");
     }
-    let (server, small) =
-        (start(&["--max-connections", &CLIENTS.to_string()]), start(&["--max-connections", "1"]));
+    let (server, small) = (
+        start(&["--max-connections", &CLIENTS.to_string()]),
+        start(&["--max-connections", "1"]),
+    );
     let memory = |server: &Server| harness::memory_kib(server.running.id(), "VmRSS").unwrap();
     let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
     streams.iter().for_each(|stream| echo(stream, b"hello"));

@@ -19,7 +19,11 @@ fn server() -> Command {
 fn elsewhere_it_says_that_it_is_for_linux() {
     let server = harness::run(&mut server(), b"");
     assert_eq!(server.code, Some(1));
-    assert!(server.stderr.contains("recvmmsg and sendmmsg are Linux's"), "{}", server.stderr);
+    assert!(
+        server.stderr.contains("recvmmsg and sendmmsg are Linux's"),
+        "{}",
+        server.stderr
+    );
 }
 
 /// A server that is suspended takes nothing, so what is sent meanwhile waits for it in one queue.
@@ -35,7 +39,10 @@ mod queued {
     use super::server;
 
     fn send(socket: &UdpSocket, server: &Server, datagram: &[u8]) {
-        assert_eq!(socket.send_to(datagram, server.addr).unwrap(), datagram.len());
+        assert_eq!(
+            socket.send_to(datagram, server.addr).unwrap(),
+            datagram.len()
+        );
     }
 
     /// Datagrams of these lengths, no two of which have the same bytes.
@@ -48,7 +55,11 @@ mod queued {
     fn assert_next_echo(socket: &UdpSocket, datagram: &[u8]) {
         let mut buffer = vec![0; 65_536];
         let len = socket.recv(&mut buffer).expect("an echo");
-        assert!(buffer[..len] == *datagram, "{len} bytes, and not the {} that come next", datagram.len());
+        assert!(
+            buffer[..len] == *datagram,
+            "{len} bytes, and not the {} that come next",
+            datagram.len()
+        );
     }
 
     #[test]
@@ -115,9 +126,22 @@ mod queued {
         }
         let lines: Vec<String> = (0..13).map(|_| server.running.stderr_line()).collect();
         let count = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
-        assert_eq!(count(&format!("{broadcast}: cannot send the echo: Permission denied")), 7, "{lines:#?}");
-        assert_eq!(count(&format!("{port_0}: not answered, port 0")), 3, "{lines:#?}");
-        let answered: Vec<&str> = lines.iter().filter_map(|line| line.split(": length 5 ").nth(1)).collect();
+        assert_eq!(
+            count(&format!(
+                "{broadcast}: cannot send the echo: Permission denied"
+            )),
+            7,
+            "{lines:#?}"
+        );
+        assert_eq!(
+            count(&format!("{port_0}: not answered, port 0")),
+            3,
+            "{lines:#?}"
+        );
+        let answered: Vec<&str> = lines
+            .iter()
+            .filter_map(|line| line.split(": length 5 ").nth(1))
+            .collect();
         assert_eq!(answered, ["\"first\"", "\"2nd  \"", "\"third\""]);
     }
 
@@ -125,17 +149,25 @@ mod queued {
     #[test]
     fn like_ones_in_a_row_come_back_one_by_one_and_in_order_with_the_unlike_among_them() {
         let server = start_on_loopback();
-        let lengths = [5, 5, 5, 0, 0, 1200, 1200, 5, 5, 6, 7, 2000, 2000, 2000, 1, 1];
+        let lengths = [
+            5, 5, 5, 0, 0, 1200, 1200, 5, 5, 6, 7, 2000, 2000, 2000, 1, 1,
+        ];
         let datagrams = datagrams(lengths.into_iter().chain(lengths));
-        let peers = datagrams.chunks(lengths.len()).map(|datagrams| (udp_socket("127.0.0.1"), datagrams));
+        let peers = datagrams
+            .chunks(lengths.len())
+            .map(|datagrams| (udp_socket("127.0.0.1"), datagrams));
         let peers: Vec<_> = peers.collect();
         server.running.suspend();
         for (socket, datagrams) in &peers {
-            datagrams.iter().for_each(|datagram| send(socket, &server, datagram));
+            datagrams
+                .iter()
+                .for_each(|datagram| send(socket, &server, datagram));
         }
         server.running.resume();
         for (socket, datagrams) in &peers {
-            datagrams.iter().for_each(|datagram| assert_next_echo(socket, datagram));
+            datagrams
+                .iter()
+                .for_each(|datagram| assert_next_echo(socket, datagram));
         }
     }
 
@@ -145,9 +177,13 @@ mod queued {
         let socket = udp_socket("127.0.0.1");
         let datagrams = datagrams([9000; 8]);
         server.running.suspend();
-        datagrams.iter().for_each(|datagram| send(&socket, &server, datagram));
+        datagrams
+            .iter()
+            .for_each(|datagram| send(&socket, &server, datagram));
         server.running.resume();
-        datagrams.iter().for_each(|datagram| assert_next_echo(&socket, datagram));
+        datagrams
+            .iter()
+            .for_each(|datagram| assert_next_echo(&socket, datagram));
     }
 
     /// What udp(7) says of UDP_SEGMENT, on a path with an MTU of 1000 bytes, 28 of which are headers.
@@ -171,9 +207,13 @@ def are_cut(count, length):
 assert are_cut(2, 972) and not are_cut(2, 973)
 assert are_cut(64, 64) and not are_cut(1000, 64)
 ";
-        let Some(mut python) = harness::foreign("python3") else { return };
+        let Some(mut python) = harness::foreign("python3") else {
+            return;
+        };
         let set_up = "ip link set lo up mtu 1000";
-        let Some(mut python) = harness::unshared("-rn", set_up, python.args(["-c", script])) else { return };
+        let Some(mut python) = harness::unshared("-rn", set_up, python.args(["-c", script])) else {
+            return;
+        };
         let finished = harness::run(&mut python, b"");
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     }
@@ -190,21 +230,37 @@ assert are_cut(64, 64) and not are_cut(1000, 64)
         let log = folder.path().join("calls");
         let mut strace = Command::new("strace");
         // -D: the server, and not strace, is the process that was started, and can be suspended.
-        strace.args(["-D", "-qq", "-e", "trace=%network", "-o"]).arg(&log).args(strace_options);
-        strace.arg(server().get_program()).args(["--addr", "127.0.0.1:0"]);
+        strace
+            .args(["-D", "-qq", "-e", "trace=%network", "-o"])
+            .arg(&log)
+            .args(strace_options);
+        strace
+            .arg(server().get_program())
+            .args(["--addr", "127.0.0.1:0"]);
         let mut server = Server::start(&mut strace);
         let socket = udp_socket("127.0.0.1");
         let datagrams = datagrams(lengths);
         server.running.suspend();
-        datagrams.iter().for_each(|datagram| send(&socket, &server, datagram));
+        datagrams
+            .iter()
+            .for_each(|datagram| send(&socket, &server, datagram));
         server.running.resume();
         for datagram in &datagrams {
             assert_next_echo(&socket, datagram);
             let line = server.running.stderr_line();
-            assert!(line.contains(&format!(": length {} ", datagram.len())), "{line}");
+            assert!(
+                line.contains(&format!(": length {} ", datagram.len())),
+                "{line}"
+            );
         }
         server.running.kill(); // Returns when strace has ended too: it has the same stderr.
-        Some(fs::read_to_string(log).unwrap().lines().map(String::from).collect())
+        Some(
+            fs::read_to_string(log)
+                .unwrap()
+                .lines()
+                .map(String::from)
+                .collect(),
+        )
     }
 
     fn count(calls: &[String], start: &str) -> usize {
@@ -213,16 +269,23 @@ assert are_cut(64, 64) and not are_cut(1000, 64)
 
     #[test]
     fn it_needs_few_system_calls_for_datagrams_of_many_lengths() {
-        let Some(calls) = calls(std::array::from_fn(|number| number), &[]) else { return };
+        let Some(calls) = calls(std::array::from_fn(|number| number), &[]) else {
+            return;
+        };
         let (receives, sends) = (count(&calls, "recvmmsg"), count(&calls, "sendmmsg"));
         println!("{WAITING} datagrams, received by {receives} calls, sent by {sends}");
-        assert!(receives > 0 && sends > 0 && receives + sends <= WAITING / 8, "{calls:#?}");
+        assert!(
+            receives > 0 && sends > 0 && receives + sends <= WAITING / 8,
+            "{calls:#?}"
+        );
         assert_eq!(count(&calls, "sendmsg"), 0, "{calls:#?}");
     }
 
     #[test]
     fn like_ones_leave_as_one_piece() {
-        let Some(calls) = calls([64; WAITING], &[]) else { return };
+        let Some(calls) = calls([64; WAITING], &[]) else {
+            return;
+        };
         let pieces = count(&calls, "sendmsg");
         println!("{WAITING} datagrams, sent in {pieces} pieces");
         assert!(pieces > 0 && pieces <= WAITING / 16, "{calls:#?}");
@@ -233,14 +296,21 @@ assert are_cut(64, 64) and not are_cut(1000, 64)
     #[test]
     fn a_kernel_that_cannot_cut_is_given_no_pieces() {
         let no_option = "inject=setsockopt:error=ENOPROTOOPT";
-        let Some(calls) = calls([64; WAITING], &["-e", no_option]) else { return };
+        let Some(calls) = calls([64; WAITING], &["-e", no_option]) else {
+            return;
+        };
         assert_eq!(count(&calls, "sendmsg"), 0, "{calls:#?}");
     }
 
     /// As with a network card that leaves checksums to others.
     #[test]
     fn where_no_piece_can_go_each_datagram_goes_for_itself() {
-        let Some(calls) = calls([64; WAITING], &["-e", "inject=sendmsg:error=EIO"]) else { return };
-        assert!(count(&calls, "sendmsg") > 0 && count(&calls, "sendmmsg") > 0, "{calls:#?}");
+        let Some(calls) = calls([64; WAITING], &["-e", "inject=sendmsg:error=EIO"]) else {
+            return;
+        };
+        assert!(
+            count(&calls, "sendmsg") > 0 && count(&calls, "sendmmsg") > 0,
+            "{calls:#?}"
+        );
     }
 }

@@ -15,14 +15,18 @@ fn ask(server: &UdpSocket, args: &[&str]) -> Running {
 /// The next datagram that the client sends, and from where.
 fn receive(server: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut buffer = vec![0; 65_536];
-    let (len, client) = server.recv_from(&mut buffer).expect("a datagram from the client");
+    let (len, client) = server
+        .recv_from(&mut buffer)
+        .expect("a datagram from the client");
     (buffer[..len].to_vec(), client)
 }
 
 /// How many datagrams wait to be received.
 fn count_waiting(socket: &UdpSocket) -> usize {
     socket.set_nonblocking(true).unwrap();
-    (0..).take_while(|_| socket.recv(&mut [0; 64]).is_ok()).count()
+    (0..)
+        .take_while(|_| socket.recv(&mut [0; 64]).is_ok())
+        .count()
 }
 
 /// A real server, and a client that knows its address.
@@ -41,7 +45,10 @@ fn each_message_is_a_datagram_and_each_echo_a_line() {
     assert_eq!(client.stdout, "hello\n\ntwo words\n你好\n".as_bytes());
     assert_eq!(client.stderr.lines().count(), 4);
     for line in client.stderr.lines() {
-        assert!(line.starts_with(&format!("{}: answered in ", server.addr)), "{line}");
+        assert!(
+            line.starts_with(&format!("{}: answered in ", server.addr)),
+            "{line}"
+        );
     }
     for length in [5, 0, 9, 6] {
         let line = server.running.stderr_line();
@@ -54,7 +61,10 @@ fn without_messages_each_line_of_stdin_is_one_whatever_its_bytes() {
     let (_server, mut client) = pair();
     let client = run(&mut client, b"one\n\n\xff\x00\x1b\r\nno newline at the end");
     assert_eq!(client.code, Some(0), "{client:?}");
-    assert_eq!(client.stdout, b"one\n\n\xff\x00\x1b\r\nno newline at the end\n");
+    assert_eq!(
+        client.stdout,
+        b"one\n\n\xff\x00\x1b\r\nno newline at the end\n"
+    );
 }
 
 #[test]
@@ -72,17 +82,33 @@ fn a_line_is_sent_as_soon_as_it_is_typed() {
 fn quiet_prints_the_answers_alone() {
     let (_server, mut client) = pair();
     let client = run(client.args(["-q", "hello"]), b"");
-    assert_eq!((client.code, &client.stdout[..], &client.stderr[..]), (Some(0), &b"hello\n"[..], ""));
+    assert_eq!(
+        (client.code, &client.stdout[..], &client.stderr[..]),
+        (Some(0), &b"hello\n"[..], "")
+    );
 }
 
 #[test]
 fn a_silent_server_is_asked_as_often_as_said_and_then_given_up() {
     let server = udp_socket("127.0.0.1");
-    let client = ask(&server, &["--timeout", "0.05", "--attempts", "4", "hello", "never sent"]).finish();
+    let client = ask(
+        &server,
+        &[
+            "--timeout",
+            "0.05",
+            "--attempts",
+            "4",
+            "hello",
+            "never sent",
+        ],
+    )
+    .finish();
     assert_eq!(client.code, Some(1));
     assert_eq!(client.stdout, b"");
-    let error =
-        format!("Error: cannot get an answer from {} in 4 attempts of 50ms\n", server.local_addr().unwrap());
+    let error = format!(
+        "Error: cannot get an answer from {} in 4 attempts of 50ms\n",
+        server.local_addr().unwrap()
+    );
     assert!(client.stderr.ends_with(&error), "{}", client.stderr);
     assert_eq!(count_waiting(&server), 4);
 }
@@ -94,17 +120,30 @@ fn the_third_attempt_may_be_the_one_that_is_answered() {
     let (_, first) = receive(&server);
     receive(&server);
     let (message, third) = receive(&server);
-    assert_eq!(first, third, "all attempts come from one socket: an answer to any of them counts");
+    assert_eq!(
+        first, third,
+        "all attempts come from one socket: an answer to any of them counts"
+    );
     server.send_to(&message, third).unwrap();
     let client = client.finish();
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
-    assert!(client.stderr.contains("no answer, attempt 3 of 100\n"), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"hello\n"[..]),
+        "{client:?}"
+    );
+    assert!(
+        client.stderr.contains("no answer, attempt 3 of 100\n"),
+        "{client:?}"
+    );
 }
 
 #[test]
 fn a_doubled_answer_is_not_taken_for_the_answer_to_the_next_message() {
     let server = udp_socket("127.0.0.1");
-    let client = ask(&server, &["--timeout", "0.2", "--attempts", "100", "same", "same"]);
+    let client = ask(
+        &server,
+        &["--timeout", "0.2", "--attempts", "100", "same", "same"],
+    );
     let (message, first) = receive(&server);
     for _ in 0..3 {
         server.send_to(&message, first).unwrap();
@@ -119,13 +158,20 @@ fn a_doubled_answer_is_not_taken_for_the_answer_to_the_next_message() {
     receive(&server); // It asks again, since nobody has answered the second message yet.
     server.send_to(&message, second).unwrap();
     let client = client.finish();
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"same\nsame\n"[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"same\nsame\n"[..]),
+        "{client:?}"
+    );
 }
 
 #[test]
 fn a_late_answer_is_not_taken_for_the_answer_to_the_next_message() {
     let server = udp_socket("127.0.0.1");
-    let client = ask(&server, &["--timeout", "0.2", "--attempts", "100", "one", "two"]);
+    let client = ask(
+        &server,
+        &["--timeout", "0.2", "--attempts", "100", "one", "two"],
+    );
     let (one, first) = receive(&server);
     receive(&server); // The second attempt. Now the first is answered, and the second later still.
     server.send_to(&one, first).unwrap();
@@ -139,7 +185,11 @@ fn a_late_answer_is_not_taken_for_the_answer_to_the_next_message() {
     server.send_to(&one, second).unwrap();
     server.send_to(b"two", second).unwrap();
     let client = client.finish();
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"one\ntwo\n"[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"one\ntwo\n"[..]),
+        "{client:?}"
+    );
 }
 
 #[test]
@@ -153,7 +203,11 @@ fn a_garbled_or_cut_answer_is_passed_over() {
     receive(&server); // It asks again.
     server.send_to(&message, addr).unwrap();
     let client = client.finish();
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"hello\n"[..]),
+        "{client:?}"
+    );
     assert!(client.stderr.contains("attempt 2 of 100"), "{client:?}");
 }
 
@@ -167,7 +221,11 @@ fn an_answer_from_somebody_else_is_passed_over() {
     let (_, again) = receive(&server);
     server.send_to(&message, again).unwrap();
     let client = client.finish();
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"hello\n"[..]),
+        "{client:?}"
+    );
     assert!(client.stderr.contains("attempt 2 of 100"), "{client:?}");
 }
 
@@ -189,7 +247,8 @@ fn a_stream_of_wrong_answers_cannot_hold_it_beyond_its_deadline() {
 fn that_nobody_listens_is_told_at_once() {
     // Connected to another port, this socket keeps its own but takes nothing from the client.
     let deaf = udp_socket("127.0.0.1");
-    deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap()).unwrap();
+    deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap())
+        .unwrap();
     let client = ask(&deaf, &["--timeout", "3600", "hello"]).finish();
     assert_eq!(client.code, Some(1));
     let addr = deaf.local_addr().unwrap();
@@ -206,14 +265,23 @@ fn of_a_name_with_two_addresses_the_one_that_answers_is_used() {
     for host in ["127.0.0.1", "[::1]"] {
         let server = Server::start(program("udp-server").args(["--addr", &format!("{host}:0")]));
         let addr = format!("twofold:{}", server.addr.port());
-        let Some(mut client) =
-            harness::with_twofold_name(program("udp-client").args(["--addr", &addr, "hello", "again"]))
-        else {
+        let Some(mut client) = harness::with_twofold_name(
+            program("udp-client").args(["--addr", &addr, "hello", "again"]),
+        ) else {
             return;
         };
         let client = run(&mut client, b"");
-        assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\nagain\n"[..]), "{client:?}");
-        assert!(client.stderr.contains(&format!("{}: answered in", server.addr)), "{client:?}");
+        assert_eq!(
+            (client.code, &client.stdout[..]),
+            (Some(0), &b"hello\nagain\n"[..]),
+            "{client:?}"
+        );
+        assert!(
+            client
+                .stderr
+                .contains(&format!("{}: answered in", server.addr)),
+            "{client:?}"
+        );
     }
 }
 
@@ -226,11 +294,32 @@ fn an_address_that_is_silent_is_asked_for_the_first_message_only() {
         Err(error) => return not_run(&format!("no IPv6 on this port: {error}")),
     };
     let addr = format!("twofold:{}", server.addr.port());
-    let args = ["--addr", &addr, "--timeout", "1", "--attempts", "2", "one", "two", "three"];
-    let Some(mut client) = harness::with_twofold_name(program("udp-client").args(args)) else { return };
+    let args = [
+        "--addr",
+        &addr,
+        "--timeout",
+        "1",
+        "--attempts",
+        "2",
+        "one",
+        "two",
+        "three",
+    ];
+    let Some(mut client) = harness::with_twofold_name(program("udp-client").args(args)) else {
+        return;
+    };
     let client = run(&mut client, b"");
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"one\ntwo\nthree\n"[..]), "{client:?}");
-    assert!(client.stderr.contains("in 2 attempts of 1s; trying the next address"), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"one\ntwo\nthree\n"[..]),
+        "{client:?}"
+    );
+    assert!(
+        client
+            .stderr
+            .contains("in 2 attempts of 1s; trying the next address"),
+        "{client:?}"
+    );
     assert_eq!(count_waiting(&silent), 2);
 }
 
@@ -238,13 +327,18 @@ fn an_address_that_is_silent_is_asked_for_the_first_message_only() {
 #[cfg(target_os = "linux")]
 fn a_name_that_nobody_knows_is_told() {
     // In a network namespace without a network, so that nobody is asked.
-    let client =
-        harness::unshared("-rn", "true", program("udp-client").args(["--addr", "nowhere.invalid:7007", "x"]));
+    let client = harness::unshared(
+        "-rn",
+        "true",
+        program("udp-client").args(["--addr", "nowhere.invalid:7007", "x"]),
+    );
     let Some(mut client) = client else { return };
     let client = run(&mut client, b"");
     assert_eq!(client.code, Some(1));
     assert!(
-        client.stderr.starts_with("Error: cannot find the address of nowhere.invalid:7007\n"),
+        client
+            .stderr
+            .starts_with("Error: cannot find the address of nowhere.invalid:7007\n"),
         "{client:?}"
     );
 }
@@ -261,7 +355,11 @@ fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
     thread::sleep(Duration::from_millis(2500)); // The deadline passes.
     client.resume();
     let client = client.finish();
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"hello\n"[..]),
+        "{client:?}"
+    );
 }
 
 #[test]
@@ -272,14 +370,20 @@ fn being_suspended_again_and_again_neither_ends_nor_prolongs_the_wait() {
     receive(&server);
     let started = Instant::now();
     while client.is_running() {
-        assert!(started.elapsed() < LIMIT, "each interruption begins the wait anew");
+        assert!(
+            started.elapsed() < LIMIT,
+            "each interruption begins the wait anew"
+        );
         client.suspend();
         client.resume();
         // Much less than the time limit, and long enough for a slow machine to let it run in between.
         thread::sleep(Duration::from_millis(50));
     }
     let client = client.finish();
-    assert!(client.stderr.ends_with("in 1 attempt of 1s\n"), "{client:?}");
+    assert!(
+        client.stderr.ends_with("in 1 attempt of 1s\n"),
+        "{client:?}"
+    );
 }
 
 #[test]
@@ -290,10 +394,17 @@ fn a_reader_that_has_gone_is_an_error_and_not_a_panic() {
     let (stdout, reader) = UnixStream::pair().unwrap();
     drop(reader);
     client.args(["one", "two"]);
-    let client = Running::start_with(&mut client, OwnedFd::from(stdout).into(), std::process::Stdio::piped());
+    let client = Running::start_with(
+        &mut client,
+        OwnedFd::from(stdout).into(),
+        std::process::Stdio::piped(),
+    );
     let client = client.finish();
     assert_eq!(client.code, Some(1), "{client:?}");
-    assert!(client.stderr.starts_with("Error: cannot write to stdout\n"), "{client:?}");
+    assert!(
+        client.stderr.starts_with("Error: cannot write to stdout\n"),
+        "{client:?}"
+    );
 }
 
 #[test]
@@ -303,13 +414,21 @@ fn the_longest_datagram_passes_and_a_longer_one_is_explained() {
         not_run("65507 bytes: macOS sends at most net.inet.udp.maxdgram");
     } else {
         let client = run(&mut command, &[b'x'; 65_507]);
-        assert_eq!((client.code, client.stdout.len()), (Some(0), 65_508), "{}", client.stderr);
+        assert_eq!(
+            (client.code, client.stdout.len()),
+            (Some(0), 65_508),
+            "{}",
+            client.stderr
+        );
     }
     for size in [65_508, 10_000_000] {
         let client = run(&mut command, &vec![b'x'; size]);
         assert_eq!((client.code, client.stdout.len()), (Some(1), 0));
         let limit = "a UDP datagram carries at most 65507 bytes over IPv4";
-        let error = format!("Error: cannot send the message to {}: {limit}\n", server.addr);
+        let error = format!(
+            "Error: cannot send the message to {}: {limit}\n",
+            server.addr
+        );
         assert_eq!(client.stderr, error);
     }
 }
@@ -325,9 +444,18 @@ fn wrong_usage_is_refused_with_what_is_right() {
         (["--timeout", "soon"], "seconds from 0.001 to 86400"),
         (["--attempts", "0"], "0 is not in 1.."),
         (["--attempts=3", "--broadcast"], "cannot be used with"),
-        (["--addr", "127.0.0.1"], "HOST:PORT, the port from 1 to 65535"),
-        (["--addr", "127.0.0.1:0"], "HOST:PORT, the port from 1 to 65535"),
-        (["--addr", "127.0.0.1:65536"], "HOST:PORT, the port from 1 to 65535"),
+        (
+            ["--addr", "127.0.0.1"],
+            "HOST:PORT, the port from 1 to 65535",
+        ),
+        (
+            ["--addr", "127.0.0.1:0"],
+            "HOST:PORT, the port from 1 to 65535",
+        ),
+        (
+            ["--addr", "127.0.0.1:65536"],
+            "HOST:PORT, the port from 1 to 65535",
+        ),
         (["--addr", "::1"], "HOST:PORT, the port from 1 to 65535"),
     ];
     harness::assert_refuses(|| program("udp-client"), &wrong);

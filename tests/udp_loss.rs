@@ -15,7 +15,10 @@ fn a_server_that_was_suspended_answers_what_its_queue_could_hold_in_order() {
     server.running.suspend();
     for number in 0..SENT {
         let sent = socket.send_to(&number.to_be_bytes(), server.addr);
-        assert!(sent.is_ok(), "the sender learns nothing of the loss: {sent:?}");
+        assert!(
+            sent.is_ok(),
+            "the sender learns nothing of the loss: {sent:?}"
+        );
     }
     server.running.resume();
 
@@ -23,12 +26,19 @@ fn a_server_that_was_suspended_answers_what_its_queue_could_hold_in_order() {
     // lost as well while the queue is full, and is then sent again.
     let mut came_back = Vec::new();
     let mut buffer = [0; 64];
-    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
     let deadline = std::time::Instant::now() + LIMIT;
     loop {
-        assert!(std::time::Instant::now() < deadline, "the server no longer answers");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the server no longer answers"
+        );
         match socket.recv(&mut buffer) {
-            Ok(4) => came_back.push(u32::from_be_bytes([buffer[0], buffer[1], buffer[2], buffer[3]])),
+            Ok(4) => came_back.push(u32::from_be_bytes([
+                buffer[0], buffer[1], buffer[2], buffer[3],
+            ])),
             Ok(_) => break,
             Err(_) => drop(socket.send_to(b"the last", server.addr).unwrap()),
         }
@@ -36,5 +46,8 @@ fn a_server_that_was_suspended_answers_what_its_queue_could_hold_in_order() {
     println!("{SENT} sent, {} came back", came_back.len());
     assert!(!came_back.is_empty(), "some were kept");
     assert!(came_back.len() < SENT as usize, "some were lost");
-    assert!(came_back.is_sorted_by(|a, b| a < b), "each once, in the order in which they were sent");
+    assert!(
+        came_back.is_sorted_by(|a, b| a < b),
+        "each once, in the order in which they were sent"
+    );
 }

@@ -11,14 +11,19 @@ use harness::{LIMIT, Running, Server, example, noise, not_run, program, run, udp
 /// The relay to this server, not yet started.
 fn relay_to(server: SocketAddr, options: &str) -> Command {
     let mut relay = example("relay");
-    relay.args(["--listen", "127.0.0.1:0", "--to", &server.to_string()]).args(options.split_whitespace());
+    relay
+        .args(["--listen", "127.0.0.1:0", "--to", &server.to_string()])
+        .args(options.split_whitespace());
     relay
 }
 
 /// A relay between the test and the test, which plays the server.
 fn relay_to_us(options: &str) -> (Server, UdpSocket) {
     let server = udp_socket("127.0.0.1");
-    (Server::start(&mut relay_to(server.local_addr().unwrap(), options)), server)
+    (
+        Server::start(&mut relay_to(server.local_addr().unwrap(), options)),
+        server,
+    )
 }
 
 /// A relay to a real server.
@@ -43,7 +48,9 @@ fn receive(socket: &UdpSocket) -> Vec<u8> {
 fn fate(relay: &mut Server, client: &UdpSocket) -> String {
     let line = relay.running.stderr_line();
     let start = format!("{}: ", client.local_addr().unwrap());
-    line.strip_prefix(&start).unwrap_or_else(|| panic!("{line:?} does not begin with {start:?}")).to_owned()
+    line.strip_prefix(&start)
+        .unwrap_or_else(|| panic!("{line:?} does not begin with {start:?}"))
+        .to_owned()
 }
 
 #[test]
@@ -54,7 +61,10 @@ fn without_options_everything_passes_unchanged() {
         let sent = noise(size);
         client.send(&sent).unwrap();
         assert!(receive(&client) == sent, "{size} bytes came back changed");
-        assert_eq!(fate(&mut relay, &client), format!("question {count}: passed"));
+        assert_eq!(
+            fate(&mut relay, &client),
+            format!("question {count}: passed")
+        );
         assert_eq!(fate(&mut relay, &client), format!("answer {count}: passed"));
     }
 }
@@ -71,12 +81,21 @@ fn quiet_logs_nothing() {
 
 #[test]
 fn udp_client_gets_every_echo_through_a_bad_network_complete_and_in_order() {
-    let messages: String = (0..40).map(|number| format!("message {number}\n")).collect();
+    let messages: String = (0..40)
+        .map(|number| format!("message {number}\n"))
+        .collect();
     let start = |seed| {
         let options = format!("--drop 0.3 --duplicate 0.1 --reorder 0.2 --delay 5 --seed {seed}");
         let (relay, server) = relay_to_echo(&options);
         let mut client = program("udp-client");
-        client.args(["--addr", &relay.addr.to_string(), "--timeout", "0.02", "--attempts", "2000"]);
+        client.args([
+            "--addr",
+            &relay.addr.to_string(),
+            "--timeout",
+            "0.02",
+            "--attempts",
+            "2000",
+        ]);
         let mut client = Running::start(&mut client);
         client.write(messages.as_bytes());
         (client, relay, server)
@@ -102,10 +121,22 @@ fn udp_client_gives_up_after_too_few_attempts() {
     let (relay, _server) = relay_to_echo("--drop 0.9");
     let addr = relay.addr.to_string();
     let client = run(
-        program("udp-client").args(["--addr", &addr, "--timeout", "0.05", "--attempts", "3", "hello"]),
+        program("udp-client").args([
+            "--addr",
+            &addr,
+            "--timeout",
+            "0.05",
+            "--attempts",
+            "3",
+            "hello",
+        ]),
         b"",
     );
-    assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(1), &b""[..]),
+        "{client:?}"
+    );
     let error = format!("Error: cannot get an answer from {addr} in 3 attempts of 50ms\n");
     assert!(client.stderr.ends_with(&error), "{client:?}");
 }
@@ -114,12 +145,16 @@ fn udp_client_gives_up_after_too_few_attempts() {
 fn fates(options: &str, take_turns: bool) -> Vec<String> {
     let (mut relay, server) = relay_to_us(options);
     let clients = [(); 2].map(|()| client_of(&relay));
-    let order: Vec<usize> =
-        (0..100).map(|number| if take_turns { number % 2 } else { number / 50 }).collect();
+    let order: Vec<usize> = (0..100)
+        .map(|number| if take_turns { number % 2 } else { number / 50 })
+        .collect();
     let mut fates = Vec::new();
     for &client in &order {
         clients[client].send(&[client as u8]).unwrap();
-        fates.push(format!("client {client}, {}", fate(&mut relay, &clients[client])));
+        fates.push(format!(
+            "client {client}, {}",
+            fate(&mut relay, &clients[client])
+        ));
     }
     let mut ways_back = [None; 2];
     while ways_back.contains(&None) {
@@ -128,8 +163,13 @@ fn fates(options: &str, take_turns: bool) -> Vec<String> {
         ways_back[usize::from(client[0])] = Some(from);
     }
     for &client in &order {
-        server.send_to(b"answer", ways_back[client].unwrap()).unwrap();
-        fates.push(format!("client {client}, {}", fate(&mut relay, &clients[client])));
+        server
+            .send_to(b"answer", ways_back[client].unwrap())
+            .unwrap();
+        fates.push(format!(
+            "client {client}, {}",
+            fate(&mut relay, &clients[client])
+        ));
     }
     fates.sort();
     fates
@@ -143,10 +183,19 @@ fn the_same_seed_is_the_same_network_whoever_sends_when() {
     assert_ne!(first, fates(&format!("{BAD} --seed 8"), true));
     // No two flows of one network share their luck.
     let flow = |name: &str| -> Vec<&str> {
-        first.iter().filter(|line| line.starts_with(name)).map(|line| &line[name.len()..]).collect()
+        first
+            .iter()
+            .filter(|line| line.starts_with(name))
+            .map(|line| &line[name.len()..])
+            .collect()
     };
-    let flows =
-        ["client 0, question", "client 1, question", "client 0, answer", "client 1, answer"].map(flow);
+    let flows = [
+        "client 0, question",
+        "client 1, question",
+        "client 0, answer",
+        "client 1, answer",
+    ]
+    .map(flow);
     for (index, flow) in flows.iter().enumerate() {
         assert_eq!(flow.len(), 50);
         assert!(!flows[..index].contains(flow), "{flow:?}");
@@ -155,7 +204,10 @@ fn the_same_seed_is_the_same_network_whoever_sends_when() {
 
 #[test]
 fn about_as_many_are_lost_as_was_asked_for() {
-    let lost = fates("--drop 0.3", true).iter().filter(|line| line.ends_with(": lost")).count();
+    let lost = fates("--drop 0.3", true)
+        .iter()
+        .filter(|line| line.ends_with(": lost"))
+        .count();
     // The same 200 draws each time, so this cannot fail by chance.
     assert!((40..=80).contains(&lost), "{lost} of 200");
 }
@@ -166,12 +218,18 @@ fn with_duplicate_1_each_comes_twice() {
     let client = client_of(&relay);
     client.send(b"one").unwrap();
     client.send(b"two").unwrap();
-    assert_eq!([(); 4].map(|()| receive(&server)), [b"one", b"one", b"two", b"two"]);
+    assert_eq!(
+        [(); 4].map(|()| receive(&server)),
+        [b"one", b"one", b"two", b"two"]
+    );
     client.send(b"three").unwrap();
     let (_, way_back) = server.recv_from(&mut [0; 8]).unwrap();
     server.send_to(b"one", way_back).unwrap();
     server.send_to(b"two", way_back).unwrap();
-    assert_eq!([(); 4].map(|()| receive(&client)), [b"one", b"one", b"two", b"two"]);
+    assert_eq!(
+        [(); 4].map(|()| receive(&client)),
+        [b"one", b"one", b"two", b"two"]
+    );
 }
 
 #[test]
@@ -182,9 +240,14 @@ fn with_drop_1_nothing_comes() {
         client.send(b"hello").unwrap();
         assert_eq!(fate(&mut relay, &client), format!("question {count}: lost"));
     }
-    server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    server
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
     let nothing = server.recv(&mut [0; 8]).unwrap_err().kind();
-    assert!(matches!(nothing, ErrorKind::WouldBlock | ErrorKind::TimedOut), "{nothing}");
+    assert!(
+        matches!(nothing, ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        "{nothing}"
+    );
 }
 
 /// Sends numbers all at once, and returns them in the order in which they come.
@@ -198,7 +261,11 @@ fn burst(client: &UdpSocket, server: &UdpSocket) -> [u8; 6] {
 #[test]
 fn a_datagram_that_is_held_back_goes_right_behind_the_next() {
     let (relay, server) = relay_to_us("");
-    assert_eq!(burst(&client_of(&relay), &server), [0, 1, 2, 3, 4, 5], "nothing is held back");
+    assert_eq!(
+        burst(&client_of(&relay), &server),
+        [0, 1, 2, 3, 4, 5],
+        "nothing is held back"
+    );
 
     let (relay, server) = relay_to_us("--reorder 1");
     let client = client_of(&relay);
@@ -223,7 +290,11 @@ fn the_last_is_not_held_back_for_ever() {
     client.send(b"alone").unwrap();
     assert_eq!(fate(&mut relay, &client), "question 1: held back");
     assert_eq!(receive(&server), b"alone");
-    assert!(started.elapsed() >= Duration::from_millis(100), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() >= Duration::from_millis(100),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[test]
@@ -233,7 +304,11 @@ fn a_delay_is_waited_in_both_directions() {
     let started = Instant::now();
     client.send(b"hello").unwrap();
     assert_eq!(receive(&client), b"hello");
-    assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() >= Duration::from_millis(300),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[test]
@@ -247,7 +322,10 @@ fn datagrams_wait_beside_each_other_and_not_one_after_another() {
     for number in 0..100 {
         assert_eq!(receive(&server), [number]);
     }
-    assert!(started.elapsed() < Duration::from_secs(50), "one after another they would take 100 s");
+    assert!(
+        started.elapsed() < Duration::from_secs(50),
+        "one after another they would take 100 s"
+    );
 }
 
 #[test]
@@ -256,10 +334,16 @@ fn what_is_too_much_is_lost_and_not_kept() {
     let client = client_of(&relay);
     for count in 1..=1024 {
         client.send(&[0; 100]).unwrap();
-        assert_eq!(fate(&mut relay, &client), format!("question {count}: passed"));
+        assert_eq!(
+            fate(&mut relay, &client),
+            format!("question {count}: passed")
+        );
     }
     client.send(b"one too many").unwrap();
-    assert_eq!(fate(&mut relay, &client), "question 1025: lost, too many are under way");
+    assert_eq!(
+        fate(&mut relay, &client),
+        "question 1025: lost, too many are under way"
+    );
 }
 
 #[test]
@@ -267,24 +351,45 @@ fn wrong_usage_is_refused() {
     for option in ["--drop", "--duplicate", "--reorder"] {
         for wrong in ["1.5", "-1", "nan", "inf", "", "much"] {
             let relay = run(example("relay").args([option, wrong]), b"");
-            assert_eq!((relay.code, &relay.stdout[..]), (Some(2), &b""[..]), "{relay:?}");
-            let error =
-                format!("error: invalid value '{wrong}' for '{option} <P>': write a number from 0 to 1");
+            assert_eq!(
+                (relay.code, &relay.stdout[..]),
+                (Some(2), &b""[..]),
+                "{relay:?}"
+            );
+            let error = format!(
+                "error: invalid value '{wrong}' for '{option} <P>': write a number from 0 to 1"
+            );
             assert!(relay.stderr.starts_with(&error), "{relay:?}");
         }
     }
-    for args in [["--delay", "-1"], ["--delay", "60001"], ["--seed", "x"], ["--to", "7007"], ["--listen", ""]]
-    {
+    for args in [
+        ["--delay", "-1"],
+        ["--delay", "60001"],
+        ["--seed", "x"],
+        ["--to", "7007"],
+        ["--listen", ""],
+    ] {
         let relay = run(example("relay").args(args), b"");
-        assert_eq!((relay.code, &relay.stdout[..]), (Some(2), &b""[..]), "{relay:?}");
+        assert_eq!(
+            (relay.code, &relay.stdout[..]),
+            (Some(2), &b""[..]),
+            "{relay:?}"
+        );
     }
 }
 
 #[test]
 fn an_address_that_is_taken_is_named() {
     let (relay, _server) = relay_to_us("");
-    let second = run(example("relay").args(["--listen", &relay.addr.to_string()]), b"");
-    assert_eq!((second.code, &second.stdout[..]), (Some(1), &b""[..]), "{second:?}");
+    let second = run(
+        example("relay").args(["--listen", &relay.addr.to_string()]),
+        b"",
+    );
+    assert_eq!(
+        (second.code, &second.stdout[..]),
+        (Some(1), &b""[..]),
+        "{second:?}"
+    );
     let error = format!("Error: cannot bind a UDP socket to {}\n", relay.addr);
     assert!(second.stderr.starts_with(&error), "{second:?}");
 }
@@ -292,7 +397,11 @@ fn an_address_that_is_taken_is_named() {
 /// The relay from and to ports of the test's choice, which are free in a network namespace of its own.
 #[cfg(target_os = "linux")]
 fn relay_alone(listen: &str, to: &str) -> Option<Command> {
-    harness::unshared("-rn", "ip link set lo up", example("relay").args(["--listen", listen, "--to", to]))
+    harness::unshared(
+        "-rn",
+        "ip link set lo up",
+        example("relay").args(["--listen", listen, "--to", to]),
+    )
 }
 
 #[test]
@@ -305,10 +414,17 @@ fn it_does_not_send_to_itself() {
         ("0.0.0.0:7007", "127.0.0.2:7007"),
         ("127.0.0.1:7007", "0.0.0.0:7007"),
     ] {
-        let Some(mut relay) = relay_alone(listen, to) else { return };
+        let Some(mut relay) = relay_alone(listen, to) else {
+            return;
+        };
         let relay = run(&mut relay, b"");
-        assert_eq!((relay.code, &relay.stdout[..]), (Some(1), &b""[..]), "{relay:?}");
-        let error = format!("Error: cannot relay from {listen} to itself: name the server with --to\n");
+        assert_eq!(
+            (relay.code, &relay.stdout[..]),
+            (Some(1), &b""[..]),
+            "{relay:?}"
+        );
+        let error =
+            format!("Error: cannot relay from {listen} to itself: name the server with --to\n");
         assert_eq!(relay.stderr, error);
     }
 }
@@ -322,7 +438,9 @@ fn the_server_may_have_the_same_port_at_another_address() {
         ("0.0.0.0:7007", "[::1]:7007"),
         ("0.0.0.0:7008", "127.0.0.1:7007"),
     ] {
-        let Some(mut relay) = relay_alone(listen, to) else { return };
+        let Some(mut relay) = relay_alone(listen, to) else {
+            return;
+        };
         assert_eq!(Running::start(&mut relay).announced(), listen);
     }
 }
@@ -333,7 +451,9 @@ fn a_stranger_at_the_way_back_is_not_heard() {
     let client = client_of(&relay);
     client.send(b"hello").unwrap();
     let (_, way_back) = server.recv_from(&mut [0; 8]).unwrap();
-    udp_socket("127.0.0.1").send_to(b"forged", way_back).unwrap();
+    udp_socket("127.0.0.1")
+        .send_to(b"forged", way_back)
+        .unwrap();
     server.send_to(b"true", way_back).unwrap();
     assert_eq!(receive(&client), b"true");
 }
@@ -343,11 +463,15 @@ fn a_stranger_at_the_way_back_is_not_heard() {
 fn a_server_that_is_not_there_does_not_end_it() {
     // Connected elsewhere, this socket keeps its port but takes nothing from the relay.
     let (mut relay, deaf) = relay_to_us("");
-    deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap()).unwrap();
+    deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap())
+        .unwrap();
     let client = client_of(&relay);
     client.send(b"hello").unwrap();
     assert_eq!(fate(&mut relay, &client), "question 1: passed");
-    let cannot = format!("cannot hear {}: Connection refused", deaf.local_addr().unwrap());
+    let cannot = format!(
+        "cannot hear {}: Connection refused",
+        deaf.local_addr().unwrap()
+    );
     let said = fate(&mut relay, &client);
     assert!(said.starts_with(&cannot), "{said}");
     let other = client_of(&relay);
@@ -373,7 +497,11 @@ fn of_many_clients_each_gets_its_own_answer_and_the_oldest_are_forgotten() {
         }
     }
     // A thread for each client that is known, one at the listener, and the first.
-    let threads = || std::fs::read_dir(format!("/proc/{}/task", relay.running.id())).unwrap().count();
+    let threads = || {
+        std::fs::read_dir(format!("/proc/{}/task", relay.running.id()))
+            .unwrap()
+            .count()
+    };
     let deadline = Instant::now() + LIMIT;
     while threads() != 130 {
         assert!(Instant::now() < deadline, "{} threads", threads());
@@ -385,7 +513,10 @@ fn of_many_clients_each_gets_its_own_answer_and_the_oldest_are_forgotten() {
 #[cfg(target_os = "linux")]
 fn a_client_for_whom_there_is_no_socket_left_harms_no_other() {
     let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0", "-q"]));
-    let mut relay = Server::start(&mut harness::limited("--nofile=16", &relay_to(server.addr, "")));
+    let mut relay = Server::start(&mut harness::limited(
+        "--nofile=16",
+        &relay_to(server.addr, ""),
+    ));
     let first = client_of(&relay);
     first.send(b"hello").unwrap();
     assert_eq!(receive(&first), b"hello");
@@ -429,8 +560,9 @@ fn the_server_may_be_of_another_family_than_the_clients() {
 #[test]
 fn the_text_shows_what_it_decides() {
     let text = include_str!("examples/relay.rs");
-    let command =
-        text.lines().find_map(|line| line.strip_prefix("//! $ cargo run -p tests --example relay -- "));
+    let command = text
+        .lines()
+        .find_map(|line| line.strip_prefix("//! $ cargo run -p tests --example relay -- "));
     let (options, _) = command.unwrap().split_once('#').unwrap();
     let (mut relay, server) = relay_to_us(options);
     let client = client_of(&relay);
@@ -442,7 +574,9 @@ fn the_text_shows_what_it_decides() {
     let (_, way_back) = server.recv_from(&mut [0; 8]).unwrap();
     server.send_to(b"hello", way_back).unwrap();
     decided.push(fate(&mut relay, &client));
-    let shown: Vec<&str> =
-        text.lines().filter_map(|line| line.strip_prefix("//! 127.0.0.1:50931: ")).collect();
+    let shown: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! 127.0.0.1:50931: "))
+        .collect();
     assert_eq!(decided, shown);
 }

@@ -18,18 +18,32 @@ struct Server {
 }
 
 fn start(args: &[&str]) -> Server {
-    let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+    let folder = tempfile::Builder::new()
+        .prefix("ux")
+        .tempdir_in("/tmp")
+        .unwrap();
     let path = folder.path().join("s");
     let mut server = program("unix-echo");
-    let mut running = Running::start(server.args(["server", "--datagram", "--path"]).arg(&path).args(args));
+    let mut running = Running::start(
+        server
+            .args(["server", "--datagram", "--path"])
+            .arg(&path)
+            .args(args),
+    );
     running.announced();
-    Server { running, path, folder }
+    Server {
+        running,
+        path,
+        folder,
+    }
 }
 
 impl Server {
     fn client(&self) -> Command {
         let mut client = program("unix-echo");
-        client.args(["client", "--datagram", "--path"]).arg(&self.path);
+        client
+            .args(["client", "--datagram", "--path"])
+            .arg(&self.path);
         client
     }
 
@@ -43,7 +57,11 @@ impl Server {
 
     fn assert_serves(&self) {
         let client = run(self.client().arg("still there?"), b"");
-        assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"still there?\n"[..]), "{client:?}");
+        assert_eq!(
+            (client.code, &client.stdout[..]),
+            (Some(0), &b"still there?\n"[..]),
+            "{client:?}"
+        );
     }
 }
 
@@ -51,7 +69,11 @@ fn echo(socket: &UnixDatagram, path: &Path, datagram: &[u8]) {
     socket.send_to(datagram, path).unwrap();
     let mut buffer = vec![0; 300_000];
     let len = socket.recv(&mut buffer).expect("an echo");
-    assert!(buffer[..len] == *datagram, "{} bytes went out, {len} came back", datagram.len());
+    assert!(
+        buffer[..len] == *datagram,
+        "{} bytes went out, {len} came back",
+        datagram.len()
+    );
 }
 
 #[test]
@@ -61,7 +83,11 @@ fn each_message_is_a_datagram_and_boundaries_are_kept() {
     assert_eq!((client.code, &client.stderr[..]), (Some(0), ""));
     assert_eq!(client.stdout, b"hello\n\ntwo words\n");
     let client = run(&mut server.client(), b"\xff\x00\x1b[2J\n\nlast");
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"\xff\x00\x1b[2J\n\nlast\n"[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"\xff\x00\x1b[2J\n\nlast\n"[..]),
+        "{client:?}"
+    );
     for logged in [
         "length 5 \"hello\"",
         "length 0 \"\"",
@@ -79,11 +105,18 @@ fn a_long_datagram_comes_back_whole_and_a_longer_one_is_explained() {
     let server = start(&["-q"]);
     let long = vec![b'x'; 100_000];
     let client = run(&mut server.client(), &long);
-    assert_eq!((client.code, client.stdout.len()), (Some(0), long.len() + 1), "{}", client.stderr);
+    assert_eq!(
+        (client.code, client.stdout.len()),
+        (Some(0), long.len() + 1),
+        "{}",
+        client.stderr
+    );
     let client = run(&mut server.client(), &vec![b'x'; 900_000]);
     assert_eq!((client.code, client.stdout.len()), (Some(1), 0));
     assert!(
-        client.stderr.starts_with("Error: cannot send a datagram of 900000 bytes: the limit"),
+        client
+            .stderr
+            .starts_with("Error: cannot send a datagram of 900000 bytes: the limit"),
         "{client:?}"
     );
 }
@@ -93,28 +126,49 @@ fn the_client_leaves_no_file_behind() {
     let server = start(&["-q"]);
     let count = |folder: &Path| fs::read_dir(folder).unwrap().count();
     let temporary = tempfile::tempdir().unwrap();
-    let client =
-        run(server.client().arg("hello").env("TMPDIR", temporary.path()).current_dir(temporary.path()), b"");
+    let client = run(
+        server
+            .client()
+            .arg("hello")
+            .env("TMPDIR", temporary.path())
+            .current_dir(temporary.path()),
+        b"",
+    );
     assert_eq!(client.code, Some(0), "{client:?}");
-    assert_eq!((count(temporary.path()), count(server.folder.path())), (0, 1));
+    assert_eq!(
+        (count(temporary.path()), count(server.folder.path())),
+        (0, 1)
+    );
 }
 
 #[test]
 fn a_client_without_a_name_or_whose_name_has_gone_is_passed_over() {
     let mut server = start(&[]);
-    UnixDatagram::unbound().unwrap().send_to(b"from nobody", &server.path).unwrap();
+    UnixDatagram::unbound()
+        .unwrap()
+        .send_to(b"from nobody", &server.path)
+        .unwrap();
     let line = server.running.stderr_line();
-    assert_eq!(line, "unnamed: not answered, it has no name to be answered at");
+    assert_eq!(
+        line,
+        "unnamed: not answered, it has no name to be answered at"
+    );
 
     server.running.suspend();
-    server.socket("gone").send_to(b"and away", &server.path).unwrap();
+    server
+        .socket("gone")
+        .send_to(b"and away", &server.path)
+        .unwrap();
     let removed = server.socket("removed");
     removed.send_to(b"and away", &server.path).unwrap();
     fs::remove_file(server.folder.path().join("removed")).unwrap();
     server.running.resume();
     for (name, why) in [("gone", "Connection refused"), ("removed", "No such file")] {
         let line = server.running.stderr_line();
-        let expected = format!("{}/{name}: cannot send the echo: {why}", server.folder.path().display());
+        let expected = format!(
+            "{}/{name}: cannot send the echo: {why}",
+            server.folder.path().display()
+        );
         assert!(line.starts_with(&expected), "{line}");
     }
     server.assert_serves();
@@ -124,7 +178,10 @@ fn a_client_without_a_name_or_whose_name_has_gone_is_passed_over() {
 fn a_client_that_never_reads_does_not_hold_up_the_others() {
     let mut server = start(&[]);
     // Few long ones use up the server's send buffer, many short ones the client's queue.
-    for (name, datagram, count) in [("long", vec![b'x'; 90_000], 4), ("short", vec![b'x'; 10], 100)] {
+    for (name, datagram, count) in [
+        ("long", vec![b'x'; 90_000], 4),
+        ("short", vec![b'x'; 10], 100),
+    ] {
         let deaf = server.socket(name);
         for _ in 0..count {
             deaf.send_to(&datagram, &server.path).unwrap();
@@ -136,7 +193,11 @@ fn a_client_that_never_reads_does_not_hold_up_the_others() {
         server.assert_serves();
         drop(deaf);
     }
-    while !server.running.stderr_line().ends_with("/short: not answered, it does not read") {}
+    while !server
+        .running
+        .stderr_line()
+        .ends_with("/short: not answered, it does not read")
+    {}
 }
 
 /// The difference to UDP: `udp_loss.rs` sends thousands to a server that is suspended, and all are sent at
@@ -149,11 +210,16 @@ fn a_receiver_that_is_slow_makes_the_sender_wait_and_loses_nothing() {
     server.running.suspend();
     let socket = server.socket("patient");
     socket.set_nonblocking(true).unwrap();
-    let kept =
-        (0..SENT).take_while(|number| socket.send_to(&number.to_be_bytes(), &server.path).is_ok()).count();
+    let kept = (0..SENT)
+        .take_while(|number| socket.send_to(&number.to_be_bytes(), &server.path).is_ok())
+        .count();
     assert!(kept > 0 && kept < SENT as usize, "the queue took {kept}");
     let full = socket.send_to(b"one more", &server.path).unwrap_err();
-    assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock, "without O_NONBLOCK it would wait");
+    assert_eq!(
+        full.kind(),
+        std::io::ErrorKind::WouldBlock,
+        "without O_NONBLOCK it would wait"
+    );
 
     socket.set_nonblocking(false).unwrap();
     server.running.resume();
@@ -179,14 +245,18 @@ fn a_client_tells_when_the_queue_stays_full_or_no_answer_comes() {
     let client = run(server.client().args(["--timeout", "0.3", "hello"]), b"");
     assert_eq!(client.code, Some(1));
     let path = server.path.display();
-    assert_eq!(client.stderr, format!("Error: cannot get an answer from {path} within 300ms\n"));
+    assert_eq!(
+        client.stderr,
+        format!("Error: cannot get an answer from {path} within 300ms\n")
+    );
 
     let socket = server.socket("many");
     socket.set_nonblocking(true).unwrap();
     while socket.send_to(b"fill the queue", &server.path).is_ok() {}
     let client = run(server.client().args(["--timeout", "0.3", "hello"]), b"");
     assert_eq!(client.code, Some(1));
-    let error = format!("Error: cannot reach {path}: its queue is full, and its server does not read\n");
+    let error =
+        format!("Error: cannot reach {path}: its queue is full, and its server does not read\n");
     assert!(client.stderr.starts_with(&error), "{}", client.stderr);
 }
 
@@ -197,7 +267,16 @@ fn what_is_not_the_message_is_not_its_echo() {
     let path = server.folder.path().join("impostor");
     let mut client = program("unix-echo");
     let client = Running::start(
-        client.args(["client", "--datagram", "--timeout", "0.5", "hello", "--path"]).arg(&path),
+        client
+            .args([
+                "client",
+                "--datagram",
+                "--timeout",
+                "0.5",
+                "hello",
+                "--path",
+            ])
+            .arg(&path),
     );
     let mut buffer = [0; 64];
     let (_, addr) = impostor.recv_from(&mut buffer).unwrap();
@@ -205,17 +284,28 @@ fn what_is_not_the_message_is_not_its_echo() {
         impostor.send_to_addr(wrong, &addr).unwrap();
     }
     let client = client.finish();
-    assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(1), &b""[..]),
+        "{client:?}"
+    );
 }
 
 #[test]
 fn being_suspended_while_it_waits_costs_the_client_nothing() {
-    let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+    let folder = tempfile::Builder::new()
+        .prefix("ux")
+        .tempdir_in("/tmp")
+        .unwrap();
     let path = folder.path().join("s");
     let server = UnixDatagram::bind(&path).unwrap();
     server.set_read_timeout(Some(LIMIT)).unwrap();
     let mut command = program("unix-echo");
-    let client = Running::start(command.args(["client", "--datagram", "hello", "--path"]).arg(&path));
+    let client = Running::start(
+        command
+            .args(["client", "--datagram", "hello", "--path"])
+            .arg(&path),
+    );
     let mut buffer = [0; 64];
     let (len, addr) = server.recv_from(&mut buffer).unwrap();
     for _ in 0..20 {
@@ -228,7 +318,11 @@ fn being_suspended_while_it_waits_costs_the_client_nothing() {
     server.send_to_addr(&buffer[..len], &addr).unwrap();
     client.resume();
     let client = client.finish();
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"hello\n"[..]),
+        "{client:?}"
+    );
 }
 
 #[test]

@@ -31,17 +31,32 @@ fn ask(path: &Path, options: &[&str]) -> Finished {
 
 fn assert_serves(path: &Path, options: &[&str]) {
     let client = ask(path, options);
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"hello\n"[..]),
+        "{client:?}"
+    );
 }
 
 /// A short path in a folder that goes away with it: a path of a socket may not be long.
 fn folder() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap()
+    tempfile::Builder::new()
+        .prefix("ux")
+        .tempdir_in("/tmp")
+        .unwrap()
 }
 
 fn assert_fails(finished: &Finished, error: &str) {
-    assert_eq!((finished.code, &finished.stdout[..]), (Some(1), &b""[..]), "{finished:?}");
-    assert!(finished.stderr.starts_with(&format!("Error: {error}")), "{}", finished.stderr);
+    assert_eq!(
+        (finished.code, &finished.stdout[..]),
+        (Some(1), &b""[..]),
+        "{finished:?}"
+    );
+    assert!(
+        finished.stderr.starts_with(&format!("Error: {error}")),
+        "{}",
+        finished.stderr
+    );
 }
 
 #[test]
@@ -93,7 +108,10 @@ fn the_file_of_a_server_that_died_is_replaced() {
         for options in TYPES {
             drop(start(&path, died)); // By SIGKILL.
             assert!(path.exists());
-            assert_fails(&ask(&path, died), &format!("cannot reach {}: nobody is behind", path.display()));
+            assert_fails(
+                &ask(&path, died),
+                &format!("cannot reach {}: nobody is behind", path.display()),
+            );
             let server = start(&path, options);
             assert_serves(&path, options);
             drop(server);
@@ -109,7 +127,10 @@ fn a_live_server_is_not_robbed_of_its_name() {
         let _server = start(&path, live);
         for options in TYPES {
             let second = run(&mut unix_echo("server", &path, options), b"");
-            assert_fails(&second, &format!("cannot listen on {}: already in use", path.display()));
+            assert_fails(
+                &second,
+                &format!("cannot listen on {}: already in use", path.display()),
+            );
             assert_serves(&path, live);
         }
     }
@@ -129,21 +150,33 @@ fn what_is_no_socket_is_refused_and_stays() {
             let server = run(&mut unix_echo("server", path, options), b"");
             assert_fails(
                 &server,
-                &format!("cannot listen on {}: what is there is no socket", path.display()),
+                &format!(
+                    "cannot listen on {}: what is there is no socket",
+                    path.display()
+                ),
             );
         }
     }
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
     assert_eq!(fs::read_link(&link).unwrap(), target);
     assert_eq!(fs::read_link(&dangling).unwrap(), Path::new("nowhere"));
-    assert!(fs::symlink_metadata(&target).unwrap().file_type().is_socket());
+    assert!(
+        fs::symlink_metadata(&target)
+            .unwrap()
+            .file_type()
+            .is_socket()
+    );
 }
 
 #[test]
 fn a_path_may_be_as_long_as_the_address_allows() {
     let folder = folder();
     let limit = if cfg!(target_os = "linux") { 107 } else { 103 };
-    let path_of = |len: usize| folder.path().join("p".repeat(len - folder.path().as_os_str().len() - 1));
+    let path_of = |len: usize| {
+        folder
+            .path()
+            .join("p".repeat(len - folder.path().as_os_str().len() - 1))
+    };
     for options in TYPES {
         let server = start(&path_of(limit), options);
         assert_serves(&path_of(limit), options);
@@ -163,16 +196,28 @@ fn errors_tell_apart_why_nobody_answers() {
     let path = folder.path().join("s");
     let shown = path.display();
     for options in TYPES {
-        assert_fails(&ask(&path, options), &format!("cannot reach {shown}: nobody is there (no such file)"));
+        assert_fails(
+            &ask(&path, options),
+            &format!("cannot reach {shown}: nobody is there (no such file)"),
+        );
     }
     for (server, client) in [(TYPES[0], TYPES[1]), (TYPES[1], TYPES[0])] {
         let _server = start(&path, server);
-        assert_fails(&ask(&path, client), &format!("cannot reach {shown}: give --datagram to both sides"));
+        assert_fails(
+            &ask(&path, client),
+            &format!("cannot reach {shown}: give --datagram to both sides"),
+        );
     }
-    let server = run(&mut unix_echo("server", &folder.path().join("no/dir"), &[]), b"");
+    let server = run(
+        &mut unix_echo("server", &folder.path().join("no/dir"), &[]),
+        b"",
+    );
     assert_fails(
         &server,
-        &format!("cannot listen on {}/no/dir: its directory does not exist", folder.path().display()),
+        &format!(
+            "cannot listen on {}/no/dir: its directory does not exist",
+            folder.path().display()
+        ),
     );
     assert_fails(&ask(Path::new("@"), &[]), "cannot use an empty name");
 }
@@ -188,9 +233,21 @@ fn another_user_is_refused() {
     for options in TYPES {
         let _server = start(&path, options);
         let mut client = Command::new(&copy);
-        client.arg("client").args(options).arg("--path").arg(&path).arg("hello").env_remove("RUST_BACKTRACE");
+        client
+            .arg("client")
+            .args(options)
+            .arg("--path")
+            .arg(&path)
+            .arg("hello")
+            .env_remove("RUST_BACKTRACE");
         let client = run(harness::as_nobody(&mut client), b"");
-        assert_fails(&client, &format!("cannot reach {}: it is for the user who started", path.display()));
+        assert_fails(
+            &client,
+            &format!(
+                "cannot reach {}: it is for the user who started",
+                path.display()
+            ),
+        );
         assert_serves(&path, options);
     }
 }
@@ -201,20 +258,37 @@ fn server_and_client_agree_on_the_default_path() {
     for variable in ["XDG_RUNTIME_DIR", "TMPDIR"] {
         let with_default = |role: &str| {
             let mut command = program("unix-echo");
-            command.arg(role).env_remove("XDG_RUNTIME_DIR").env(variable, folder.path());
+            command
+                .arg(role)
+                .env_remove("XDG_RUNTIME_DIR")
+                .env(variable, folder.path());
             command
         };
         let mut server = Running::start(&mut with_default("server"));
-        assert_eq!(Path::new(&server.announced()), folder.path().join("unix-echo.sock"), "{variable}");
+        assert_eq!(
+            Path::new(&server.announced()),
+            folder.path().join("unix-echo.sock"),
+            "{variable}"
+        );
         let client = run(with_default("client").arg("hello"), b"");
-        assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+        assert_eq!(
+            (client.code, &client.stdout[..]),
+            (Some(0), &b"hello\n"[..]),
+            "{client:?}"
+        );
         server.signal(Signal::TERM);
         assert_eq!(server.finish().code, Some(0));
     }
     for not_absolute in ["", "relative"] {
         let mut command = program("unix-echo");
-        command.args(["client", "x"]).env("XDG_RUNTIME_DIR", not_absolute).env("TMPDIR", folder.path());
-        let error = format!("cannot reach {}/unix-echo.sock: nobody is there", folder.path().display());
+        command
+            .args(["client", "x"])
+            .env("XDG_RUNTIME_DIR", not_absolute)
+            .env("TMPDIR", folder.path());
+        let error = format!(
+            "cannot reach {}/unix-echo.sock: nobody is there",
+            folder.path().display()
+        );
         assert_fails(&run(&mut command, b""), &error);
     }
 }
@@ -235,6 +309,9 @@ fn an_abstract_name_has_no_file() {
         assert_serves(path, options);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         drop(server);
-        assert_fails(&ask(path, options), &format!("cannot reach {name}: nobody listens there"));
+        assert_fails(
+            &ask(path, options),
+            &format!("cannot reach {name}: nobody listens there"),
+        );
     }
 }

@@ -18,15 +18,28 @@ struct Server {
 }
 
 fn folder() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap()
+    tempfile::Builder::new()
+        .prefix("ux")
+        .tempdir_in("/tmp")
+        .unwrap()
 }
 
 fn start(args: &[&str]) -> Server {
     let folder = folder();
     let path = folder.path().join("s");
-    let mut running = Running::start(program("unix-echo").arg("server").arg("--path").arg(&path).args(args));
+    let mut running = Running::start(
+        program("unix-echo")
+            .arg("server")
+            .arg("--path")
+            .arg(&path)
+            .args(args),
+    );
     running.announced();
-    Server { running, path, _folder: folder }
+    Server {
+        running,
+        path,
+        _folder: folder,
+    }
 }
 
 fn client_of(path: &PathBuf) -> Command {
@@ -49,13 +62,28 @@ fn assert_serves(server: &Server) {
 #[test]
 fn messages_are_lines_and_stdin_comes_back_byte_for_byte() {
     let server = start(&[]);
-    let client = run(client_of(&server.path).args(["hello", "", "two words"]), b"");
-    assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n\ntwo words\n"[..]), "{client:?}");
+    let client = run(
+        client_of(&server.path).args(["hello", "", "two words"]),
+        b"",
+    );
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"hello\n\ntwo words\n"[..]),
+        "{client:?}"
+    );
     for len in [0, 1, 65_535, 65_536, 1_000_003] {
         let input = noise(len);
         let client = run(&mut client_of(&server.path), &input);
-        assert_eq!((client.code, &client.stderr[..]), (Some(0), ""), "{len} bytes");
-        assert!(client.stdout == input, "{} of {len} bytes came back", client.stdout.len());
+        assert_eq!(
+            (client.code, &client.stderr[..]),
+            (Some(0), ""),
+            "{len} bytes"
+        );
+        assert!(
+            client.stdout == input,
+            "{} of {len} bytes came back",
+            client.stdout.len()
+        );
     }
 }
 
@@ -64,7 +92,12 @@ fn a_program_that_writes_and_reads_in_one_thread_gets_16_mib_back() {
     let server = start(&["-q"]);
     let input = noise(16 << 20);
     let output = harness::exchange_in_one_thread(&mut client_of(&server.path), &input);
-    assert!(output == input, "{} of {} bytes came back", output.len(), input.len());
+    assert!(
+        output == input,
+        "{} of {} bytes came back",
+        output.len(),
+        input.len()
+    );
 }
 
 #[test]
@@ -90,7 +123,10 @@ fn who_half_closes_gets_everything_back_and_then_the_end() {
     let back = harness::echo_all(&stream, &bytes, |stream| stream.shutdown(Shutdown::Write));
     assert!(back == bytes, "{} bytes came back", back.len());
     assert_eq!(server.running.stderr_line(), "unnamed: connected");
-    assert_eq!(server.running.stderr_line(), "unnamed: closed, bytes echoed: 1000003");
+    assert_eq!(
+        server.running.stderr_line(),
+        "unnamed: closed, bytes echoed: 1000003"
+    );
 }
 
 #[test]
@@ -98,8 +134,12 @@ fn a_client_that_has_a_name_is_logged_by_it_and_escaped() {
     let mut server = start(&[]);
     let name = server.path.with_file_name("me\n\x1b[2J");
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&socket2::SockAddr::unix(&name).unwrap()).unwrap();
-    socket.connect(&socket2::SockAddr::unix(&server.path).unwrap()).unwrap();
+    socket
+        .bind(&socket2::SockAddr::unix(&name).unwrap())
+        .unwrap();
+    socket
+        .connect(&socket2::SockAddr::unix(&server.path).unwrap())
+        .unwrap();
     let line = server.running.stderr_line();
     assert!(line.ends_with("/me\\n\\u{1b}[2J: connected"), "{line}");
 }
@@ -108,14 +148,21 @@ fn a_client_that_has_a_name_is_logged_by_it_and_escaped() {
 fn who_never_writes_or_never_reads_is_closed_and_the_place_comes_free() {
     let mut server = start(&["--idle-timeout", "0.3", "--max-connections", "1"]);
     let mut silent = connect(&server);
-    assert_eq!(silent.read(&mut [0; 8]).expect("the end of the connection"), 0);
+    assert_eq!(
+        silent.read(&mut [0; 8]).expect("the end of the connection"),
+        0
+    );
     let deaf = connect(&server);
     let waiting = connect(&server);
-    deaf.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    deaf.set_write_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     while (&deaf).write(&[b'x'; 64 * 1024]).is_ok() {}
     for _ in 0..2 {
         assert_eq!(server.running.stderr_line(), "unnamed: connected");
-        assert_eq!(server.running.stderr_line(), "unnamed: closed, nothing moved for 300ms");
+        assert_eq!(
+            server.running.stderr_line(),
+            "unnamed: closed, nothing moved for 300ms"
+        );
     }
     echo(&waiting, b"my turn");
 }
@@ -128,8 +175,14 @@ fn the_third_of_two_waits_and_is_then_served() {
     echo(&second, b"second");
     let mut third = connect(&server);
     third.write_all(b"third").unwrap();
-    third.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    assert_eq!(third.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock, "it is not served yet");
+    third
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    assert_eq!(
+        third.read(&mut [0; 8]).unwrap_err().kind(),
+        ErrorKind::WouldBlock,
+        "it is not served yet"
+    );
     drop(first);
     third.set_read_timeout(Some(LIMIT)).unwrap();
     let mut back = [0; 5];
@@ -156,16 +209,25 @@ fn clients_that_leave_in_the_middle_harm_nobody() {
 fn out_of_descriptors_it_waits_and_then_serves_again() {
     let folder = folder();
     let path = folder.path().join("s");
-    let command =
-        harness::limited("--nofile=24", program("unix-echo").arg("server").arg("--path").arg(&path));
+    let command = harness::limited(
+        "--nofile=24",
+        program("unix-echo").arg("server").arg("--path").arg(&path),
+    );
     let mut running = Running::start(&mut { command });
     running.announced();
-    let server = Server { running, path, _folder: folder };
+    let server = Server {
+        running,
+        path,
+        _folder: folder,
+    };
     let clients: Vec<UnixStream> = (0..60).map(|_| connect(&server)).collect();
     let before = harness::processor_time(server.running.id());
     std::thread::sleep(Duration::from_secs(1));
     let used = harness::processor_time(server.running.id()) - before;
-    assert!(used < Duration::from_millis(300), "it spins: {used:?} of processor time in a second");
+    assert!(
+        used < Duration::from_millis(300),
+        "it spins: {used:?} of processor time in a second"
+    );
     for client in clients {
         echo(&client, b"at last");
     }
@@ -195,13 +257,14 @@ fn accept_from(args: &[&str]) -> (Running, UnixStream, tempfile::TempDir) {
 #[test]
 fn a_server_that_closes_early_is_told_with_what_came_back() {
     let (client, mut stream, _folder) = accept_from(&["hello", "world"]);
-    stream.read_to_end(&mut Vec::new()).expect("the client's half-close");
+    stream
+        .read_to_end(&mut Vec::new())
+        .expect("the client's half-close");
     stream.write_all(b"hel").unwrap();
     drop(stream);
     let client = client.finish();
     assert_eq!((client.code, &client.stdout[..]), (Some(1), &b"hel"[..]));
-    let error =
-        "Error: cannot get all back: 3 of 12 bytes came back, then the server closed the connection\n";
+    let error = "Error: cannot get all back: 3 of 12 bytes came back, then the server closed the connection\n";
     assert_eq!(client.stderr, error);
 }
 
@@ -210,7 +273,10 @@ fn a_server_that_falls_silent_is_told_with_what_came_back() {
     let (client, stream, _folder) = accept_from(&["--timeout", "0.3", "hello"]);
     let client = client.finish();
     assert_eq!(client.code, Some(1));
-    assert_eq!(client.stderr, "Error: cannot get all back: 0 of 6 bytes came back, then nothing for 300ms\n");
+    assert_eq!(
+        client.stderr,
+        "Error: cannot get all back: 0 of 6 bytes came back, then nothing for 300ms\n"
+    );
     drop(stream);
 }
 
@@ -226,7 +292,11 @@ fn a_server_whose_queue_is_full_is_given_up_in_time() {
     let _in_the_queue = UnixStream::connect(&path).unwrap();
     let client = run(client_of(&path).args(["--timeout", "0.3", "hello"]), b"");
     assert_eq!(client.code, Some(1));
-    assert!(client.stderr.contains(": the server has no place left\n"), "{}", client.stderr);
+    assert!(
+        client.stderr.contains(": the server has no place left\n"),
+        "{}",
+        client.stderr
+    );
 }
 
 #[test]

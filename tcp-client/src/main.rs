@@ -57,7 +57,11 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let (stream, server) = connect(&args.addr, args.timeout)?;
-    let progress = Arc::new(Progress { server, sent: AtomicU64::new(0), end: OnceLock::new() });
+    let progress = Arc::new(Progress {
+        server,
+        sent: AtomicU64::new(0),
+        end: OnceLock::new(),
+    });
     start_sending(args.messages, &stream, &progress)?;
     receive(&stream, &progress, args.timeout)
 }
@@ -66,7 +70,9 @@ fn main() -> Result<()> {
 fn host_and_port(text: &str) -> Result<String, String> {
     let is_host = |host: &str| !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
     match text.rsplit_once(':') {
-        Some((host, port)) if is_host(host) && port.parse::<NonZeroU16>().is_ok() => Ok(text.into()),
+        Some((host, port)) if is_host(host) && port.parse::<NonZeroU16>().is_ok() => {
+            Ok(text.into())
+        }
         _ => Err("write HOST:PORT, the port from 1 to 65535: 127.0.0.1:7007, [::1]:7007".into()),
     }
 }
@@ -82,15 +88,22 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// time: one that never answers does not use up that of the others.
 fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
     let deadline = Instant::now() + timeout;
-    let servers = addr.to_socket_addrs().with_context(|| format!("cannot find the address of {addr}"))?;
+    let servers = addr
+        .to_socket_addrs()
+        .with_context(|| format!("cannot find the address of {addr}"))?;
     let mut servers = servers.collect::<VecDeque<_>>();
     while let Some(server) = servers.pop_front() {
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1));
         let share = left / (servers.len() as u32 + 1);
         match TcpStream::connect_timeout(&server, share) {
             Ok(stream) => return Ok((stream, server)),
             Err(error) if servers.is_empty() => return Err(explain(error, server)),
-            Err(error) => note(format_args!("{:#}; trying the next address", explain(error, server))),
+            Err(error) => note(format_args!(
+                "{:#}; trying the next address",
+                explain(error, server)
+            )),
         }
     }
     bail!("cannot connect to {addr}: the name has no address")
@@ -117,8 +130,14 @@ struct Progress {
 
 /// Sends in a thread of its own. Whoever sends all before receiving waits for ever when there is much to
 /// send: the server waits until we read what it has echoed, and we wait until it reads on.
-fn start_sending(messages: Vec<OsString>, stream: &TcpStream, progress: &Arc<Progress>) -> Result<()> {
-    let stream = stream.try_clone().context("cannot use the connection twice")?;
+fn start_sending(
+    messages: Vec<OsString>,
+    stream: &TcpStream,
+    progress: &Arc<Progress>,
+) -> Result<()> {
+    let stream = stream
+        .try_clone()
+        .context("cannot use the connection twice")?;
     let progress = Arc::clone(progress);
     let sending = move || {
         let result = send(input(&messages), &stream, &progress.sent);
@@ -127,7 +146,9 @@ fn start_sending(messages: Vec<OsString>, stream: &TcpStream, progress: &Arc<Pro
         // It fails only on a connection that is gone, which the receiving side learns as well.
         let _ = stream.shutdown(Shutdown::Write);
     };
-    thread::Builder::new().spawn(sending).context("cannot start a thread")?;
+    thread::Builder::new()
+        .spawn(sending)
+        .context("cannot start a thread")?;
     Ok(())
 }
 
@@ -136,7 +157,9 @@ fn input(messages: &[OsString]) -> Box<dyn Read> {
     if messages.is_empty() {
         return Box::new(io::stdin());
     }
-    let lines = messages.iter().flat_map(|message| [message.as_encoded_bytes(), b"\n"]);
+    let lines = messages
+        .iter()
+        .flat_map(|message| [message.as_encoded_bytes(), b"\n"]);
     Box::new(Cursor::new(lines.collect::<Vec<_>>().concat()))
 }
 
@@ -160,13 +183,17 @@ fn receive(mut stream: &TcpStream, progress: &Progress, timeout: Duration) -> Re
     let mut buffer = vec![0; BUFFER_SIZE];
     let mut received = 0;
     let mut waiting_since = Instant::now();
-    stream.set_read_timeout(Some(timeout)).context("cannot set a time limit")?;
+    stream
+        .set_read_timeout(Some(timeout))
+        .context("cannot set a time limit")?;
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => return progress.judge(received),
             Ok(len) => {
                 received += len as u64;
-                let printed = stdout.write_all(&buffer[..len]).and_then(|()| stdout.flush());
+                let printed = stdout
+                    .write_all(&buffer[..len])
+                    .and_then(|()| stdout.flush());
                 printed.context("cannot write to stdout")?;
                 waiting_since = Instant::now();
             }
@@ -175,8 +202,14 @@ fn receive(mut stream: &TcpStream, progress: &Progress, timeout: Duration) -> Re
             // The time limit has passed, in the words of Unix and of Windows.
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 let left = progress.time_left(waiting_since, timeout);
-                ensure!(!left.is_zero(), "{}, then nothing for {timeout:?}", progress.count(received));
-                stream.set_read_timeout(Some(left)).context("cannot set a time limit")?;
+                ensure!(
+                    !left.is_zero(),
+                    "{}, then nothing for {timeout:?}",
+                    progress.count(received)
+                );
+                stream
+                    .set_read_timeout(Some(left))
+                    .context("cannot set a time limit")?;
             }
             Err(error) => return Err(error).with_context(|| progress.count(received)),
         }
@@ -198,15 +231,24 @@ impl Progress {
     fn judge(&self, received: u64) -> Result<()> {
         match self.end.get() {
             Some((_, Ok(()))) if received >= self.sent.load(Ordering::Relaxed) => Ok(()),
-            Some((_, Ok(()))) => bail!("{}, then the server closed the connection", self.count(received)),
+            Some((_, Ok(()))) => bail!(
+                "{}, then the server closed the connection",
+                self.count(received)
+            ),
             Some((_, Err(error))) => bail!("{error:#}; {}", self.count(received)),
-            None => bail!("{}, then the server closed, before all was sent", self.count(received)),
+            None => bail!(
+                "{}, then the server closed, before all was sent",
+                self.count(received)
+            ),
         }
     }
 
     fn count(&self, received: u64) -> String {
         let sent = self.sent.load(Ordering::Relaxed);
-        format!("cannot get all back from {}: {received} of {sent} bytes came back", self.server)
+        format!(
+            "cannot get all back from {}: {received} of {sent} bytes came back",
+            self.server
+        )
     }
 }
 

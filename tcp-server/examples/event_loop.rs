@@ -90,7 +90,9 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let listener = bind(&args.addr)?;
-    let local = listener.local_addr().context("cannot read the listener's own address")?;
+    let local = listener
+        .local_addr()
+        .context("cannot read the listener's own address")?;
     let mut poll = Poll::new().context("cannot ask the kernel for events")?;
     let mut server = Server::new(listener, poll.registry(), args)?;
     // Not println!, which panics when nobody reads our stdout any more.
@@ -121,7 +123,9 @@ fn bind(addr: &str) -> Result<TcpListener> {
             ErrorKind::AddrInUse => {
                 ": another socket has this address; end its program or choose another port"
             }
-            ErrorKind::PermissionDenied => ": ports below 1024 are the system's; choose a higher one",
+            ErrorKind::PermissionDenied => {
+                ": ports below 1024 are the system's; choose a higher one"
+            }
             ErrorKind::AddrNotAvailable => {
                 ": not an address of this machine; 0.0.0.0 and [::] stand for all that are"
             }
@@ -130,8 +134,12 @@ fn bind(addr: &str) -> Result<TcpListener> {
         anyhow::Error::new(error).context(format!("cannot listen on {addr}{advice}"))
     })?;
     // A second listen(2) changes the length of the queue, and nothing else.
-    SockRef::from(&listener).listen(BACKLOG).context("cannot make the listener's queue longer")?;
-    listener.set_nonblocking(true).context("cannot make the listener non-blocking")?;
+    SockRef::from(&listener)
+        .listen(BACKLOG)
+        .context("cannot make the listener's queue longer")?;
+    listener
+        .set_nonblocking(true)
+        .context("cannot make the listener non-blocking")?;
     Ok(TcpListener::from_std(listener))
 }
 
@@ -154,7 +162,9 @@ struct Server {
 
 impl Server {
     fn new(mut listener: TcpListener, registry: &Registry, args: Args) -> Result<Server> {
-        let registry = registry.try_clone().context("cannot ask the kernel for events")?;
+        let registry = registry
+            .try_clone()
+            .context("cannot ask the kernel for events")?;
         let watched = registry.register(&mut listener, LISTENER, Interest::READABLE);
         watched.context("cannot ask the kernel for the listener's events")?;
         Ok(Server {
@@ -228,21 +238,30 @@ impl Server {
         let token = Token(self.last_token);
         // See tcp-server for what happens without TCP_NODELAY.
         let watched = stream.set_nodelay(true).and_then(|()| {
-            self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
+            self.registry
+                .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
         });
         if let Err(error) = watched {
             return self.log(format_args!("{peer}: closed, {error}"));
         }
         let check_at = self.now + self.args.idle_timeout;
         self.checks.insert((check_at, token));
-        let connection =
-            Connection { stream, peer, unwritten: Vec::new(), echoed: 0, last_moved: self.now, check_at };
+        let connection = Connection {
+            stream,
+            peer,
+            unwritten: Vec::new(),
+            echoed: 0,
+            last_moved: self.now,
+            check_at,
+        };
         self.connections.insert(token, connection);
     }
 
     /// Does what can be done on a connection now.
     fn serve(&mut self, token: Token, half_closed: bool) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let Some(connection) = self.connections.get_mut(&token) else {
+            return;
+        };
         match connection.echo(&mut self.buffer, self.now, half_closed) {
             Ok(Turn::Ended) => {
                 let echoed = connection.echoed;
@@ -252,7 +271,10 @@ impl Server {
                 // The kernel tells of each change once (edge-triggered). Asked anew, it tells again, and after
                 // it has told of the others.
                 let interest = Interest::READABLE | Interest::WRITABLE;
-                if let Err(error) = self.registry.reregister(&mut connection.stream, token, interest) {
+                if let Err(error) =
+                    self.registry
+                        .reregister(&mut connection.stream, token, interest)
+                {
                     self.close(token, format_args!("{error}"));
                 }
             }
@@ -272,7 +294,9 @@ impl Server {
                 return;
             }
             self.checks.pop_first();
-            let Some(connection) = self.connections.get_mut(&token) else { continue };
+            let Some(connection) = self.connections.get_mut(&token) else {
+                continue;
+            };
             connection.check_at = connection.last_moved + self.args.idle_timeout;
             if connection.check_at > self.now {
                 self.checks.insert((connection.check_at, token));

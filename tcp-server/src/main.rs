@@ -66,8 +66,15 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let listener = bind(&args.addr)?;
-    let local = listener.local_addr().context("cannot read the listener's own address")?;
-    let server = Arc::new(Server { listener, waiting: Mutex::new(0), nobody_waits: Condvar::new(), args });
+    let local = listener
+        .local_addr()
+        .context("cannot read the listener's own address")?;
+    let server = Arc::new(Server {
+        listener,
+        waiting: Mutex::new(0),
+        nobody_waits: Condvar::new(),
+        args,
+    });
     start_workers(&server)?;
     // Not println!, which panics when nobody reads our stdout any more.
     let _ = writeln!(io::stdout(), "listening on {local}");
@@ -101,7 +108,9 @@ fn bind(addr: &str) -> Result<TcpListener> {
             ErrorKind::AddrInUse => {
                 ": another socket has this address; end its program or choose another port"
             }
-            ErrorKind::PermissionDenied => ": ports below 1024 are the system's; choose a higher one",
+            ErrorKind::PermissionDenied => {
+                ": ports below 1024 are the system's; choose a higher one"
+            }
             ErrorKind::AddrNotAvailable => {
                 ": not an address of this machine; 0.0.0.0 and [::] stand for all that are"
             }
@@ -148,8 +157,12 @@ impl Server {
             match serve(&stream, idle_timeout, &mut buffer) {
                 Ok(echoed) => self.log(format_args!("{peer}: closed, bytes echoed: {echoed}")),
                 // The time limit has passed, in the words of Unix and of Windows.
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    self.log(format_args!("{peer}: closed, nothing moved for {idle_timeout:?}"));
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    self.log(format_args!(
+                        "{peer}: closed, nothing moved for {idle_timeout:?}"
+                    ));
                 }
                 Err(error) => self.log(format_args!("{peer}: closed, {error}")),
             }

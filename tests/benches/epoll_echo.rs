@@ -46,14 +46,24 @@ mod server {
                     stream.set_nonblocking(true)?;
                     stream.set_nodelay(true)?;
                     add(&epoll, &stream, key(stream.as_raw_fd()), EventFlags::IN)?;
-                    connections.insert(stream.as_raw_fd(), Connection { stream, unsent: Vec::new() });
+                    connections.insert(
+                        stream.as_raw_fd(),
+                        Connection {
+                            stream,
+                            unsent: Vec::new(),
+                        },
+                    );
                 } else if let Some(connection) = connections.get_mut(&number) {
                     let was_full = !connection.unsent.is_empty();
                     match echo(connection, &mut buffer) {
                         Ok(true) => {
                             let is_full = !connection.unsent.is_empty();
                             if is_full != was_full {
-                                let flags = if is_full { EventFlags::OUT } else { EventFlags::IN };
+                                let flags = if is_full {
+                                    EventFlags::OUT
+                                } else {
+                                    EventFlags::IN
+                                };
                                 modify(&epoll, &connection.stream, key(number), flags)?;
                             }
                         }

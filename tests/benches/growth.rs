@@ -37,14 +37,21 @@ pub struct Point {
 
 /// Measures each server with each number of connections. For their rates they take so many turns.
 pub fn measure(sizes: &[usize], turns: usize) -> Vec<Point> {
-    sizes.iter().flat_map(|connections| measure_with(*connections, turns)).collect()
+    sizes
+        .iter()
+        .flat_map(|connections| measure_with(*connections, turns))
+        .collect()
 }
 
 fn measure_with(connections: usize, turns: usize) -> Vec<Point> {
     println!("growth: {connections} connections");
     let all = [&TCP[..], &[GO_4K]].concat();
     let able = |names: &[&str]| -> Vec<Peer> {
-        names.iter().map(|name| named(&all, name)).filter(|peer| can_hold(peer, connections)).collect()
+        names
+            .iter()
+            .map(|name| named(&all, name))
+            .filter(|peer| can_hold(peer, connections))
+            .collect()
     };
     let (mut peers, of_memory_alone) = (able(&SERVERS), able(&OF_MEMORY_ALONE));
     let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
@@ -53,12 +60,20 @@ fn measure_with(connections: usize, turns: usize) -> Vec<Point> {
         let (server, streams) = hold(peer, connections);
         let memory_kib = memory_kib(server.running.id(), "VmRSS").unwrap();
         loads::reset(streams);
-        points.push(Point { server: peer.name, connections, messages_per_second: None, memory_kib });
+        points.push(Point {
+            server: peer.name,
+            connections,
+            messages_per_second: None,
+            memory_kib,
+        });
     }
     for _ in 0..turns {
         fastrand::shuffle(&mut peers); // As in turns.rs.
         for peer in &peers {
-            rates.entry(peer.name).or_default().push(rate(peer, connections));
+            rates
+                .entry(peer.name)
+                .or_default()
+                .push(rate(peer, connections));
         }
     }
     for point in &mut points {
@@ -70,10 +85,16 @@ fn measure_with(connections: usize, turns: usize) -> Vec<Point> {
 /// Whether there are so many descriptors, and the server is there. Says so if not.
 fn can_hold(peer: &Peer, connections: usize) -> bool {
     // Go copies from a socket to itself through a pipe, in the kernel: two more for each connection.
-    let descriptors = if peer.name == "go" { 3 * connections } else { connections };
+    let descriptors = if peer.name == "go" {
+        3 * connections
+    } else {
+        connections
+    };
     if allow_descriptors(descriptors as u64 + 100).is_none() {
         let name = peer.name;
-        not_run(&format!("growth: {name} with {connections} connections needs {descriptors} descriptors"));
+        not_run(&format!(
+            "growth: {name} with {connections} connections needs {descriptors} descriptors"
+        ));
         return false;
     }
     peer.is_installed()
@@ -86,7 +107,11 @@ fn placement(connections: usize) -> Placement {
 
 /// A server that has served so many connections, and holds them.
 fn hold(peer: &Peer, connections: usize) -> (Started, Vec<TcpStream>) {
-    let wanted = Wanted { path: Path::new(""), connections, placement: placement(connections) };
+    let wanted = Wanted {
+        path: Path::new(""),
+        connections,
+        placement: placement(connections),
+    };
     let server = peer.start(&wanted);
     let streams = loads::connections(server.addr.parse().unwrap(), connections);
     (server, streams)
@@ -96,8 +121,9 @@ fn hold(peer: &Peer, connections: usize) -> (Started, Vec<TcpStream>) {
 fn rate(peer: &Peer, connections: usize) -> f64 {
     let (_server, mut streams) = hold(peer, connections);
     let rounds = (MESSAGES / connections).clamp(1, MOST_ROUNDS) as u64;
-    let mut ask =
-        || placement(connections).of_client(|| loads::rounds_on(&mut streams, loads::MESSAGE, rounds));
+    let mut ask = || {
+        placement(connections).of_client(|| loads::rounds_on(&mut streams, loads::MESSAGE, rounds))
+    };
     ask(); // Not counted, as in turns.rs.
     let time = ask();
     loads::reset(streams);

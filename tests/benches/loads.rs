@@ -47,11 +47,16 @@ fn message(len: usize) -> &'static [u8] {
 }
 
 fn assert_same(back: &[u8], sent: &[u8]) {
-    assert!(back == sent, "{} bytes came back, but not those that were sent", back.len());
+    assert!(
+        back == sent,
+        "{} bytes came back, but not those that were sent",
+        back.len()
+    );
 }
 
 fn connect(addr: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(addr).unwrap_or_else(|error| panic!("cannot connect to {addr}: {error}"));
+    let stream = TcpStream::connect(addr)
+        .unwrap_or_else(|error| panic!("cannot connect to {addr}: {error}"));
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream.set_write_timeout(Some(LIMIT)).unwrap();
@@ -96,7 +101,11 @@ pub fn many_connections(addr: SocketAddr, rounds: u64) -> Duration {
 
 /// The same with few connections and long messages.
 pub fn long_messages(addr: SocketAddr, rounds: u64) -> Duration {
-    rounds_on(&mut connections(addr, LONG_CONNECTIONS), LONG_MESSAGE, rounds)
+    rounds_on(
+        &mut connections(addr, LONG_CONNECTIONS),
+        LONG_MESSAGE,
+        rounds,
+    )
 }
 
 /// So many connections, each of which has been served: the server knows them all.
@@ -109,7 +118,9 @@ pub fn connections(addr: SocketAddr, count: usize) -> Vec<TcpStream> {
 pub fn rounds_on(streams: &mut [TcpStream], len: usize, rounds: u64) -> Duration {
     timed(|| {
         for _ in 0..rounds {
-            streams.chunks_mut(CONNECTIONS).for_each(|some| round(some, len));
+            streams
+                .chunks_mut(CONNECTIONS)
+                .for_each(|some| round(some, len));
         }
     })
 }
@@ -117,7 +128,9 @@ pub fn rounds_on(streams: &mut [TcpStream], len: usize, rounds: u64) -> Duration
 /// Closes connections with a reset, so that none is remembered for a minute (TIME_WAIT).
 pub fn reset(streams: Vec<TcpStream>) {
     for stream in &streams {
-        socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+        socket2::SockRef::from(stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
     }
 }
 
@@ -134,7 +147,11 @@ fn round(streams: &mut [TcpStream], len: usize) {
 /// One stream of so many MiB, to the end that follows the half-close.
 pub fn bulk(addr: SocketAddr, mebibytes: u64) -> Duration {
     let stream = connect_and_wait(addr);
-    timed(|| stream_through(&stream, mebibytes, || stream.shutdown(Shutdown::Write).unwrap()))
+    timed(|| {
+        stream_through(&stream, mebibytes, || {
+            stream.shutdown(Shutdown::Write).unwrap()
+        })
+    })
 }
 
 /// Sends a block again and again, and meanwhile reads. The block's length is a prime number, so that it
@@ -175,8 +192,14 @@ where
                 back = others;
             }
         }
-        assert_eq!(received, total, "bytes that came back, and bytes that were sent");
-        assert_eq!(first_wrong, None, "where other bytes came back than were sent");
+        assert_eq!(
+            received, total,
+            "bytes that came back, and bytes that were sent"
+        );
+        assert_eq!(
+            first_wrong, None,
+            "where other bytes came back than were sent"
+        );
     });
 }
 
@@ -195,7 +218,8 @@ pub fn short_connections_at_once(addr: SocketAddr, connections: u64) -> Duration
                 scope.spawn(move || {
                     while left > 0 {
                         let together = left.min(CLIENTS / THREADS as usize);
-                        let mut streams: Vec<TcpStream> = (0..together).map(|_| connect(addr)).collect();
+                        let mut streams: Vec<TcpStream> =
+                            (0..together).map(|_| connect(addr)).collect();
                         round(&mut streams, MESSAGE);
                         left -= together;
                     }
@@ -223,7 +247,10 @@ pub fn burst(addr: SocketAddr, connections: usize) -> Duration {
     each_when_ready(&mut streams, EventFlags::IN, |number, stream| {
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        if stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset) {
+        if stream
+            .peek(&mut [0])
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+        {
             *stream = connect(addr);
             stream.write_all(messages[number]).unwrap();
         }
@@ -261,14 +288,29 @@ fn each_when_ready(
     let limit = Timespec::try_from(LIMIT).unwrap();
     let epoll = create(CreateFlags::CLOEXEC).unwrap();
     for (number, stream) in streams.iter().enumerate() {
-        add(&epoll, stream, EventData::new_u64(number as u64), wanted | EventFlags::ONESHOT).unwrap();
+        add(
+            &epoll,
+            stream,
+            EventData::new_u64(number as u64),
+            wanted | EventFlags::ONESHOT,
+        )
+        .unwrap();
     }
     let mut events = Vec::with_capacity(64);
     let mut left = streams.len();
     while left > 0 {
         events.clear();
-        wait(&epoll, rustix::buffer::spare_capacity(&mut events), Some(&limit)).unwrap();
-        assert!(!events.is_empty(), "{left} of {} connections are still not served", streams.len());
+        wait(
+            &epoll,
+            rustix::buffer::spare_capacity(&mut events),
+            Some(&limit),
+        )
+        .unwrap();
+        assert!(
+            !events.is_empty(),
+            "{left} of {} connections are still not served",
+            streams.len()
+        );
         left -= events.len();
         for event in &events {
             let number = event.data.u64() as usize;
@@ -311,7 +353,9 @@ pub fn udp_window(addr: SocketAddr, datagrams: u64) -> Duration {
     timed(|| {
         while next < datagrams || !on_their_way.is_empty() {
             let count = (datagrams - next).min((WINDOW - on_their_way.len()) as u64);
-            let more: Vec<_> = (next..next + count).map(|number| (number, numbered(number))).collect();
+            let more: Vec<_> = (next..next + count)
+                .map(|number| (number, numbered(number)))
+                .collect();
             send_in_pieces(&socket, &more);
             on_their_way.extend(more);
             next += count;
@@ -344,7 +388,10 @@ fn send_in_pieces(socket: &std::net::UdpSocket, datagrams: &[(u64, [u8; DATAGRAM
     const LONGEST_PIECE: usize = 64; // Datagrams.
     let cut = [ControlMessage::UdpGsoSegments(&(DATAGRAM as u16))];
     for piece in datagrams.chunks(LONGEST_PIECE) {
-        let slices: Vec<_> = piece.iter().map(|(_, datagram)| IoSlice::new(datagram)).collect();
+        let slices: Vec<_> = piece
+            .iter()
+            .map(|(_, datagram)| IoSlice::new(datagram))
+            .collect();
         let sent = sendmsg::<()>(socket.as_raw_fd(), &slices, &cut, MsgFlags::empty(), None);
         assert_eq!(sent, Ok(piece.len() * DATAGRAM));
     }
@@ -384,13 +431,20 @@ pub mod unix {
     /// One stream of so many MiB.
     pub fn bulk(path: &Path, mebibytes: u64) -> Duration {
         let stream = connect_and_wait(path);
-        timed(|| stream_through(&stream, mebibytes, || stream.shutdown(Shutdown::Write).unwrap()))
+        timed(|| {
+            stream_through(&stream, mebibytes, || {
+                stream.shutdown(Shutdown::Write).unwrap()
+            })
+        })
     }
 
     /// One datagram after the other: each is back before the next is sent.
     pub fn datagrams(path: &Path, datagrams: u64) -> Duration {
         // A client without a name cannot be answered.
-        let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("ux")
+            .tempdir_in("/tmp")
+            .unwrap();
         let socket = UnixDatagram::bind(folder.path().join("client")).unwrap();
         socket.connect(path).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();

@@ -23,7 +23,9 @@ pub fn ask(criterion: &mut Criterion) {
         });
         for peer in question.peers {
             match question.without.iter().find(|(name, _)| *name == peer.name) {
-                Some((name, why)) => not_run(&format!("{name} is left out of {}: {why}", question.name)),
+                Some((name, why)) => {
+                    not_run(&format!("{name} is left out of {}: {why}", question.name))
+                }
                 None if peer.is_installed() => measure(&mut group, question, peer),
                 None => {}
             }
@@ -34,5 +36,7 @@ pub fn ask(criterion: &mut Criterion) {
 fn measure(group: &mut BenchmarkGroup<WallTime>, question: &Question, peer: &Peer) {
     // Not before it is needed: the command line may have left it out.
     let asked = LazyCell::new(|| Asked::start(peer, question));
-    group.bench_function(peer.name, |bencher| bencher.iter_custom(|count| asked.time(count)));
+    group.bench_function(peer.name, |bencher| {
+        bencher.iter_custom(|count| asked.time(count))
+    });
 }

@@ -26,7 +26,9 @@ pub enum Placement {
 /// Those that this process may use.
 static PROCESSORS: LazyLock<Vec<usize>> = LazyLock::new(|| {
     let allowed = sched_getaffinity(None).unwrap();
-    (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor)).collect()
+    (0..CpuSet::MAX_CPU)
+        .filter(|processor| allowed.is_set(*processor))
+        .collect()
 });
 
 impl Placement {
@@ -51,7 +53,9 @@ impl Placement {
 fn on<T>(processors: &[usize], work: impl FnOnce() -> T) -> T {
     let before = sched_getaffinity(None).unwrap();
     let mut wanted = CpuSet::new();
-    processors.iter().for_each(|processor| wanted.set(*processor));
+    processors
+        .iter()
+        .for_each(|processor| wanted.set(*processor));
     sched_setaffinity(None, &wanted).unwrap();
     let result = work();
     sched_setaffinity(None, &before).unwrap();

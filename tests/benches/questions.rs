@@ -54,10 +54,14 @@ pub const BURST: usize = 1000;
 /// How many datagrams with others on their way are one load.
 const DATAGRAMS: u64 = 1000;
 
-const NCAT_STALLS: (&str, &str) =
-    ("ncat", "it waits for the network and two pipes in turn, and may come to a halt");
-const SOCAT_STALLS: (&str, &str) =
-    ("socat", "it writes to a pipe that only it reads, and may wait for itself");
+const NCAT_STALLS: (&str, &str) = (
+    "ncat",
+    "it waits for the network and two pipes in turn, and may come to a halt",
+);
+const SOCAT_STALLS: (&str, &str) = (
+    "socat",
+    "it writes to a pipe that only it reads, and may wait for itself",
+);
 
 /// What most questions have in common, and one of them.
 const ONE_CONNECTION: Question = Question {
@@ -170,7 +174,11 @@ pub static ALL: [Question; 13] = [
         without: &[SOCAT_STALLS],
         unit: Unit::Bytes(BULK << 20),
         placement: Apart,
-        load: Load::Running(|path, count| (0..count).map(|_| loads::unix::bulk(Path::new(path), BULK)).sum()),
+        load: Load::Running(|path, count| {
+            (0..count)
+                .map(|_| loads::unix::bulk(Path::new(path), BULK))
+                .sum()
+        }),
         ..ONE_CONNECTION
     },
     Question {
@@ -190,7 +198,8 @@ pub fn named(name: &str) -> &'static Question {
 }
 
 fn ip(addr: &str) -> SocketAddr {
-    addr.parse().unwrap_or_else(|error| panic!("{addr:?}: {error}"))
+    addr.parse()
+        .unwrap_or_else(|error| panic!("{addr:?}: {error}"))
 }
 
 /// A server that is asked a question.
@@ -205,8 +214,16 @@ pub struct Asked<'a> {
 impl Asked<'_> {
     /// Starts the server, unless the question is about that.
     pub fn start<'a>(peer: &'a Peer, question: &'a Question) -> Asked<'a> {
-        let folder = tempfile::Builder::new().prefix("ux").tempdir_in("/tmp").unwrap();
-        let mut asked = Asked { peer, question, folder, running: None };
+        let folder = tempfile::Builder::new()
+            .prefix("ux")
+            .tempdir_in("/tmp")
+            .unwrap();
+        let mut asked = Asked {
+            peer,
+            question,
+            folder,
+            running: None,
+        };
         if let Load::Running(_) = question.load {
             asked.running = Some(asked.server());
         }
@@ -214,17 +231,25 @@ impl Asked<'_> {
     }
 
     fn server(&self) -> Started {
-        let Question { clients, placement, .. } = *self.question;
+        let Question {
+            clients, placement, ..
+        } = *self.question;
         let path = self.folder.path().join("server");
-        self.peer.start(&Wanted { path: &path, connections: clients, placement })
+        self.peer.start(&Wanted {
+            path: &path,
+            connections: clients,
+            placement,
+        })
     }
 
     /// The time that it takes so often.
     pub fn time(&self, count: u64) -> Duration {
-        self.question.placement.of_client(|| match (&self.running, &self.question.load) {
-            (Some(server), Load::Running(load)) => load(&server.addr, count),
-            _ => (0..count).map(|_| self.time_to_first_echo()).sum(),
-        })
+        self.question
+            .placement
+            .of_client(|| match (&self.running, &self.question.load) {
+                (Some(server), Load::Running(load)) => load(&server.addr, count),
+                _ => (0..count).map(|_| self.time_to_first_echo()).sum(),
+            })
     }
 
     fn time_to_first_echo(&self) -> Duration {

@@ -53,65 +53,127 @@ impl Peer {
 
 /// The one of this name.
 pub fn named(peers: &[Peer], name: &str) -> Peer {
-    *peers.iter().find(|peer| peer.name == name).unwrap_or_else(|| panic!("no peer is called {name}"))
+    *peers
+        .iter()
+        .find(|peer| peer.name == name)
+        .unwrap_or_else(|| panic!("no peer is called {name}"))
 }
 
 const fn peer(name: &'static str, start: fn(&Wanted) -> Started) -> Peer {
-    Peer { name, needs: None, start }
+    Peer {
+        name,
+        needs: None,
+        start,
+    }
 }
 
-const fn foreign_peer(name: &'static str, needs: &'static str, start: fn(&Wanted) -> Started) -> Peer {
-    Peer { name, needs: Some(needs), start }
+const fn foreign_peer(
+    name: &'static str,
+    needs: &'static str,
+    start: fn(&Wanted) -> Started,
+) -> Peer {
+    Peer {
+        name,
+        needs: Some(needs),
+        start,
+    }
 }
 
 /// TCP servers. The first two are ours. They, `plain`, `epoll` and `c_threads` have a buffer of 48 KiB;
 /// other people's have what their authors gave them.
 pub const TCP: [Peer; 12] = [
-    peer("tcp-server", |wanted| wanted.of_ours_for_so_many(&mut program("tcp-server"))),
-    peer("event_loop", |wanted| wanted.of_ours_for_so_many(&mut example_of("tcp-server", "event_loop"))),
+    peer("tcp-server", |wanted| {
+        wanted.of_ours_for_so_many(&mut program("tcp-server"))
+    }),
+    peer("event_loop", |wanted| {
+        wanted.of_ours_for_so_many(&mut example_of("tcp-server", "event_loop"))
+    }),
     peer("plain", |wanted| wanted.of(&mut example("plain_tcp_echo"))),
     peer("epoll", |wanted| wanted.of(&mut example("epoll_echo"))),
-    peer("tokio", |wanted| wanted.of(example("tokio_echo").args(["tcp", "1024"]))),
-    peer("tokio_48k", |wanted| wanted.of(example("tokio_echo").args(["tcp", "49152"]))),
-    peer("smol", |wanted| wanted.of(&mut example("smol_echo"))),
-    foreign_peer("c_threads", "cc", |wanted| wanted.of(&mut Command::new(&*C_THREADS))),
-    foreign_peer("go", "go", |wanted| wanted.of(Command::new(&*GO).arg("tcp"))),
-    foreign_peer("python", "python3", |wanted| {
-        wanted.of(python("tcp_server.py").unwrap().args(["--addr", "127.0.0.1:0"]))
+    peer("tokio", |wanted| {
+        wanted.of(example("tokio_echo").args(["tcp", "1024"]))
     }),
-    foreign_peer("socat", "socat", |wanted| wanted.of_socat("TCP-LISTEN:0,bind=127.0.0.1,fork,nodelay")),
+    peer("tokio_48k", |wanted| {
+        wanted.of(example("tokio_echo").args(["tcp", "49152"]))
+    }),
+    peer("smol", |wanted| wanted.of(&mut example("smol_echo"))),
+    foreign_peer("c_threads", "cc", |wanted| {
+        wanted.of(&mut Command::new(&*C_THREADS))
+    }),
+    foreign_peer("go", "go", |wanted| {
+        wanted.of(Command::new(&*GO).arg("tcp"))
+    }),
+    foreign_peer("python", "python3", |wanted| {
+        wanted.of(python("tcp_server.py")
+            .unwrap()
+            .args(["--addr", "127.0.0.1:0"]))
+    }),
+    foreign_peer("socat", "socat", |wanted| {
+        wanted.of_socat("TCP-LISTEN:0,bind=127.0.0.1,fork,nodelay")
+    }),
     foreign_peer("ncat", "ncat", |wanted| wanted.of_ncat()),
 ];
 
 /// Go once more, which with a buffer needs one descriptor for each connection, and not three.
-pub const GO_4K: Peer = foreign_peer("go_4k", "go", |wanted| wanted.of(Command::new(&*GO).arg("tcp-buffer")));
+pub const GO_4K: Peer = foreign_peer("go_4k", "go", |wanted| {
+    wanted.of(Command::new(&*GO).arg("tcp-buffer"))
+});
 
 /// UDP servers. The first two are ours, the second on Linux alone.
 pub const UDP: [Peer; if cfg!(target_os = "linux") { 9 } else { 8 }] = [
-    peer("udp-server", |wanted| wanted.of_ours(&mut program("udp-server"))),
+    peer("udp-server", |wanted| {
+        wanted.of_ours(&mut program("udp-server"))
+    }),
     #[cfg(target_os = "linux")]
-    peer("batch", |wanted| wanted.of_ours(&mut example_of("udp-server", "batch"))),
+    peer("batch", |wanted| {
+        wanted.of_ours(&mut example_of("udp-server", "batch"))
+    }),
     peer("plain", |wanted| wanted.of(&mut example("plain_udp_echo"))),
-    peer("tokio", |wanted| wanted.of(example("tokio_echo").arg("udp"))),
-    foreign_peer("c_loop", "cc", |wanted| wanted.of(&mut Command::new(&*C_LOOP))),
-    foreign_peer("c_batch", "cc", |wanted| wanted.of(&mut Command::new(&*C_BATCH))),
-    foreign_peer("c_segment", "cc", |wanted| wanted.of(Command::new(&*C_BATCH).arg("segment"))),
-    foreign_peer("go", "go", |wanted| wanted.of(Command::new(&*GO).arg("udp"))),
+    peer("tokio", |wanted| {
+        wanted.of(example("tokio_echo").arg("udp"))
+    }),
+    foreign_peer("c_loop", "cc", |wanted| {
+        wanted.of(&mut Command::new(&*C_LOOP))
+    }),
+    foreign_peer("c_batch", "cc", |wanted| {
+        wanted.of(&mut Command::new(&*C_BATCH))
+    }),
+    foreign_peer("c_segment", "cc", |wanted| {
+        wanted.of(Command::new(&*C_BATCH).arg("segment"))
+    }),
+    foreign_peer("go", "go", |wanted| {
+        wanted.of(Command::new(&*GO).arg("udp"))
+    }),
     foreign_peer("python", "python3", |wanted| {
-        wanted.of(python("udp_server.py").unwrap().args(["--addr", "127.0.0.1:0"]))
+        wanted.of(python("udp_server.py")
+            .unwrap()
+            .args(["--addr", "127.0.0.1:0"]))
     }),
 ];
 
 /// Servers of Unix streams. The first is ours.
 pub const UNIX_STREAM: [Peer; 6] = [
     peer("unix-echo", |wanted| {
-        wanted.of(program("unix-echo").args(["server", "--quiet", "--path"]).arg(wanted.path))
+        wanted.of(program("unix-echo")
+            .args(["server", "--quiet", "--path"])
+            .arg(wanted.path))
     }),
-    peer("plain", |wanted| wanted.of(example("plain_unix_echo").arg(wanted.path))),
-    peer("tokio_32k", |wanted| wanted.of(example("tokio_echo").args(["unix", "32768"]).arg(wanted.path))),
-    foreign_peer("go", "go", |wanted| wanted.of(Command::new(&*GO).arg("unix").arg(wanted.path))),
+    peer("plain", |wanted| {
+        wanted.of(example("plain_unix_echo").arg(wanted.path))
+    }),
+    peer("tokio_32k", |wanted| {
+        wanted.of(example("tokio_echo")
+            .args(["unix", "32768"])
+            .arg(wanted.path))
+    }),
+    foreign_peer("go", "go", |wanted| {
+        wanted.of(Command::new(&*GO).arg("unix").arg(wanted.path))
+    }),
     foreign_peer("python", "python3", |wanted| {
-        wanted.of(python("unix_echo.py").unwrap().args(["server", "--path"]).arg(wanted.path))
+        wanted.of(python("unix_echo.py")
+            .unwrap()
+            .args(["server", "--path"])
+            .arg(wanted.path))
     }),
     foreign_peer("socat", "socat", |wanted| {
         wanted.of_socat(&format!("UNIX-LISTEN:{},fork", wanted.path.display()))
@@ -121,11 +183,20 @@ pub const UNIX_STREAM: [Peer; 6] = [
 /// Servers of Unix datagrams. The first is ours.
 pub const UNIX_DATAGRAM: [Peer; 3] = [
     peer("unix-echo", |wanted| {
-        wanted.of(program("unix-echo").args(["server", "--quiet", "--datagram", "--path"]).arg(wanted.path))
+        wanted.of(program("unix-echo")
+            .args(["server", "--quiet", "--datagram", "--path"])
+            .arg(wanted.path))
     }),
-    peer("plain", |wanted| wanted.of(example("plain_unix_echo").arg(wanted.path).arg("--datagram"))),
+    peer("plain", |wanted| {
+        wanted.of(example("plain_unix_echo")
+            .arg(wanted.path)
+            .arg("--datagram"))
+    }),
     foreign_peer("python", "python3", |wanted| {
-        wanted.of(python("unix_echo.py").unwrap().args(["server", "--datagram", "--path"]).arg(wanted.path))
+        wanted.of(python("unix_echo.py")
+            .unwrap()
+            .args(["server", "--datagram", "--path"])
+            .arg(wanted.path))
     }),
 ];
 
@@ -133,26 +204,49 @@ static C_THREADS: LazyLock<PathBuf> = LazyLock::new(|| compiled_c("thread_echo")
 static C_LOOP: LazyLock<PathBuf> = LazyLock::new(|| compiled_c("udp_loop"));
 static C_BATCH: LazyLock<PathBuf> = LazyLock::new(|| compiled_c("udp_batch"));
 static GO: LazyLock<PathBuf> = LazyLock::new(|| {
-    compiled("echo_go", |to| Command::new("go").args(["build", "-o"]).arg(to).arg(source("echo.go")).output())
+    compiled("echo_go", |to| {
+        Command::new("go")
+            .args(["build", "-o"])
+            .arg(to)
+            .arg(source("echo.go"))
+            .output()
+    })
 });
 
 fn compiled_c(name: &str) -> PathBuf {
     let source = source(&format!("{name}.c"));
-    compiled(name, |to| Command::new("cc").args(["-O2", "-pthread", "-o"]).arg(to).arg(source).output())
+    compiled(name, |to| {
+        Command::new("cc")
+            .args(["-O2", "-pthread", "-o"])
+            .arg(to)
+            .arg(source)
+            .output()
+    })
 }
 
 fn source(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("benches")
+        .join(name)
 }
 
 /// What cargo does not build has a folder beside what it does.
 fn compiled(name: &str, compile: impl FnOnce(&Path) -> io::Result<Output>) -> PathBuf {
-    let folder = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("peers");
+    let folder = env::current_exe()
+        .unwrap()
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .join("peers");
     fs::create_dir_all(&folder).unwrap();
     // Put into place when it is whole: two processes may build it at the same time.
     let unfinished = folder.join(format!("{name}.{}", std::process::id()));
     let output = compile(&unfinished).unwrap();
-    assert!(output.status.success(), "cannot build {name}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "cannot build {name}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let program = folder.join(name);
     fs::rename(&unfinished, &program).unwrap();
     program
@@ -174,14 +268,21 @@ impl Wanted<'_> {
     }
 
     fn of_one_with_children(&self, command: &mut Command) -> Running {
-        self.placement.of_server(|| Running::start_with_children(command))
+        self.placement
+            .of_server(|| Running::start_with_children(command))
     }
 
     /// With -d -d it says where it listens: `... N listening on AF=2 127.0.0.1:41234`.
     fn of_socat(&self, listen: &str) -> Started {
-        let mut running = self.of_one_with_children(Command::new("socat").args(["-d", "-d", listen, "PIPE"]));
+        let mut running =
+            self.of_one_with_children(Command::new("socat").args(["-d", "-d", listen, "PIPE"]));
         let line = running.stderr_line();
-        let addr = line.rsplit([' ', '=']).next().unwrap().trim_matches('"').to_owned();
+        let addr = line
+            .rsplit([' ', '='])
+            .next()
+            .unwrap()
+            .trim_matches('"')
+            .to_owned();
         Started { running, addr }
     }
 
@@ -191,7 +292,11 @@ impl Wanted<'_> {
             ncat.args(["--listen", "--keep-open", "--exec", "/bin/cat", "127.0.0.1"]);
             Some(self.of_one_with_children(ncat.arg(addr.port().to_string())))
         };
-        let (running, addr) = on_a_free_port(start, |addr| TcpStream::connect(addr).is_ok()).unwrap();
-        Started { running, addr: addr.to_string() }
+        let (running, addr) =
+            on_a_free_port(start, |addr| TcpStream::connect(addr).is_ok()).unwrap();
+        Started {
+            running,
+            addr: addr.to_string(),
+        }
     }
 }

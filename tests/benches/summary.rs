@@ -30,9 +30,19 @@ pub fn write(folder: &Path, measured: &[Answer], growth: &[Point]) -> Result<(),
     if !growth.is_empty() {
         page += &growth_tables(growth)?;
         let rate = |point: &Point| point.messages_per_second;
-        draw_growth(&folder.join("growth_rate.svg"), "messages a second", growth, rate)?;
+        draw_growth(
+            &folder.join("growth_rate.svg"),
+            "messages a second",
+            growth,
+            rate,
+        )?;
         let memory = |point: &Point| kib_for_each(point, growth);
-        draw_growth(&folder.join("growth_memory.svg"), "KiB for each connection", growth, memory)?;
+        draw_growth(
+            &folder.join("growth_memory.svg"),
+            "KiB for each connection",
+            growth,
+            memory,
+        )?;
     }
     fs::write(folder.join("README.md"), page)?;
     println!("\nThe summary is {}", folder.join("README.md").display());
@@ -41,7 +51,9 @@ pub fn write(folder: &Path, measured: &[Answer], growth: &[Point]) -> Result<(),
 
 fn machine() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     format!(
         "{}; {}, {} processors, {}; {}.",
         output("date", "+%F"),
@@ -54,7 +66,10 @@ fn machine() -> String {
 
 fn output(program: &str, argument: &str) -> String {
     let output = Command::new(program).arg(argument).output();
-    output.map_or_else(|_| "unknown".into(), |output| String::from_utf8_lossy(&output.stdout).trim().into())
+    output.map_or_else(
+        |_| "unknown".into(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().into(),
+    )
 }
 
 fn command() -> String {
@@ -68,12 +83,13 @@ fn command() -> String {
 fn ratios(measured: &[Answer]) -> Result<String, Box<dyn Error>> {
     let mut text = String::from("\n## How fast\n\n");
     text += "Each figure is a rate beside that of the server that the column is measured by (1.00): of two\n";
-    text +=
-        "figures in a column, the higher is the faster server. A dash: it was not asked. The servers of a\n";
+    text += "figures in a column, the higher is the faster server. A dash: it was not asked. The servers of a\n";
     text += "column took turns, and a figure is a ratio of the medians of all rounds.\n";
     for kind in ["tcp", "udp", "unix"] {
-        let columns: Vec<_> =
-            measured.iter().filter(|(question, _)| question.name.starts_with(kind)).collect();
+        let columns: Vec<_> = measured
+            .iter()
+            .filter(|(question, _)| question.name.starts_with(kind))
+            .collect();
         if columns.is_empty() {
             continue;
         }
@@ -87,7 +103,12 @@ fn ratios(measured: &[Answer]) -> Result<String, Box<dyn Error>> {
             )?;
         }
         let names: Vec<&str> = columns.iter().map(|(question, _)| question.name).collect();
-        writeln!(text, "\n| | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()))?;
+        writeln!(
+            text,
+            "\n| | {} |\n|---|{}",
+            names.join(" | "),
+            "---|".repeat(names.len())
+        )?;
         for server in servers(columns.iter().map(|(_, standings)| standings)) {
             let cells: Vec<String> = columns
                 .iter()
@@ -105,14 +126,23 @@ fn ratios(measured: &[Answer]) -> Result<String, Box<dyn Error>> {
 
 /// Ours first, then the others by their names.
 fn servers<'a>(standings: impl Iterator<Item = &'a Standings>) -> Vec<String> {
-    let mut names: Vec<String> = standings.flat_map(|standings| standings.keys().cloned()).collect();
+    let mut names: Vec<String> = standings
+        .flat_map(|standings| standings.keys().cloned())
+        .collect();
     names.sort_by_key(|name| (!is_ours(name), name.clone()));
     names.dedup();
     names
 }
 
 fn is_ours(server: &str) -> bool {
-    ["tcp-server", "event_loop", "udp-server", "batch", "unix-echo"].contains(&server)
+    [
+        "tcp-server",
+        "event_loop",
+        "udp-server",
+        "batch",
+        "unix-echo",
+    ]
+    .contains(&server)
 }
 
 /// A time as criterion counts it, in nanoseconds.
@@ -127,10 +157,14 @@ fn time(nanoseconds: f64) -> String {
 fn growth_tables(growth: &[Point]) -> Result<String, Box<dyn Error>> {
     let mut text = String::from("\n## How the cost grows\n\n");
     text += "Messages of 512 bytes a second, on all connections together:\n\n";
-    text += &growth_table(growth, |point| Some(format!("{:.0}", point.messages_per_second?)))?;
+    text += &growth_table(growth, |point| {
+        Some(format!("{:.0}", point.messages_per_second?))
+    })?;
     text += "\n![rate](growth_rate.svg)\n\n";
     text += "The memory that each idle connection has added to the server's process (KiB, resident):\n\n";
-    text += &growth_table(growth, |point| Some(format!("{:.2}", kib_for_each(point, growth)?)))?;
+    text += &growth_table(growth, |point| {
+        Some(format!("{:.2}", kib_for_each(point, growth)?))
+    })?;
     text += "\n![memory](growth_memory.svg)\n";
     Ok(text)
 }
@@ -140,15 +174,28 @@ fn growth_table(
     growth: &[Point],
     figure: impl Fn(&Point) -> Option<String>,
 ) -> Result<String, Box<dyn Error>> {
-    let figures: BTreeMap<(usize, &str), String> =
-        growth.iter().filter_map(|point| Some(((point.connections, point.server), figure(point)?))).collect();
+    let figures: BTreeMap<(usize, &str), String> = growth
+        .iter()
+        .filter_map(|point| Some(((point.connections, point.server), figure(point)?)))
+        .collect();
     let names = names(growth, &figure);
-    let sizes: BTreeSet<usize> = figures.keys().map(|(connections, _)| *connections).collect();
+    let sizes: BTreeSet<usize> = figures
+        .keys()
+        .map(|(connections, _)| *connections)
+        .collect();
 
-    let mut text = format!("| connections | {} |\n|--:|{}\n", names.join(" | "), "--:|".repeat(names.len()));
+    let mut text = format!(
+        "| connections | {} |\n|--:|{}\n",
+        names.join(" | "),
+        "--:|".repeat(names.len())
+    );
     for connections in sizes {
-        let figure_of = |name: &&'static str| figures.get(&(connections, *name)).map(String::as_str);
-        let cells: Vec<&str> = names.iter().map(|name| figure_of(name).unwrap_or("–")).collect();
+        let figure_of =
+            |name: &&'static str| figures.get(&(connections, *name)).map(String::as_str);
+        let cells: Vec<&str> = names
+            .iter()
+            .map(|name| figure_of(name).unwrap_or("–"))
+            .collect();
         writeln!(text, "| {connections} | {} |", cells.join(" | "))?;
     }
     Ok(text)
@@ -167,7 +214,9 @@ fn names<F>(growth: &[Point], figure: impl Fn(&Point) -> Option<F>) -> Vec<&'sta
 
 /// What each further connection has added to the memory of the same server with one.
 fn kib_for_each(point: &Point, growth: &[Point]) -> Option<f64> {
-    let of_one = growth.iter().find(|one| one.server == point.server && one.connections == 1)?;
+    let of_one = growth
+        .iter()
+        .find(|one| one.server == point.server && one.connections == 1)?;
     let added = point.memory_kib.saturating_sub(of_one.memory_kib);
     // Below a hundred, what is shared by all hides what each costs.
     (point.connections >= 100).then(|| added as f64 / (point.connections - 1) as f64)
@@ -184,7 +233,11 @@ fn draw_key(area: &Area, left: i32, names: &[&str]) -> Result<(), Box<dyn Error>
     for (number, name) in names.iter().enumerate() {
         let y = 20 + 20 * number as i32;
         area.draw(&Circle::new((left, y), 5, colour(number).filled()))?;
-        area.draw(&Text::new(name.to_string(), (left + 12, y - 6), ("sans-serif", 13)))?;
+        area.draw(&Text::new(
+            name.to_string(),
+            (left + 12, y - 6),
+            ("sans-serif", 13),
+        ))?;
     }
     Ok(())
 }
@@ -218,13 +271,25 @@ fn draw_ratios(path: &Path, measured: &[Answer]) -> Result<(), Box<dyn Error>> {
         .x_label_formatter(&|x| format!("{x}"))
         .x_desc("rate beside the server that the row is measured by")
         .draw()?;
-    chart.draw_series([PathElement::new([(1.0, 0.0), (1.0, rows as f64)], BLACK.mix(0.5))])?;
+    chart.draw_series([PathElement::new(
+        [(1.0, 0.0), (1.0, rows as f64)],
+        BLACK.mix(0.5),
+    )])?;
     for (number, server) in servers.iter().enumerate() {
         let size = if is_ours(server) { 7 } else { 4 };
-        chart.draw_series(measured.iter().enumerate().filter_map(|(row, (_, standings))| {
-            let ratio = standings.get(server)?.ratio;
-            Some(Circle::new((ratio.max(0.01), height_of(row)), size, colour(number).filled()))
-        }))?;
+        chart.draw_series(
+            measured
+                .iter()
+                .enumerate()
+                .filter_map(|(row, (_, standings))| {
+                    let ratio = standings.get(server)?.ratio;
+                    Some(Circle::new(
+                        (ratio.max(0.01), height_of(row)),
+                        size,
+                        colour(number).filled(),
+                    ))
+                }),
+        )?;
     }
     area.present()?;
     Ok(())

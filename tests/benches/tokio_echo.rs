@@ -20,7 +20,9 @@ async fn serve() -> io::Result<()> {
         ["udp"] => udp().await,
         #[cfg(unix)]
         ["unix", buffer, path] => unix(buffer.parse().unwrap(), path).await,
-        _ => Err(io::Error::other("write udp, tcp and a size, or unix, a size and a path")),
+        _ => Err(io::Error::other(
+            "write udp, tcp and a size, or unix, a size and a path",
+        )),
     }
 }
 

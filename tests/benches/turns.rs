@@ -27,7 +27,9 @@ pub type Answer = (&'static Question, Standings);
 /// Asks each question that criterion has measured since `begin`, for so long for each server (and for three
 /// rounds at least).
 pub fn ask(criterion: &Path, begin: SystemTime, limit: Duration) -> Vec<Answer> {
-    let times = ALL.iter().map(|question| (question, times(&criterion.join(question.name), begin)));
+    let times = ALL
+        .iter()
+        .map(|question| (question, times(&criterion.join(question.name), begin)));
     times
         .filter(|(question, times)| times.contains_key(question.limit))
         .map(|(question, times)| {
@@ -40,7 +42,9 @@ pub fn ask(criterion: &Path, begin: SystemTime, limit: Duration) -> Vec<Answer> 
 /// The medians that criterion has left in a group's folder.
 fn times(group: &Path, begin: SystemTime) -> BTreeMap<String, f64> {
     let fresh = |estimates: &PathBuf| {
-        fs::metadata(estimates).and_then(|file| file.modified()).is_ok_and(|time| time >= begin)
+        fs::metadata(estimates)
+            .and_then(|file| file.modified())
+            .is_ok_and(|time| time >= begin)
     };
     let mut times = BTreeMap::new();
     for server in fs::read_dir(group).into_iter().flatten().flatten() {
@@ -62,7 +66,11 @@ fn ask_one(question: &Question, times: &BTreeMap<String, f64>, limit: Duration) 
     const ROUNDS: RangeInclusive<usize> = 3..=63;
 
     let count = |peer: &Peer| (TURN.as_nanos() as f64 / times[peer.name]).ceil();
-    let mut peers: Vec<&Peer> = question.peers.iter().filter(|peer| times.contains_key(peer.name)).collect();
+    let mut peers: Vec<&Peer> = question
+        .peers
+        .iter()
+        .filter(|peer| times.contains_key(peer.name))
+        .collect();
     let mut found: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let begin = Instant::now();
     for round in 1..=*ROUNDS.end() {
@@ -73,16 +81,28 @@ fn ask_one(question: &Question, times: &BTreeMap<String, f64>, limit: Duration) 
             let asked = Asked::start(peer, question);
             asked.time(count(peer) as u64); // Not counted: whatever is slow only once.
             let time = asked.time(count(peer) as u64);
-            found.entry(peer.name).or_default().push(time.as_nanos() as f64 / count(peer));
+            found
+                .entry(peer.name)
+                .or_default()
+                .push(time.as_nanos() as f64 / count(peer));
         }
         if round >= *ROUNDS.start() && begin.elapsed() > limit * peers.len() as u32 {
             break;
         }
     }
-    let medians: BTreeMap<&str, f64> = found.into_iter().map(|(name, times)| (name, median(times))).collect();
+    let medians: BTreeMap<&str, f64> = found
+        .into_iter()
+        .map(|(name, times)| (name, median(times)))
+        .collect();
     let of_limit = medians[question.limit];
-    let standing = |time| Standing { time, ratio: of_limit / time };
-    medians.into_iter().map(|(name, time)| (name.to_owned(), standing(time))).collect()
+    let standing = |time| Standing {
+        time,
+        ratio: of_limit / time,
+    };
+    medians
+        .into_iter()
+        .map(|(name, time)| (name.to_owned(), standing(time)))
+        .collect()
 }
 
 /// The middle one, or of two the upper.

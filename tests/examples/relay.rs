@@ -102,12 +102,16 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let socket = listen(&args)?;
-    let local = socket.local_addr().context("cannot read the socket's own address")?;
+    let local = socket
+        .local_addr()
+        .context("cannot read the socket's own address")?;
     // Each socket has a thread that waits there. What they receive comes together in a channel, and one
     // thread decides, so that nothing is shared. It is short: the kernel has a queue for each socket.
     let (sender, arrivals) = mpsc::sync_channel(1);
     let mut relay = Relay::new(socket, sender, args);
-    relay.receive_at(&relay.listener, None).context("cannot start a thread")?;
+    relay
+        .receive_at(&relay.listener, None)
+        .context("cannot start a thread")?;
     let _ = writeln!(io::stdout(), "listening on {local}");
     relay.run(&arrivals)
 }
@@ -128,7 +132,11 @@ fn listen(args: &Args) -> Result<UdpSocket> {
     // The server's address was free, and now it is taken: by us. To compare the two would not tell, for
     // `0.0.0.0` is every address of this machine.
     let is_itself = was_free && UdpSocket::bind(args.to).is_err();
-    ensure!(!is_itself, "cannot relay from {} to itself: name the server with --to", args.listen);
+    ensure!(
+        !is_itself,
+        "cannot relay from {} to itself: name the server with --to",
+        args.listen
+    );
     Ok(socket)
 }
 
@@ -170,8 +178,18 @@ struct Datagram {
 
 impl Relay {
     fn new(listener: UdpSocket, sender: SyncSender<Datagram>, args: Args) -> Relay {
-        let queue = Queue { waiting: BTreeMap::new(), pushed: 0 };
-        Relay { args, listener: Arc::new(listener), clients: VecDeque::new(), met: 0, queue, sender }
+        let queue = Queue {
+            waiting: BTreeMap::new(),
+            pushed: 0,
+        };
+        Relay {
+            args,
+            listener: Arc::new(listener),
+            clients: VecDeque::new(),
+            met: 0,
+            queue,
+            sender,
+        }
     }
 
     /// Sends what is due, and takes what comes until the next is.
@@ -192,7 +210,9 @@ impl Relay {
         let is_known = self.clients.iter().any(|client| client.addr == addr);
         if !is_known && !datagram.is_answer {
             if let Err(error) = self.meet(addr) {
-                return self.args.log(format_args!("{addr}: cannot open a way to the server: {error}"));
+                return self.args.log(format_args!(
+                    "{addr}: cannot open a way to the server: {error}"
+                ));
             }
         }
         let Some(client) = self.clients.iter_mut().find(|client| client.addr == addr) else {
@@ -205,9 +225,12 @@ impl Relay {
         let fate = flow.next_fate(&self.args);
         let number = flow.count;
         if self.queue.waiting.len() == MAX_WAITING {
-            return self.args.log(format_args!("{addr}: {name} {number}: lost, too many are under way"));
+            return self.args.log(format_args!(
+                "{addr}: {name} {number}: lost, too many are under way"
+            ));
         }
-        self.args.log(format_args!("{addr}: {name} {number}: {fate}"));
+        self.args
+            .log(format_args!("{addr}: {name} {number}: {fate}"));
         let due = Instant::now() + Duration::from_millis(self.args.delay);
         flow.meet_fate(fate, datagram, due, &mut self.queue);
     }
@@ -217,27 +240,48 @@ impl Relay {
         if self.clients.len() == MAX_CLIENTS {
             self.clients.pop_front();
         }
-        let socket = UdpSocket::bind(if self.args.to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+        let socket = UdpSocket::bind(if self.args.to.is_ipv4() {
+            "0.0.0.0:0"
+        } else {
+            "[::]:0"
+        })?;
         socket.connect(self.args.to)?;
         socket.set_read_timeout(Some(PAUSE))?;
         let socket = Arc::new(socket);
         self.receive_at(&socket, Some(addr))?;
         self.met += 1;
-        let flow = |number| Flow { random: Random::of(self.args.seed, number), count: 0, held_back: None };
+        let flow = |number| Flow {
+            random: Random::of(self.args.seed, number),
+            count: 0,
+            held_back: None,
+        };
         let (questions, answers) = (flow(2 * self.met), flow(2 * self.met + 1));
-        self.clients.push_back(Client { addr, socket, questions, answers });
+        self.clients.push_back(Client {
+            addr,
+            socket,
+            questions,
+            answers,
+        });
         Ok(())
     }
 
     /// Starts the thread of a socket: of a client's, or of the one that all clients know.
     fn receive_at(&self, socket: &Arc<UdpSocket>, client: Option<SocketAddr>) -> io::Result<()> {
-        let (socket, sender, args) = (Arc::downgrade(socket), self.sender.clone(), self.args.clone());
+        let (socket, sender, args) = (
+            Arc::downgrade(socket),
+            self.sender.clone(),
+            self.args.clone(),
+        );
         thread::Builder::new().spawn(move || receive(&socket, client, &sender, &args))?;
         Ok(())
     }
 
     fn send(&self, datagram: &Datagram) {
-        let Some(client) = self.clients.iter().find(|client| client.addr == datagram.client) else {
+        let Some(client) = self
+            .clients
+            .iter()
+            .find(|client| client.addr == datagram.client)
+        else {
             return; // It was forgotten meanwhile.
         };
         for _ in 0..datagram.copies {
@@ -246,7 +290,8 @@ impl Relay {
                 false => client.socket.send(&datagram.bytes),
             };
             if let Err(error) = sent {
-                self.args.log(format_args!("{}: cannot send: {error}", client.addr));
+                self.args
+                    .log(format_args!("{}: cannot send: {error}", client.addr));
             }
         }
     }
@@ -276,15 +321,18 @@ impl Flow {
     /// became of those before it.
     fn next_fate(&mut self, args: &Args) -> Fate {
         self.count += 1;
-        let [is_lost, is_doubled, is_late] =
-            [args.drop, args.duplicate, args.reorder].map(|probability| self.random.happens(probability));
+        let [is_lost, is_doubled, is_late] = [args.drop, args.duplicate, args.reorder]
+            .map(|probability| self.random.happens(probability));
         let copies = match (is_lost, is_doubled) {
             (true, _) => 0,
             (false, true) => 2,
             (false, false) => 1,
         };
         // One at a time: two that wait for the same datagram would still be in order.
-        Fate { copies, is_held_back: is_late && self.held_back.is_none() }
+        Fate {
+            copies,
+            is_held_back: is_late && self.held_back.is_none(),
+        }
     }
 
     fn meet_fate(&mut self, fate: Fate, mut datagram: Datagram, due: Instant, queue: &mut Queue) {
@@ -298,26 +346,42 @@ impl Flow {
         }
         queue.push(due, datagram);
         // What was held back goes behind it, unless its time was up and it has gone.
-        if let Some(overtaken) = self.held_back.take().and_then(|place| queue.waiting.remove(&place)) {
+        if let Some(overtaken) = self
+            .held_back
+            .take()
+            .and_then(|place| queue.waiting.remove(&place))
+        {
             queue.push(due, overtaken);
         }
     }
 }
 
 /// Receives until nobody holds the socket any more: then its client has been forgotten.
-fn receive(socket: &Weak<UdpSocket>, client: Option<SocketAddr>, sender: &SyncSender<Datagram>, args: &Args) {
+fn receive(
+    socket: &Weak<UdpSocket>,
+    client: Option<SocketAddr>,
+    sender: &SyncSender<Datagram>,
+    args: &Args,
+) {
     let mut buffer = vec![0; MAX_PAYLOAD];
     while let Some(socket) = socket.upgrade() {
         match socket.recv_from(&mut buffer) {
             Ok((len, from)) => {
                 let (client, is_answer) = (client.unwrap_or(from), client.is_some());
-                let _ = sender.send(Datagram { client, is_answer, bytes: buffer[..len].to_vec(), copies: 1 });
+                let _ = sender.send(Datagram {
+                    client,
+                    is_answer,
+                    bytes: buffer[..len].to_vec(),
+                    copies: 1,
+                });
             }
             // Nothing came, or we were suspended and woken.
             Err(error) if is_pause(&error) => {}
             Err(error) => {
                 match client {
-                    Some(addr) => args.log(format_args!("{addr}: cannot hear {}: {error}", args.to)),
+                    Some(addr) => {
+                        args.log(format_args!("{addr}: cannot hear {}: {error}", args.to))
+                    }
                     None => args.log(format_args!("cannot receive: {error}")),
                 }
                 thread::sleep(PAUSE);
@@ -327,7 +391,10 @@ fn receive(socket: &Weak<UdpSocket>, client: Option<SocketAddr>, sender: &SyncSe
 }
 
 fn is_pause(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
 }
 
 /// What is under way, in the order in which it is due.
@@ -354,7 +421,9 @@ impl Queue {
 
     fn time_left(&self) -> Duration {
         let first = self.waiting.keys().next();
-        first.map_or(Duration::MAX, |(due, _)| due.saturating_duration_since(Instant::now()))
+        first.map_or(Duration::MAX, |(due, _)| {
+            due.saturating_duration_since(Instant::now())
+        })
     }
 }
 

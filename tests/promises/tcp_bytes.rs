@@ -28,8 +28,16 @@ fn stdin_comes_back_byte_for_byte() {
     for len in [0, 1, 65_535, 65_536, 1_000_003] {
         let input = noise(len);
         let client = run(&mut client, &input);
-        assert_eq!((client.code, &client.stderr[..]), (Some(0), ""), "{len} bytes");
-        assert!(client.stdout == input, "{} of {len} bytes came back", client.stdout.len());
+        assert_eq!(
+            (client.code, &client.stderr[..]),
+            (Some(0), ""),
+            "{len} bytes"
+        );
+        assert!(
+            client.stdout == input,
+            "{} of {len} bytes came back",
+            client.stdout.len()
+        );
     }
 }
 
@@ -39,7 +47,12 @@ fn a_program_that_writes_and_reads_in_one_thread_gets_64_mib_back() {
     let (_server, mut client) = pair();
     let input = noise(64 << 20);
     let output = harness::exchange_in_one_thread(&mut client, &input);
-    assert!(output == input, "{} of {} bytes came back", output.len(), input.len());
+    assert!(
+        output == input,
+        "{} of {} bytes came back",
+        output.len(),
+        input.len()
+    );
 }
 
 #[test]
@@ -51,7 +64,11 @@ fn a_gibibyte_passes_in_bounded_memory() {
     const TOTAL: usize = 1 << 30;
     const MEMORY_KIB: u64 = 16 * 1024;
     let (server, mut command) = pair();
-    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut client = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let (mut stdin, mut stdout) = (client.stdin.take().unwrap(), client.stdout.take().unwrap());
     // A block that begins anew at ever other places of what is read and written at once.
     let block = noise(1_000_003);
@@ -86,7 +103,10 @@ fn a_gibibyte_passes_in_bounded_memory() {
     let server_most = harness::memory_kib(server.running.id(), "VmHWM").unwrap();
     println!("at most {most} KiB in the client, {server_most} KiB in the server");
     assert!(most > 0 && most < MEMORY_KIB, "the client took {most} KiB");
-    assert!(server_most < MEMORY_KIB, "the server took {server_most} KiB");
+    assert!(
+        server_most < MEMORY_KIB,
+        "the server took {server_most} KiB"
+    );
 }
 
 #[test]
@@ -106,8 +126,15 @@ fn both_servers_run_side_by_side_on_one_port_number() {
     let udp = Server::start(program("udp-server").args(["--addr", &tcp.addr.to_string()]));
     assert_eq!(udp.addr, tcp.addr);
     for client in ["tcp-client", "udp-client"] {
-        let client = run(program(client).args(["--addr", &tcp.addr.to_string(), "hello"]), b"");
-        assert_eq!((client.code, &client.stdout[..]), (Some(0), &b"hello\n"[..]), "{client:?}");
+        let client = run(
+            program(client).args(["--addr", &tcp.addr.to_string(), "hello"]),
+            b"",
+        );
+        assert_eq!(
+            (client.code, &client.stdout[..]),
+            (Some(0), &b"hello\n"[..]),
+            "{client:?}"
+        );
     }
 }
 

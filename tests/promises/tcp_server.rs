@@ -32,7 +32,9 @@ pub fn assert_serves(server: &Server) {
 
 /// Closes with a reset instead of a FIN.
 pub fn reset(stream: TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
 }
 
 /// Sends for ever, without reading, until nothing moves any more.
@@ -62,7 +64,10 @@ fn who_half_closes_gets_everything_back_and_then_the_end() {
     let back = echo_all(&stream, &bytes, half_close);
     assert!(back == bytes, "{} bytes came back", back.len());
     assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
-    assert_eq!(server.running.stderr_line(), format!("{peer}: closed, bytes echoed: 1000003"));
+    assert_eq!(
+        server.running.stderr_line(),
+        format!("{peer}: closed, bytes echoed: 1000003")
+    );
 }
 
 #[test]
@@ -86,10 +91,20 @@ fn who_sends_all_before_reading_is_stuck_until_it_reads() {
     let sent = send_until_stuck(&stream);
     assert_serves(&server);
     let more = vec![b'x'; 8 << 20];
-    assert_eq!(echo_all(&stream, &more, half_close).len(), sent + more.len());
-    let client =
-        run(program("tcp-client").args(["--addr", &server.addr.to_string()]), &vec![b'x'; sent + more.len()]);
-    assert_eq!((client.code, client.stdout.len()), (Some(0), sent + more.len()), "{}", client.stderr);
+    assert_eq!(
+        echo_all(&stream, &more, half_close).len(),
+        sent + more.len()
+    );
+    let client = run(
+        program("tcp-client").args(["--addr", &server.addr.to_string()]),
+        &vec![b'x'; sent + more.len()],
+    );
+    assert_eq!(
+        (client.code, client.stdout.len()),
+        (Some(0), sent + more.len()),
+        "{}",
+        client.stderr
+    );
 }
 
 /// A write that waits, with a time limit, and is interrupted has written a part.
@@ -146,8 +161,14 @@ fn small_writes_are_echoed_without_waiting_for_acknowledgements() {
     let short = median(&|| echo(&stream, b"abc"));
     let long = median(&|| echo(&stream, &[b'x'; 100_000])); // The server reads and writes it in parts.
     println!("one by one {one_by_one:?}, in a row {in_a_row:?}; short {short:?}, long {long:?}");
-    assert!(in_a_row < 10 * one_by_one, "three in a row took {in_a_row:?}, one by one {one_by_one:?}");
-    assert!(long < 100 * short, "a long message took {long:?}, a short one {short:?}");
+    assert!(
+        in_a_row < 10 * one_by_one,
+        "three in a row took {in_a_row:?}, one by one {one_by_one:?}"
+    );
+    assert!(
+        long < 100 * short,
+        "a long message took {long:?}, a short one {short:?}"
+    );
 }
 
 /// Starts it under strace, which writes its calls into a file.
@@ -156,7 +177,11 @@ pub fn start_traced(log: &std::path::Path) -> Option<Server> {
     let mut strace = harness::foreign("strace")?;
     let server = server();
     // -D: the server is our child, and strace is the server's.
-    strace.args(["-D", "-f", "-o"]).arg(log).arg(server.get_program()).args(["--addr", "127.0.0.1:0"]);
+    strace
+        .args(["-D", "-f", "-o"])
+        .arg(log)
+        .arg(server.get_program())
+        .args(["--addr", "127.0.0.1:0"]);
     Some(Server::start(&mut strace))
 }
 
@@ -167,7 +192,9 @@ pub fn start_traced(log: &std::path::Path) -> Option<Server> {
 fn it_asks_the_kernel_not_to_hold_up_small_segments() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("calls");
-    let Some(server) = start_traced(&log) else { return };
+    let Some(server) = start_traced(&log) else {
+        return;
+    };
     for _ in 0..3 {
         assert_serves(&server);
     }
@@ -196,9 +223,15 @@ fn who_never_writes_is_closed_after_the_idle_timeout() {
     let mut server = start(&["--idle-timeout", "0.3", "--max-connections", "1"]);
     let mut silent = connect(&server);
     let peer = silent.local_addr().unwrap();
-    assert_eq!(silent.read(&mut [0; 8]).expect("the end of the connection"), 0);
+    assert_eq!(
+        silent.read(&mut [0; 8]).expect("the end of the connection"),
+        0
+    );
     assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
-    assert_eq!(server.running.stderr_line(), format!("{peer}: closed, nothing moved for 300ms"));
+    assert_eq!(
+        server.running.stderr_line(),
+        format!("{peer}: closed, nothing moved for 300ms")
+    );
     assert_serves(&server);
 }
 
@@ -209,10 +242,14 @@ fn who_never_reads_is_closed_after_the_idle_timeout() {
     let peer = deaf.local_addr().unwrap();
     // Its place comes free again, for one who has waited for it.
     let waiting = connect(&server);
-    deaf.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    deaf.set_write_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     while (&deaf).write(&[b'x'; 64 * 1024]).is_ok() {}
     assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
-    assert_eq!(server.running.stderr_line(), format!("{peer}: closed, nothing moved for 300ms"));
+    assert_eq!(
+        server.running.stderr_line(),
+        format!("{peer}: closed, nothing moved for 300ms")
+    );
     echo(&waiting, b"my turn");
 }
 
@@ -234,7 +271,9 @@ fn the_third_of_two_waits_and_is_then_served() {
     echo(&second, b"second");
     let mut third = connect(&server);
     third.write_all(b"third").unwrap();
-    third.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    third
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
     assert!(third.read(&mut [0; 8]).is_err(), "it is not served yet");
     drop(first);
     third.set_read_timeout(Some(LIMIT)).unwrap();
@@ -277,16 +316,25 @@ fn out_of_descriptors_it_waits_and_then_serves_again() {
         clients.push(connect(&server));
     }
     let used = harness::processor_time(server.running.id()) - before;
-    assert!(used < Duration::from_millis(300), "it spins: {used:?} of processor time in a second");
+    assert!(
+        used < Duration::from_millis(300),
+        "it spins: {used:?} of processor time in a second"
+    );
     // Those who wait are served as places come free.
     for client in clients {
         echo(&client, b"at last");
     }
     assert_serves(&server);
     let log = server.running.kill().stderr;
-    let errors = log.lines().filter(|line| line.starts_with("cannot accept: ")).count();
+    let errors = log
+        .lines()
+        .filter(|line| line.starts_with("cannot accept: "))
+        .count();
     let most = super::ACCEPTING * (started.elapsed().as_millis() as usize / 100 + 1);
-    assert!((1..=most).contains(&errors), "{errors} failures, with a pause of 100 ms after each: {most}");
+    assert!(
+        (1..=most).contains(&errors),
+        "{errors} failures, with a pause of 100 ms after each: {most}"
+    );
 }
 
 #[test]
@@ -300,7 +348,10 @@ fn who_waits_for_a_place_or_does_not_read_costs_no_processor_time() {
     let before = harness::processor_time(server.running.id());
     thread::sleep(Duration::from_secs(1));
     let used = harness::processor_time(server.running.id()) - before;
-    assert!(used < Duration::from_millis(100), "it spins: {used:?} of processor time in a second");
+    assert!(
+        used < Duration::from_millis(100),
+        "it spins: {used:?} of processor time in a second"
+    );
 }
 
 /// A server whose stderr is this.
@@ -310,7 +361,11 @@ fn start_with_stderr(stderr: std::os::unix::net::UnixStream, args: &[&str]) -> S
     let stderr = std::os::fd::OwnedFd::from(stderr);
     let mut command = server();
     command.args(["--addr", "127.0.0.1:0"]).args(args);
-    Server::of(harness::Running::start_with(&mut command, Stdio::piped(), stderr.into()))
+    Server::of(harness::Running::start_with(
+        &mut command,
+        Stdio::piped(),
+        stderr.into(),
+    ))
 }
 
 #[test]
@@ -330,14 +385,19 @@ fn a_log_that_is_not_read_makes_it_wait_unless_it_is_quiet() {
     for args in [&[][..], &["-q"]] {
         let (stderr, ours) = std::os::unix::net::UnixStream::pair().unwrap();
         stderr.set_nonblocking(true).unwrap();
-        while (&stderr).write(b"like a pager that shows a full page\n").is_ok() {}
+        while (&stderr)
+            .write(b"like a pager that shows a full page\n")
+            .is_ok()
+        {}
         stderr.set_nonblocking(false).unwrap();
         let server = start_with_stderr(stderr, args);
         let mut client = connect(&server);
         client.write_all(b"hello").unwrap();
         let is_logging = args.is_empty();
         if is_logging {
-            client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            client
+                .set_read_timeout(Some(Duration::from_millis(200)))
+                .unwrap();
             assert!(client.read(&mut [0; 8]).is_err(), "it does not wait");
             client.set_read_timeout(Some(LIMIT)).unwrap();
             thread::spawn(move || std::io::copy(&mut &ours, &mut std::io::sink()));
@@ -374,7 +434,9 @@ fn a_second_server_on_the_address_is_told_that_it_is_in_use() {
     let second = run(server().args(["--addr", &addr]), b"");
     assert_eq!((second.code, &second.stdout[..]), (Some(1), &b""[..]));
     assert!(
-        second.stderr.starts_with(&format!("Error: cannot listen on {addr}: another socket")),
+        second
+            .stderr
+            .starts_with(&format!("Error: cannot listen on {addr}: another socket")),
         "{second:?}"
     );
     assert_serves(&first);
@@ -396,8 +458,14 @@ fn wrong_usage_is_refused_with_what_is_right() {
         (["--idle-timeout", "0"], "seconds from 0.001 to 86400"),
         (["--idle-timeout", "-1"], "seconds from 0.001 to 86400"),
         (["--idle-timeout", "inf"], "seconds from 0.001 to 86400"),
-        (["--addr", "127.0.0.1"], "HOST:PORT, the port from 0 to 65535"),
-        (["--addr", "127.0.0.1:65536"], "HOST:PORT, the port from 0 to 65535"),
+        (
+            ["--addr", "127.0.0.1"],
+            "HOST:PORT, the port from 0 to 65535",
+        ),
+        (
+            ["--addr", "127.0.0.1:65536"],
+            "HOST:PORT, the port from 0 to 65535",
+        ),
     ];
     harness::assert_refuses(server, &wrong);
 }

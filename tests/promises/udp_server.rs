@@ -19,12 +19,18 @@ pub fn echo(socket: &UdpSocket, server: &Server, datagram: &[u8]) -> Vec<u8> {
     socket.send_to(datagram, server.addr).unwrap();
     let mut buffer = vec![0; 65_536];
     let (len, from) = socket.recv_from(&mut buffer).expect("an echo");
-    assert_eq!(from, server.addr, "the echo comes from where the datagram went");
+    assert_eq!(
+        from, server.addr,
+        "the echo comes from where the datagram went"
+    );
     buffer[..len].to_vec()
 }
 
 fn assert_serves(server: &Server) {
-    assert_eq!(echo(&udp_socket("127.0.0.1"), server, b"still there?"), b"still there?");
+    assert_eq!(
+        echo(&udp_socket("127.0.0.1"), server, b"still there?"),
+        b"still there?"
+    );
 }
 
 /// To be asked after the server has answered something later: it takes one datagram after the other.
@@ -36,11 +42,17 @@ fn assert_no_answer(socket: &UdpSocket) {
 
 fn assert_comes_back_whole(socket: &UdpSocket, server: &Server, size: usize) {
     if cfg!(target_os = "macos") && size > 9216 {
-        return not_run(&format!("{size} bytes: macOS sends at most net.inet.udp.maxdgram"));
+        return not_run(&format!(
+            "{size} bytes: macOS sends at most net.inet.udp.maxdgram"
+        ));
     }
     let datagram: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
     let echo = echo(socket, server, &datagram);
-    assert!(echo == datagram, "{size} bytes went out, {} came back", echo.len());
+    assert!(
+        echo == datagram,
+        "{size} bytes went out, {} came back",
+        echo.len()
+    );
 }
 
 #[test]
@@ -67,7 +79,9 @@ fn ipv6_works_up_to_its_longer_limit() {
 #[test]
 fn one_socket_on_all_addresses_serves_both_families() {
     if cfg!(windows) {
-        return not_run("on Windows an IPv6 socket takes IPv6 alone, unless an option says otherwise");
+        return not_run(
+            "on Windows an IPv6 socket takes IPv6 alone, unless an option says otherwise",
+        );
     }
     if let Err(error) = UdpSocket::bind("[::1]:0") {
         return not_run(&format!("no IPv6: {error}"));
@@ -83,7 +97,10 @@ fn one_socket_on_all_addresses_serves_both_families() {
     }
     assert!(server.running.stderr_line().starts_with("[::1]:"));
     let line = server.running.stderr_line();
-    assert!(line.starts_with("[::ffff:127.0.0.1]:"), "an IPv4 peer in the form of IPv6: {line}");
+    assert!(
+        line.starts_with("[::ffff:127.0.0.1]:"),
+        "an IPv4 peer in the form of IPv6: {line}"
+    );
 }
 
 #[test]
@@ -103,7 +120,9 @@ fn a_datagram_from_our_own_port_number_is_not_answered() {
 #[test]
 fn a_datagram_from_a_port_of_the_system_is_not_answered() {
     let mut server = start_on_loopback();
-    let privileged = (512..1024).rev().find_map(|port| UdpSocket::bind(("127.0.0.1", port)).ok());
+    let privileged = (512..1024)
+        .rev()
+        .find_map(|port| UdpSocket::bind(("127.0.0.1", port)).ok());
     let Some(privileged) = privileged else {
         return not_run("no right to a port below 1024");
     };
@@ -152,7 +171,11 @@ fn a_forged_sender_neither_gets_an_answer_nor_ends_the_server() {
         ("127.0.0.1", 7, "not answered, ports below 1024"),
         ("127.0.0.1", 1023, "not answered, ports below 1024"),
         ("127.0.0.1", own_port, "not answered, our own port number"),
-        ("127.255.255.255", 40_000, "cannot send the echo: Permission denied"),
+        (
+            "127.255.255.255",
+            40_000,
+            "cannot send the echo: Permission denied",
+        ),
     ];
     for (host, port, logged) in senders {
         let from = std::net::SocketAddrV4::new(host.parse().unwrap(), port);
@@ -162,7 +185,12 @@ fn a_forged_sender_neither_gets_an_answer_nor_ends_the_server() {
         let line = server.running.stderr_line();
         assert!(line.starts_with(&format!("{from}: {logged}")), "{line}");
         assert_serves(&server);
-        assert!(server.running.stderr_line().ends_with("length 12 \"still there?\""));
+        assert!(
+            server
+                .running
+                .stderr_line()
+                .ends_with("length 12 \"still there?\"")
+        );
     }
 }
 
@@ -175,9 +203,18 @@ fn what_a_peer_sends_can_neither_forge_a_log_line_nor_command_a_terminal() {
     echo(&socket, &server, hostile);
     echo(&socket, &server, b"the next line");
     let line = server.running.stderr_line();
-    assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
-    assert!(line.starts_with(&format!("{peer}: length {} \"\\x1b[2J", hostile.len())), "{line}");
-    assert_eq!(server.running.stderr_line(), format!("{peer}: length 13 \"the next line\""));
+    assert!(
+        line.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+        "{line:?}"
+    );
+    assert!(
+        line.starts_with(&format!("{peer}: length {} \"\\x1b[2J", hostile.len())),
+        "{line}"
+    );
+    assert_eq!(
+        server.running.stderr_line(),
+        format!("{peer}: length 13 \"the next line\"")
+    );
 }
 
 #[test]
@@ -186,7 +223,10 @@ fn a_long_datagram_is_cut_short_in_the_log_only() {
     let socket = udp_socket("127.0.0.1");
     assert_eq!(echo(&socket, &server, &[0; 5000]).len(), 5000);
     let line = server.running.stderr_line();
-    assert!(line.contains(": length 5000 ") && line.ends_with("\"..."), "{line}");
+    assert!(
+        line.contains(": length 5000 ") && line.ends_with("\"..."),
+        "{line}"
+    );
     assert!(line.len() < 400, "{} bytes", line.len());
 }
 
@@ -218,7 +258,10 @@ fn a_log_line_is_one_write() {
         let mut write = [0; 4096];
         let len = log.recv(&mut write).unwrap();
         let write = String::from_utf8_lossy(&write[..len]);
-        assert!(write.starts_with("127.0.0.1:") && write.ends_with('\n'), "a part of a line: {write:?}");
+        assert!(
+            write.starts_with("127.0.0.1:") && write.ends_with('\n'),
+            "a part of a line: {write:?}"
+        );
         assert_eq!(write.lines().count(), 1, "{write:?}");
     }
 }
@@ -240,7 +283,12 @@ fn it_serves_on_when_nobody_reads_its_output_any_more() {
     drop(command); // It keeps its own copies of the programs's ends.
     let mut line = String::new();
     BufReader::new(our_stdout).read_line(&mut line).unwrap();
-    let addr = line.trim_end().strip_prefix("listening on ").unwrap().parse().unwrap();
+    let addr = line
+        .trim_end()
+        .strip_prefix("listening on ")
+        .unwrap()
+        .parse()
+        .unwrap();
     drop(our_stderr);
     let socket = udp_socket("127.0.0.1");
     socket.connect::<std::net::SocketAddr>(addr).unwrap();
@@ -258,7 +306,9 @@ fn a_second_server_on_the_address_is_told_that_it_is_in_use() {
     let second = run(super::server().args(["--addr", &addr]), b"");
     assert_eq!(second.code, Some(1));
     assert_eq!(second.stdout, b"");
-    assert!(second.stderr.starts_with(&format!("Error: cannot bind a UDP socket to {addr}: another socket")));
+    assert!(second.stderr.starts_with(&format!(
+        "Error: cannot bind a UDP socket to {addr}: another socket"
+    )));
     assert_serves(&first);
 }
 
@@ -267,31 +317,60 @@ fn an_address_of_another_machine_is_refused() {
     // 192.0.2.0/24 belongs to documentation (RFC 5737); nothing is sent there.
     let server = run(super::server().args(["--addr", "192.0.2.1:0"]), b"");
     assert_eq!(server.code, Some(1));
-    assert!(server.stderr.contains("192.0.2.1:0: not an address of this machine"), "{}", server.stderr);
+    assert!(
+        server
+            .stderr
+            .contains("192.0.2.1:0: not an address of this machine"),
+        "{}",
+        server.stderr
+    );
 }
 
 #[test]
 fn an_address_that_is_none_is_wrong_usage_and_the_message_says_what_is_right() {
-    for addr in ["127.0.0.1:65536", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", ":7007", "::1", "[::1]", ""]
-    {
+    for addr in [
+        "127.0.0.1:65536",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:http",
+        ":7007",
+        "::1",
+        "[::1]",
+        "",
+    ] {
         let server = run(super::server().args(["--addr", addr]), b"");
         assert_eq!(server.code, Some(2), "{addr:?}: {server:?}");
-        assert!(server.stderr.contains("HOST:PORT, the port from 0 to 65535"), "{addr:?}: {}", server.stderr);
+        assert!(
+            server
+                .stderr
+                .contains("HOST:PORT, the port from 0 to 65535"),
+            "{addr:?}: {}",
+            server.stderr
+        );
     }
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn a_port_of_the_system_needs_the_right_to_it() {
-    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    let first_free =
+        std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     if first_free.trim().parse::<u16>().unwrap() <= 1 {
         return not_run("here every port is everybody's (ip_unprivileged_port_start)");
     }
     let (_folder, copy) = harness::copy_of(&super::server());
     let mut command = std::process::Command::new(copy);
-    command.args(["--addr", "127.0.0.1:1"]).env_remove("RUST_BACKTRACE");
+    command
+        .args(["--addr", "127.0.0.1:1"])
+        .env_remove("RUST_BACKTRACE");
     harness::as_nobody(&mut command);
     let server = run(&mut command, b"");
     assert_eq!(server.code, Some(1), "{server:?}");
-    assert!(server.stderr.contains("127.0.0.1:1: ports below 1024 are the system's"), "{}", server.stderr);
+    assert!(
+        server
+            .stderr
+            .contains("127.0.0.1:1: ports below 1024 are the system's"),
+        "{}",
+        server.stderr
+    );
 }

@@ -56,11 +56,15 @@ struct Args {
 }
 
 fn main() -> Result<()> {
-    let Args { server, timeout, name } = Args::parse();
+    let Args {
+        server,
+        timeout,
+        name,
+    } = Args::parse();
     let query = query(random_id(), &name)?;
     let answer = ask_any(&server, &query, timeout)?;
-    let found =
-        addresses(&answer).with_context(|| format!("cannot get an address of {name} from {server}"))?;
+    let found = addresses(&answer)
+        .with_context(|| format!("cannot get an address of {name} from {server}"))?;
     for address in found {
         writeln!(io::stdout(), "{address}").context("cannot write to stdout")?;
     }
@@ -99,18 +103,28 @@ fn encode(name: &str) -> Result<Vec<u8>> {
     let mut encoded = Vec::new();
     // Names are often written with a dot at the end, which stands for the empty label.
     for label in name.strip_suffix('.').unwrap_or(name).split('.') {
-        let length = u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length));
-        encoded.push(length.with_context(|| format!("cannot ask for {name:?}: a label has 1 to 63 bytes"))?);
+        let length = u8::try_from(label.len())
+            .ok()
+            .filter(|length| (1..=63).contains(length));
+        encoded.push(
+            length
+                .with_context(|| format!("cannot ask for {name:?}: a label has 1 to 63 bytes"))?,
+        );
         encoded.extend(label.bytes());
     }
     encoded.push(0);
-    ensure!(encoded.len() <= 255, "cannot ask for {name:?}: a name has at most 253 bytes");
+    ensure!(
+        encoded.len() <= 255,
+        "cannot ask for {name:?}: a name has at most 253 bytes"
+    );
     Ok(encoded)
 }
 
 /// Asks each address of the server in turn: `localhost` often has two. Returns the first answer.
 fn ask_any(server: &str, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
-    let found = server.to_socket_addrs().with_context(|| format!("cannot find the address of {server}"))?;
+    let found = server
+        .to_socket_addrs()
+        .with_context(|| format!("cannot find the address of {server}"))?;
     let mut outcome = Err(anyhow!("cannot ask {server}: it has no address"));
     for server in found {
         outcome = ask(server, query, timeout);
@@ -123,13 +137,18 @@ fn ask_any(server: &str, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
 
 /// Asks one address, and says what a failure means.
 fn ask(server: SocketAddr, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
-    let answer = exchange(server, query, timeout).with_context(|| format!("cannot ask {server}"))?;
+    let answer =
+        exchange(server, query, timeout).with_context(|| format!("cannot ask {server}"))?;
     answer.with_context(|| format!("cannot get an answer from {server} within {timeout:?}"))
 }
 
 /// Sends the query and waits for the answer, `None` if it does not come in time.
 fn exchange(server: SocketAddr, query: &[u8], timeout: Duration) -> io::Result<Option<Vec<u8>>> {
-    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    let socket = UdpSocket::bind(if server.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    })?;
     // From now on the kernel keeps out other senders, and reports when nobody listens there.
     socket.connect(server)?;
     socket.send(query)?;
@@ -144,7 +163,9 @@ fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Resul
     loop {
         // The kernel counts a time limit for each call anew, so each call gets what is left. Zero is not
         // allowed, and the least that is still takes what has already come.
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_micros(1));
         socket.set_read_timeout(Some(left))?;
         match socket.recv_from(&mut buffer) {
             // What a stranger sent between bind and connect is still in the queue.
@@ -167,13 +188,19 @@ fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Resul
 /// Whether a datagram answers the query: it has its id, is marked as an answer (in a query the bit is 0), and
 /// repeats the question.
 pub fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
-    let Some((asked, question)) = query.split_first_chunk::<HEADER>() else { return false };
-    let Some((header, rest)) = datagram.split_first_chunk::<HEADER>() else { return false };
+    let Some((asked, question)) = query.split_first_chunk::<HEADER>() else {
+        return false;
+    };
+    let Some((header, rest)) = datagram.split_first_chunk::<HEADER>() else {
+        return false;
+    };
     let same_id = header[..2] == asked[..2];
     let marked = header[2] & 0x80 != 0;
     let one_question = header[4..6] == asked[4..6];
     // In a name `a` and `A` are the same. The length of a label is at most 63, and no letter is that low.
-    let repeated = rest.get(..question.len()).is_some_and(|it| it.eq_ignore_ascii_case(question));
+    let repeated = rest
+        .get(..question.len())
+        .is_some_and(|it| it.eq_ignore_ascii_case(question));
     same_id && marked && one_question && repeated
 }
 
@@ -182,14 +209,20 @@ pub fn addresses(answer: &[u8]) -> Result<Vec<Ipv4Addr>> {
     let mut reader = Reader(answer);
     let [_, _, flags, more_flags, _, _, count_high, count_low, ..] = reader.array::<HEADER>()?;
     check_code(more_flags & 0x0F)?;
-    ensure!(flags & 0x02 == 0, "the answer is too long for a datagram, one would have to ask over TCP");
+    ensure!(
+        flags & 0x02 == 0,
+        "the answer is too long for a datagram, one would have to ask over TCP"
+    );
     reader.skip_name()?;
     reader.array::<4>()?; // The question's type and class.
     let mut found = Vec::new();
     for _ in 0..u16::from_be_bytes([count_high, count_low]) {
         found.extend(reader.record()?);
     }
-    ensure!(!found.is_empty(), "the name exists, but has no IPv4 address");
+    ensure!(
+        !found.is_empty(),
+        "the name exists, but has no IPv4 address"
+    );
     Ok(found)
 }
 
@@ -209,7 +242,10 @@ struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
     fn take(&mut self, count: usize) -> Result<&[u8]> {
-        let (taken, rest) = self.0.split_at_checked(count).context("the answer ends too early")?;
+        let (taken, rest) = self
+            .0
+            .split_at_checked(count)
+            .context("the answer ends too early")?;
         self.0 = rest;
         Ok(taken)
     }
@@ -243,8 +279,9 @@ impl Reader<'_> {
         if kind != IPV4_ADDRESS {
             return Ok(None);
         }
-        let octets: [u8; 4] =
-            data.try_into().context("the answer has an IPv4 address that is not 4 bytes")?;
+        let octets: [u8; 4] = data
+            .try_into()
+            .context("the answer has an IPv4 address that is not 4 bytes")?;
         Ok(Some(octets.into()))
     }
 }

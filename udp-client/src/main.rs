@@ -87,7 +87,9 @@ fn main() -> Result<()> {
 fn host_and_port(text: &str) -> Result<String, String> {
     let is_host = |host: &str| !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
     match text.rsplit_once(':') {
-        Some((host, port)) if is_host(host) && port.parse::<NonZeroU16>().is_ok() => Ok(text.into()),
+        Some((host, port)) if is_host(host) && port.parse::<NonZeroU16>().is_ok() => {
+            Ok(text.into())
+        }
         _ => Err("write HOST:PORT, the port from 1 to 65535: 127.0.0.1:7007, [::1]:7007".into()),
     }
 }
@@ -101,14 +103,20 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// All addresses of a name, in the resolver's order: `localhost` is often `[::1]` first.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
-    let found = addr.to_socket_addrs().with_context(|| format!("cannot find the address of {addr}"))?;
+    let found = addr
+        .to_socket_addrs()
+        .with_context(|| format!("cannot find the address of {addr}"))?;
     Ok(found.collect())
 }
 
 /// The messages given, or else the lines of stdin, each as soon as it is there.
 fn messages(given: &[OsString]) -> Box<dyn Iterator<Item = io::Result<Vec<u8>>> + '_> {
     if !given.is_empty() {
-        return Box::new(given.iter().map(|message| Ok(message.as_encoded_bytes().to_vec())));
+        return Box::new(
+            given
+                .iter()
+                .map(|message| Ok(message.as_encoded_bytes().to_vec())),
+        );
     }
     let mut stdin = io::stdin().lock();
     Box::new(iter::from_fn(move || next_line(&mut stdin).transpose()))
@@ -118,7 +126,11 @@ fn messages(given: &[OsString]) -> Box<dyn Iterator<Item = io::Result<Vec<u8>>> 
 /// it is seen to be too long.
 fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
-    if stdin.take(MAX_PAYLOAD_V6 as u64 + 1).read_until(b'\n', &mut line)? == 0 {
+    if stdin
+        .take(MAX_PAYLOAD_V6 as u64 + 1)
+        .read_until(b'\n', &mut line)?
+        == 0
+    {
         return Ok(None);
     }
     if line.last() == Some(&b'\n') {
@@ -143,7 +155,9 @@ fn ask_any(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<(Socke
 fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
     check_length(message, server)?;
     let took = exchange(server, message, args).map_err(|error| explain(error, server))?;
-    let Args { attempts, timeout, .. } = args;
+    let Args {
+        attempts, timeout, ..
+    } = args;
     let s = if *attempts == 1 { "" } else { "s" };
     took.with_context(|| {
         format!("cannot get an answer from {server} in {attempts} attempt{s} of {timeout:?}")
@@ -152,7 +166,11 @@ fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
 
 /// A longer datagram is for the kernel to refuse, but its "message too long" does not name the limit.
 fn check_length(message: &[u8], to: SocketAddr) -> Result<()> {
-    let (limit, family) = if to.is_ipv4() { (MAX_PAYLOAD_V4, "IPv4") } else { (MAX_PAYLOAD_V6, "IPv6") };
+    let (limit, family) = if to.is_ipv4() {
+        (MAX_PAYLOAD_V4, "IPv4")
+    } else {
+        (MAX_PAYLOAD_V6, "IPv6")
+    };
     ensure!(
         message.len() <= limit,
         "cannot send the message to {to}: a UDP datagram carries at most {limit} bytes over {family}"
@@ -168,7 +186,10 @@ fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> io::Result<Optio
     let started = Instant::now();
     for attempt in 1..=args.attempts {
         if attempt > 1 {
-            args.note(format_args!("{server}: no answer, attempt {attempt} of {}", args.attempts));
+            args.note(format_args!(
+                "{server}: no answer, attempt {attempt} of {}",
+                args.attempts
+            ));
         }
         socket.send(message)?;
         let deadline = Instant::now() + args.timeout;
@@ -194,17 +215,27 @@ fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
 
 /// A socket of the family of an address, on a port that the kernel chooses.
 fn bind_like(server: SocketAddr) -> io::Result<UdpSocket> {
-    UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })
+    UdpSocket::bind(if server.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    })
 }
 
 /// Waits until the deadline for a datagram that equals the message, and returns who sent it. What is
 /// late, garbled or cut is passed over.
-fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::Result<Option<SocketAddr>> {
+fn next_echo(
+    socket: &UdpSocket,
+    message: &[u8],
+    deadline: Instant,
+) -> io::Result<Option<SocketAddr>> {
     let mut buffer = vec![0; MAX_PAYLOAD_V6];
     loop {
         // The kernel counts a time limit for each call anew, so each call gets what is left. Zero is not
         // allowed, and the least that is still takes what has already come.
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_micros(1));
         socket.set_read_timeout(Some(left))?;
         match socket.recv_from(&mut buffer) {
             Ok((len, from)) if buffer[..len] == *message => return Ok(Some(from)),
@@ -239,32 +270,52 @@ fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
 /// Sends one message to everybody who hears a broadcast address or is member of a multicast group, and
 /// prints each echo as it comes. The socket is not connected: each answer comes from another address.
 fn broadcast(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<()> {
-    let to = servers.iter().find(|server| server.is_ipv4() || server.ip().is_multicast());
-    let to =
-        *to.with_context(|| format!("cannot broadcast to {}: IPv6 has multicast groups instead", args.addr))?;
+    let to = servers
+        .iter()
+        .find(|server| server.is_ipv4() || server.ip().is_multicast());
+    let to = *to.with_context(|| {
+        format!(
+            "cannot broadcast to {}: IPv6 has multicast groups instead",
+            args.addr
+        )
+    })?;
     check_length(message, to)?;
     let socket = bind_like(to).context("cannot open a UDP socket")?;
     // Without it the kernel refuses (EACCES), so that nobody disturbs a whole network by mistake.
-    socket.set_broadcast(true).context("cannot allow broadcasts")?;
+    socket
+        .set_broadcast(true)
+        .context("cannot allow broadcasts")?;
     let started = Instant::now();
-    socket.send_to(message, to).with_context(|| format!("cannot broadcast to {to}"))?;
+    socket
+        .send_to(message, to)
+        .with_context(|| format!("cannot broadcast to {to}"))?;
     let deadline = started + args.timeout;
     let mut answered = false;
     while Instant::now() < deadline {
         if let Some(from) = next_echo(&socket, message, deadline).context("cannot receive")? {
             answered = true;
             print(message)?;
-            args.note(format_args!("{from}: answered in {:.1?}", started.elapsed()));
+            args.note(format_args!(
+                "{from}: answered in {:.1?}",
+                started.elapsed()
+            ));
         }
     }
-    ensure!(answered, "cannot get an answer from {to} within {:?}", args.timeout);
+    ensure!(
+        answered,
+        "cannot get an answer from {to} within {:?}",
+        args.timeout
+    );
     Ok(())
 }
 
 /// Writes an answer as it is, and a newline. `println!` would panic when nobody reads any more.
 fn print(answer: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(answer).and_then(|()| stdout.write_all(b"\n")).context("cannot write to stdout")
+    stdout
+        .write_all(answer)
+        .and_then(|()| stdout.write_all(b"\n"))
+        .context("cannot write to stdout")
 }
 
 impl Args {

@@ -105,7 +105,9 @@ fn main() -> Result<()> {
     if let Some(group) = &args.join {
         join(&socket, group)?;
     }
-    let local = socket.local_addr().context("cannot read the socket's own address")?;
+    let local = socket
+        .local_addr()
+        .context("cannot read the socket's own address")?;
     // Not println!, which panics when nobody reads our stdout any more.
     let _ = writeln!(io::stdout(), "listening on {local}");
     serve(&socket, local.port(), args.quiet)
@@ -129,7 +131,10 @@ fn group(text: &str) -> Result<Group> {
         "not a multicast address: those are 224.0.0.0 to 239.255.255.255, and ff00::/8"
     );
     Ok(match group {
-        IpAddr::V4(group) => Group::V4(group, interface.map_or(Ok(Ipv4Addr::UNSPECIFIED), str::parse)?),
+        IpAddr::V4(group) => Group::V4(
+            group,
+            interface.map_or(Ok(Ipv4Addr::UNSPECIFIED), str::parse)?,
+        ),
         IpAddr::V6(group) => Group::V6(group, interface.map_or(Ok(0), str::parse)?),
     })
 }
@@ -141,7 +146,9 @@ fn bind(addr: &str) -> Result<UdpSocket> {
             ErrorKind::AddrInUse => {
                 ": another socket has this address; end its program or choose another port"
             }
-            ErrorKind::PermissionDenied => ": ports below 1024 are the system's; choose a higher one",
+            ErrorKind::PermissionDenied => {
+                ": ports below 1024 are the system's; choose a higher one"
+            }
             ErrorKind::AddrNotAvailable => {
                 ": not an address of this machine; 0.0.0.0 and [::] stand for all that are"
             }
@@ -183,8 +190,10 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
         }
     };
     loop {
-        let mut slots: Vec<_> =
-            memory.chunks_exact_mut(MAX_PAYLOAD).map(|slot| [IoSliceMut::new(slot)]).collect();
+        let mut slots: Vec<_> = memory
+            .chunks_exact_mut(MAX_PAYLOAD)
+            .map(|slot| [IoSliceMut::new(slot)])
+            .collect();
         // Waits for one datagram, and takes with it what else is there: a lone one is not held up.
         let flags = MsgFlags::MSG_WAITFORONE;
         let received = match recvmmsg(socket.as_raw_fd(), &mut headers, &mut slots, flags, None) {
@@ -199,7 +208,9 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
         for message in received {
             // 0 bytes are a datagram like any other. nix has no slice for them.
             let bytes = message.iovs().next().unwrap_or_default();
-            let Some(peer) = message.address.and_then(socket_addr) else { continue };
+            let Some(peer) = message.address.and_then(socket_addr) else {
+                continue;
+            };
             match refusal(peer, own_port) {
                 Some(reason) => log(format_args!("{peer}: not answered, {reason}")),
                 None => batch.push(Datagram { bytes, peer }),
@@ -227,7 +238,10 @@ impl Datagram<'_> {
         // Escaped, so that a peer can neither forge a line nor command the reader's terminal.
         let shown = bytes[..bytes.len().min(SHOWN)].escape_ascii();
         let more = if bytes.len() > SHOWN { "..." } else { "" };
-        log(format_args!("{peer}: length {} \"{shown}\"{more}", bytes.len()));
+        log(format_args!(
+            "{peer}: length {} \"{shown}\"{more}",
+            bytes.len()
+        ));
     }
 }
 
@@ -240,7 +254,12 @@ fn socket_addr(address: SockaddrStorage) -> Option<SocketAddr> {
 
 /// Sends each datagram back to its peer, in the order in which they came.
 #[cfg(target_os = "linux")]
-fn answer(socket: &UdpSocket, batch: &[Datagram], can_cut: bool, mut log: impl FnMut(fmt::Arguments)) {
+fn answer(
+    socket: &UdpSocket,
+    batch: &[Datagram],
+    can_cut: bool,
+    mut log: impl FnMut(fmt::Arguments),
+) {
     let mut unlike = Vec::with_capacity(BATCH);
     for run in batch.chunk_by(Datagram::is_like) {
         if run.len() == 1 || !can_cut {
@@ -266,9 +285,18 @@ fn answer(socket: &UdpSocket, batch: &[Datagram], can_cut: bool, mut log: impl F
 fn send_as_one(socket: &UdpSocket, run: &[Datagram]) -> nix::Result<usize> {
     let peer = SockaddrStorage::from(run[0].peer);
     let len = run[0].bytes.len() as u16; // At most MAX_PAYLOAD.
-    let slices: Vec<_> = run.iter().map(|datagram| IoSlice::new(datagram.bytes)).collect();
+    let slices: Vec<_> = run
+        .iter()
+        .map(|datagram| IoSlice::new(datagram.bytes))
+        .collect();
     let cut = [ControlMessage::UdpGsoSegments(&len)];
-    sendmsg(socket.as_raw_fd(), &slices, &cut, MsgFlags::empty(), Some(&peer))
+    sendmsg(
+        socket.as_raw_fd(),
+        &slices,
+        &cut,
+        MsgFlags::empty(),
+        Some(&peer),
+    )
 }
 
 /// Sends datagrams of any lengths to any peers.
@@ -276,25 +304,40 @@ fn send_as_one(socket: &UdpSocket, run: &[Datagram]) -> nix::Result<usize> {
 fn send_each(socket: &UdpSocket, datagrams: &[Datagram], mut log: impl FnMut(fmt::Arguments)) {
     // A header points to the peer's address, to the slices that make up the datagram, here one, and to
     // what else could be said to the kernel, here nothing.
-    let peers: Vec<_> = datagrams.iter().map(|datagram| datagram.peer.as_any()).collect();
-    let slices: Vec<_> = datagrams.iter().map(|datagram| [IoSlice::new(datagram.bytes)]).collect();
-    let mut nothing: Vec<_> = datagrams.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let peers: Vec<_> = datagrams
+        .iter()
+        .map(|datagram| datagram.peer.as_any())
+        .collect();
+    let slices: Vec<_> = datagrams
+        .iter()
+        .map(|datagram| [IoSlice::new(datagram.bytes)])
+        .collect();
+    let mut nothing: Vec<_> = datagrams
+        .iter()
+        .map(|_| SendAncillaryBuffer::default())
+        .collect();
     let parts = peers.iter().zip(&slices).zip(&mut nothing);
-    let mut headers: Vec<_> =
-        parts.map(|((peer, slices), nothing)| MMsgHdr::new_with_addr(peer, slices, nothing)).collect();
+    let mut headers: Vec<_> = parts
+        .map(|((peer, slices), nothing)| MMsgHdr::new_with_addr(peer, slices, nothing))
+        .collect();
     let mut done = 0;
     while done < datagrams.len() {
         // The kernel stops at the first datagram that it cannot send. If others went before it, the call
         // tells only how many. The next call begins with the one that failed, and tells why.
         match sendmmsg(socket, &mut headers[done..], SendFlags::empty()) {
             Ok(sent) => {
-                datagrams[done..done + sent].iter().for_each(|datagram| datagram.log(&mut log));
+                datagrams[done..done + sent]
+                    .iter()
+                    .for_each(|datagram| datagram.log(&mut log));
                 done += sent;
             }
             // It concerns this peer, and the others are still to be served.
             Err(error) => {
                 let error = io::Error::from(error);
-                log(format_args!("{}: cannot send the echo: {error}", datagrams[done].peer));
+                log(format_args!(
+                    "{}: cannot send the echo: {error}",
+                    datagrams[done].peer
+                ));
                 done += 1;
             }
         }

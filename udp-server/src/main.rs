@@ -73,7 +73,9 @@ fn main() -> Result<()> {
     if let Some(group) = &args.join {
         join(&socket, group)?;
     }
-    let local = socket.local_addr().context("cannot read the socket's own address")?;
+    let local = socket
+        .local_addr()
+        .context("cannot read the socket's own address")?;
     // Not println!, which panics when nobody reads our stdout any more.
     let _ = writeln!(io::stdout(), "listening on {local}");
     serve(&socket, local.port(), args.quiet)
@@ -97,7 +99,10 @@ fn group(text: &str) -> Result<Group> {
         "not a multicast address: those are 224.0.0.0 to 239.255.255.255, and ff00::/8"
     );
     Ok(match group {
-        IpAddr::V4(group) => Group::V4(group, interface.map_or(Ok(Ipv4Addr::UNSPECIFIED), str::parse)?),
+        IpAddr::V4(group) => Group::V4(
+            group,
+            interface.map_or(Ok(Ipv4Addr::UNSPECIFIED), str::parse)?,
+        ),
         IpAddr::V6(group) => Group::V6(group, interface.map_or(Ok(0), str::parse)?),
     })
 }
@@ -109,7 +114,9 @@ fn bind(addr: &str) -> Result<UdpSocket> {
             ErrorKind::AddrInUse => {
                 ": another socket has this address; end its program or choose another port"
             }
-            ErrorKind::PermissionDenied => ": ports below 1024 are the system's; choose a higher one",
+            ErrorKind::PermissionDenied => {
+                ": ports below 1024 are the system's; choose a higher one"
+            }
             ErrorKind::AddrNotAvailable => {
                 ": not an address of this machine; 0.0.0.0 and [::] stand for all that are"
             }

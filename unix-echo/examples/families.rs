@@ -95,14 +95,22 @@ fn main() -> Result<()> {
         None => table() + &hint(),
         Some(Question::Links) => links::list().context("cannot list the interfaces")?,
     };
-    io::stdout().write_all(answer.as_bytes()).context("cannot write to stdout")
+    io::stdout()
+        .write_all(answer.as_bytes())
+        .context("cannot write to stdout")
 }
 
 fn table() -> String {
-    let titles: String = TYPES.iter().map(|(title, _)| format!("{title:16}")).collect();
+    let titles: String = TYPES
+        .iter()
+        .map(|(title, _)| format!("{title:16}"))
+        .collect();
     let mut lines = format!("{:12}{}\n", "", titles.trim_end());
     for (name, family) in FAMILIES {
-        let cells: String = TYPES.iter().map(|(_, kind)| format!("{:16}", cell(family, *kind))).collect();
+        let cells: String = TYPES
+            .iter()
+            .map(|(_, kind)| format!("{:16}", cell(family, *kind)))
+            .collect();
         lines += &format!("{name:12}{}\n", cells.trim_end());
     }
     lines
@@ -110,7 +118,9 @@ fn table() -> String {
 
 /// The kernel's answer in short words.
 fn cell(family: i32, kind: Type) -> String {
-    let Err(error) = open(family, kind) else { return "yes".to_owned() };
+    let Err(error) = open(family, kind) else {
+        return "yes".to_owned();
+    };
     match error.raw_os_error() {
         _ if error.kind() == ErrorKind::PermissionDenied => "not permitted".to_owned(),
         Some(NO_SUCH_FAMILY) => "no such family".to_owned(),
@@ -134,7 +144,10 @@ fn open(family: i32, kind: Type) -> io::Result<Socket> {
 /// std ends the kernel's words with the number: `No such device (os error 19)`.
 fn without_number(error: &io::Error) -> String {
     let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// TIPC is seldom used, and in most kernels a module that is loaded by hand.
@@ -154,7 +167,9 @@ mod links {
     use std::net::Ipv4Addr;
 
     use anyhow::{Context, Result, bail};
-    use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+    use netlink_packet_core::{
+        NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    };
     use netlink_packet_route::RouteNetlinkMessage;
     use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
     use netlink_sys::protocols::NETLINK_ROUTE;
@@ -199,15 +214,22 @@ mod links {
     fn ask() -> Result<Socket> {
         let socket = Socket::new(NETLINK_ROUTE).context("cannot open a netlink socket")?;
         // Port 0 is the kernel's. To connect to it keeps out what other processes may send.
-        socket.connect(&SocketAddr::new(0, 0)).context("cannot connect to the kernel")?;
+        socket
+            .connect(&SocketAddr::new(0, 0))
+            .context("cannot connect to the kernel")?;
         // The kernel has answered before a call returns. Should it ever not, we do not wait for it.
-        socket.set_non_blocking(true).context("cannot make a socket non-blocking")?;
-        let mut question = NetlinkMessage::from(RouteNetlinkMessage::GetLink(LinkMessage::default()));
+        socket
+            .set_non_blocking(true)
+            .context("cannot make a socket non-blocking")?;
+        let mut question =
+            NetlinkMessage::from(RouteNetlinkMessage::GetLink(LinkMessage::default()));
         question.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         question.finalize();
         let mut bytes = vec![0; question.buffer_len()];
         question.serialize(&mut bytes);
-        socket.send(&bytes, 0).context("cannot send to the kernel")?;
+        socket
+            .send(&bytes, 0)
+            .context("cannot send to the kernel")?;
         Ok(socket)
     }
 
@@ -218,13 +240,21 @@ mod links {
         let mut is_consistent = true;
         loop {
             // "Full": it asks for the length first (MSG_PEEK, MSG_TRUNC), so nothing is cut off.
-            let (datagram, _) = socket.recv_from_full().context("cannot receive all from the kernel")?;
+            let (datagram, _) = socket
+                .recv_from_full()
+                .context("cannot receive all from the kernel")?;
             for message in messages(&datagram)? {
                 is_consistent &= message.header.flags & NLM_F_DUMP_INTR == 0;
                 match message.payload {
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => links.push(link),
-                    NetlinkPayload::Done(done) if done.code == 0 => return Ok(is_consistent.then_some(links)),
-                    NetlinkPayload::Done(done) => return Err(io::Error::from_raw_os_error(-done.code).into()),
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                        links.push(link)
+                    }
+                    NetlinkPayload::Done(done) if done.code == 0 => {
+                        return Ok(is_consistent.then_some(links));
+                    }
+                    NetlinkPayload::Done(done) => {
+                        return Err(io::Error::from_raw_os_error(-done.code).into());
+                    }
                     NetlinkPayload::Error(error) => return Err(error.to_io().into()),
                     other => bail!("the kernel sent what was not asked for: {other:?}"),
                 }
@@ -261,9 +291,14 @@ mod links {
 
     impl Interface {
         fn of(link: LinkMessage) -> Interface {
-            let LinkMessage { header, attributes, .. } = link;
-            let mut interface =
-                Interface { index: header.index, flags: header.flags, ..Interface::default() };
+            let LinkMessage {
+                header, attributes, ..
+            } = link;
+            let mut interface = Interface {
+                index: header.index,
+                flags: header.flags,
+                ..Interface::default()
+            };
             for attribute in attributes {
                 match attribute {
                     LinkAttribute::IfName(name) => interface.name = name,
@@ -278,7 +313,8 @@ mod links {
         }
 
         fn line(&self, all: &[Interface]) -> String {
-            let is_lower = |other: &&Interface| Some(other.index) == self.lower && !self.is_lower_elsewhere;
+            let is_lower =
+                |other: &&Interface| Some(other.index) == self.lower && !self.is_lower_elsewhere;
             let lower = all.iter().find(is_lower);
             let name = match (self.lower, lower) {
                 (None, _) => self.name.clone(),
@@ -297,7 +333,12 @@ mod links {
             if has(LinkFlags::Up) && !has(LinkFlags::Running) {
                 names.push("NO-CARRIER");
             }
-            names.extend(FLAGS.iter().filter(|(flag, _)| has(*flag)).map(|(_, name)| *name));
+            names.extend(
+                FLAGS
+                    .iter()
+                    .filter(|(flag, _)| has(*flag))
+                    .map(|(_, name)| *name),
+            );
             if lower.is_some_and(|lower| !lower.flags.contains(LinkFlags::Up)) {
                 names.push("M-DOWN");
             }
@@ -309,7 +350,11 @@ mod links {
     fn hardware_address(bytes: &[u8]) -> String {
         match <[u8; 4]>::try_from(bytes) {
             Ok(bytes) => Ipv4Addr::from(bytes).to_string(),
-            Err(_) => bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"),
+            Err(_) => bytes
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<Vec<_>>()
+                .join(":"),
         }
     }
 }

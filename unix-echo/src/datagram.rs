@@ -36,7 +36,9 @@ const SHOWN: usize = 64;
 /// The server: one socket for all clients.
 pub fn serve(name: &Name, options: &ServerOptions) -> Result<()> {
     let socket = name.bind(UnixDatagram::bind_addr)?;
-    socket.set_write_timeout(Some(PATIENCE)).context("cannot set a time limit")?;
+    socket
+        .set_write_timeout(Some(PATIENCE))
+        .context("cannot set a time limit")?;
     // Not println!, which panics when nobody reads our stdout any more.
     let _ = writeln!(io::stdout(), "listening on {name}");
     echo(&socket, options.quiet)
@@ -63,11 +65,15 @@ fn echo(socket: &UnixDatagram, quiet: bool) -> ! {
             }
         };
         if peer.0.is_unnamed() {
-            log(format_args!("{peer}: not answered, it has no name to be answered at"));
+            log(format_args!(
+                "{peer}: not answered, it has no name to be answered at"
+            ));
             continue;
         }
         if len == BUFFER_SIZE {
-            log(format_args!("{peer}: not answered, longer than {BUFFER_SIZE} bytes"));
+            log(format_args!(
+                "{peer}: not answered, longer than {BUFFER_SIZE} bytes"
+            ));
             continue;
         }
         let datagram = &buffer[..len];
@@ -121,13 +127,19 @@ fn bind_to_a_name_of_our_own() -> Result<UnixDatagram> {
 }
 
 fn ask_all(socket: &UnixDatagram, name: &Name, options: &ClientOptions) -> Result<()> {
-    socket.set_write_timeout(Some(options.timeout)).context("cannot set a time limit")?;
+    socket
+        .set_write_timeout(Some(options.timeout))
+        .context("cannot set a time limit")?;
     for message in messages(&options.messages) {
         let message = message.context("cannot read stdin")?;
         let deadline = Instant::now() + options.timeout;
         send(socket, &message, name)?;
         let came_back = wait_for_echo(socket, &message, deadline).context("cannot receive")?;
-        ensure!(came_back, "cannot get an answer from {name} within {:?}", options.timeout);
+        ensure!(
+            came_back,
+            "cannot get an answer from {name} within {:?}",
+            options.timeout
+        );
         print(&message)?;
     }
     Ok(())
@@ -146,7 +158,11 @@ fn messages(given: &[OsString]) -> Box<dyn Iterator<Item = io::Result<Vec<u8>>> 
 /// too long for a datagram.
 fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
-    if stdin.take(BUFFER_SIZE as u64).read_until(b'\n', &mut line)? == 0 {
+    if stdin
+        .take(BUFFER_SIZE as u64)
+        .read_until(b'\n', &mut line)?
+        == 0
+    {
         return Ok(None);
     }
     if line.last() == Some(&b'\n') {
@@ -180,7 +196,9 @@ fn wait_for_echo(socket: &UnixDatagram, message: &[u8], deadline: Instant) -> io
     loop {
         // The kernel counts a time limit for each call anew, so each call gets what is left. Zero is not
         // allowed, and the least that is still takes what has already come.
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_micros(1));
         socket.set_read_timeout(Some(left))?;
         match socket.recv_from(&mut buffer) {
             Ok((len, _)) if buffer[..len] == *message => return Ok(true),
@@ -199,5 +217,8 @@ fn wait_for_echo(socket: &UnixDatagram, message: &[u8], deadline: Instant) -> io
 /// Writes an answer as it is, and a newline. `println!` would panic when nobody reads any more.
 fn print(answer: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(answer).and_then(|()| stdout.write_all(b"\n")).context("cannot write to stdout")
+    stdout
+        .write_all(answer)
+        .and_then(|()| stdout.write_all(b"\n"))
+        .context("cannot write to stdout")
 }

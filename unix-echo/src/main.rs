@@ -108,7 +108,11 @@ struct ClientOptions {
 
 #[cfg(unix)]
 fn main() -> Result<()> {
-    let CommandLine { role, path, datagram } = CommandLine::parse();
+    let CommandLine {
+        role,
+        path,
+        datagram,
+    } = CommandLine::parse();
     let name = Name::of(&path.unwrap_or_else(default_path))?;
     match (role, datagram) {
         (Role::Server(options), false) => stream::serve(&name, options),
@@ -128,8 +132,12 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// `$XDG_RUNTIME_DIR` is a directory that nobody but the user may enter. Its specification has a path
 /// that is not absolute ignored.
 fn default_path() -> PathBuf {
-    let runtime_dir = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
-    runtime_dir.unwrap_or_else(env::temp_dir).join("unix-echo.sock")
+    let runtime_dir = env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute());
+    runtime_dir
+        .unwrap_or_else(env::temp_dir)
+        .join("unix-echo.sock")
 }
 
 /// What others call a socket: a path, or a name in Linux's abstract namespace, or nothing.
@@ -152,10 +160,15 @@ impl Name {
             #[cfg(target_os = "linux")]
             Some(name) => SocketAddr::from_abstract_name(name),
             #[cfg(not(target_os = "linux"))]
-            Some(_) => anyhow::bail!("cannot use {}: only Linux has names without a file", path.display()),
+            Some(_) => anyhow::bail!(
+                "cannot use {}: only Linux has names without a file",
+                path.display()
+            ),
             None => SocketAddr::from_pathname(path),
         };
-        Ok(Name(addr.with_context(|| format!("cannot use the name {}", path.display()))?))
+        Ok(Name(addr.with_context(|| {
+            format!("cannot use the name {}", path.display())
+        })?))
     }
 
     /// Gives a server's socket its name. The kernel makes a file for a path, and leaves it there when the
@@ -164,7 +177,11 @@ impl Name {
         let socket = match (bind(&self.0), self.0.as_pathname()) {
             (Err(error), Some(path)) if error.kind() == ErrorKind::AddrInUse => {
                 let obstacle = obstacle(path);
-                ensure!(obstacle.is_none(), "cannot listen on {self}: {}", obstacle.unwrap_or_default());
+                ensure!(
+                    obstacle.is_none(),
+                    "cannot listen on {self}: {}",
+                    obstacle.unwrap_or_default()
+                );
                 // Two servers that start in the same moment might both come here, and the later remove
                 // the earlier's file. Who must exclude that locks another file first (flock(2)).
                 fs::remove_file(path).with_context(|| format!("cannot replace the dead {self}"))?;
@@ -203,7 +220,9 @@ impl Name {
             ErrorKind::ConnectionRefused => ": nobody listens there, start unix-echo server",
             ErrorKind::PermissionDenied => ": it is for the user who started the server",
             ErrorKind::WouldBlock => ": its queue is full, and its server does not read",
-            _ if error.raw_os_error() == Some(EPROTOTYPE) => ": give --datagram to both sides or to none",
+            _ if error.raw_os_error() == Some(EPROTOTYPE) => {
+                ": give --datagram to both sides or to none"
+            }
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot reach {self}{meaning}"))

@@ -29,7 +29,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The server: listens, and serves as many clients at once as it has workers.
 pub fn serve(name: &Name, options: ServerOptions) -> Result<()> {
     let listener = name.bind(UnixListener::bind_addr)?;
-    let server = Arc::new(Server { listener: Mutex::new(listener), options });
+    let server = Arc::new(Server {
+        listener: Mutex::new(listener),
+        options,
+    });
     start_workers(&server)?;
     // Not println!, which panics when nobody reads our stdout any more.
     let _ = writeln!(io::stdout(), "listening on {name}");
@@ -66,7 +69,9 @@ impl Server {
             match echo(&stream, idle_timeout, &mut buffer) {
                 Ok(echoed) => self.log(format_args!("{peer}: closed, bytes echoed: {echoed}")),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.log(format_args!("{peer}: closed, nothing moved for {idle_timeout:?}"));
+                    self.log(format_args!(
+                        "{peer}: closed, nothing moved for {idle_timeout:?}"
+                    ));
                 }
                 Err(error) => self.log(format_args!("{peer}: closed, {error}")),
             }
@@ -131,7 +136,9 @@ fn connect(name: &Name, timeout: Duration) -> Result<UnixStream> {
     let addr = name.0.clone();
     let (tell, told) = mpsc::channel();
     let connecting = move || tell.send(UnixStream::connect_addr(&addr));
-    thread::Builder::new().spawn(connecting).context("cannot start a thread")?;
+    thread::Builder::new()
+        .spawn(connecting)
+        .context("cannot start a thread")?;
     let connected = told.recv_timeout(timeout);
     let connected =
         connected.with_context(|| format!("cannot reach {name}: the server has no place left"))?;
@@ -148,8 +155,14 @@ struct Progress {
 }
 
 /// Sends in a thread of its own, and then half-closes.
-fn start_sending(messages: Vec<OsString>, stream: &UnixStream, progress: &Arc<Progress>) -> Result<()> {
-    let stream = stream.try_clone().context("cannot use the connection twice")?;
+fn start_sending(
+    messages: Vec<OsString>,
+    stream: &UnixStream,
+    progress: &Arc<Progress>,
+) -> Result<()> {
+    let stream = stream
+        .try_clone()
+        .context("cannot use the connection twice")?;
     let progress = Arc::clone(progress);
     let sending = move || {
         let result = send(input(&messages), &stream, &progress.sent);
@@ -157,7 +170,9 @@ fn start_sending(messages: Vec<OsString>, stream: &UnixStream, progress: &Arc<Pr
         // It fails only on a connection that is gone, which the receiving side learns as well.
         let _ = stream.shutdown(Shutdown::Write);
     };
-    thread::Builder::new().spawn(sending).context("cannot start a thread")?;
+    thread::Builder::new()
+        .spawn(sending)
+        .context("cannot start a thread")?;
     Ok(())
 }
 
@@ -166,7 +181,9 @@ fn input(messages: &[OsString]) -> Box<dyn Read> {
     if messages.is_empty() {
         return Box::new(io::stdin());
     }
-    let lines = messages.iter().flat_map(|message| [message.as_bytes(), b"\n"]);
+    let lines = messages
+        .iter()
+        .flat_map(|message| [message.as_bytes(), b"\n"]);
     Box::new(Cursor::new(lines.collect::<Vec<_>>().concat()))
 }
 
@@ -192,21 +209,31 @@ fn receive(mut stream: &UnixStream, progress: &Progress, timeout: Duration) -> R
     let mut buffer = vec![0; CLIENT_BUFFER_SIZE];
     let mut received = 0;
     let mut waiting_since = Instant::now();
-    stream.set_read_timeout(Some(timeout)).context("cannot set a time limit")?;
+    stream
+        .set_read_timeout(Some(timeout))
+        .context("cannot set a time limit")?;
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => return progress.judge(received),
             Ok(len) => {
                 received += len as u64;
-                stdout.write_all(&buffer[..len]).context("cannot write to stdout")?;
+                stdout
+                    .write_all(&buffer[..len])
+                    .context("cannot write to stdout")?;
                 waiting_since = Instant::now();
             }
             // We were suspended and woken (SIGSTOP, SIGCONT).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let left = progress.time_left(waiting_since, timeout);
-                ensure!(!left.is_zero(), "{}, then nothing for {timeout:?}", progress.count(received));
-                stream.set_read_timeout(Some(left)).context("cannot set a time limit")?;
+                ensure!(
+                    !left.is_zero(),
+                    "{}, then nothing for {timeout:?}",
+                    progress.count(received)
+                );
+                stream
+                    .set_read_timeout(Some(left))
+                    .context("cannot set a time limit")?;
             }
             Err(error) => return Err(error).with_context(|| progress.count(received)),
         }
@@ -228,9 +255,15 @@ impl Progress {
     fn judge(&self, received: u64) -> Result<()> {
         match self.end.get() {
             Some((_, Ok(()))) if received >= self.sent.load(Ordering::Relaxed) => Ok(()),
-            Some((_, Ok(()))) => bail!("{}, then the server closed the connection", self.count(received)),
+            Some((_, Ok(()))) => bail!(
+                "{}, then the server closed the connection",
+                self.count(received)
+            ),
             Some((_, Err(error))) => bail!("{error:#}; {}", self.count(received)),
-            None => bail!("{}, then the server closed, before all was sent", self.count(received)),
+            None => bail!(
+                "{}, then the server closed, before all was sent",
+                self.count(received)
+            ),
         }
     }
 
