@@ -1,4 +1,4 @@
-//! Sends to an echo server and prints what comes back, both at the same time.
+//! A TCP client that sends to an echo server and, at the same time, prints what comes back.
 //!
 //! ```console
 //! $ cargo run -p tcp-server                 # terminal 1
@@ -12,44 +12,55 @@
 //! hello
 //! ```
 //!
+//! A client that first sends everything and then reads can wait forever. The server stops
+//! reading when nobody takes its echoes, and then the client's own write cannot go on. So
+//! a second thread sends, while the main thread receives.
+//!
 //! Try next:
 //!
-//! - `tcp-client < big-file > copy`: no byte is lost, however big, and hardly any is kept in memory.
-//! - Leave the message out, type a line, and stop the server (Ctrl-C): you are told what came back.
+//! - `cargo run -p tcp-client < big-file > copy`: every byte comes back, and the client
+//!   needs little memory for it.
+//! - Leave out the message, type a line, and stop the server (Ctrl-C). The client tells how
+//!   many bytes came back.
 //!
-//! Read next: `echo` in `tcp-server`, where the half-close below arrives.
+//! Read next: `echo` in `tcp-server`, where the half-close of this client arrives.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
-use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 
-/// How much is read and written at once, in each direction. Any size is right: a stream has no borders.
+/// How many bytes to read at once. Any size is correct, since a stream has no boundaries.
 const BUFFER_SIZE: usize = 64 * 1024;
+
+/// The error of a call whose time limit has passed. Unix and Windows have different ones.
+const TIMED_OUT: ErrorKind = if cfg!(windows) {
+    ErrorKind::TimedOut
+} else {
+    ErrorKind::WouldBlock
+};
 
 /// Send to an echo server over TCP and print what comes back
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// The server
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007", value_parser = host_and_port)]
+    /// Address of the server
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007")]
     addr: String,
 
-    /// How long to wait for a connection and, when all is sent, for more to come back; fractions are
-    /// allowed
-    #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds, allow_negative_numbers = true)]
+    /// Seconds to wait for a connection and, once everything is sent, for an answer
+    #[arg(long, value_name = "SECS", default_value = "5")]
+    #[arg(value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
 
-    /// Each is sent as a line; without any, stdin is sent as it is
+    /// Messages, each sent as one line; without any, stdin is sent as it is
     #[arg(value_name = "MESSAGE")]
     messages: Vec<OsString>,
 }
@@ -57,215 +68,199 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let (stream, server) = connect(&args.addr, args.timeout)?;
-    let progress = Arc::new(Progress {
-        server,
-        sent: AtomicU64::new(0),
-        end: OnceLock::new(),
-    });
-    start_sending(args.messages, &stream, &progress)?;
-    receive(&stream, &progress, args.timeout)
+    let sending = Arc::new(Sending::default());
+    start_sending(args.messages, &stream, &sending)?;
+    let mut received = 0;
+    let outcome = receive(&stream, &sending, args.timeout, &mut received);
+    outcome.with_context(|| {
+        let sent = sending.count.load(Ordering::Relaxed);
+        let count = format!("{received} of {sent} bytes came back");
+        format!("cannot get everything back from {server}: {count}")
+    })
 }
 
-/// Checks the form of an address. Whether the host exists is for the resolver to say.
-fn host_and_port(text: &str) -> Result<String, String> {
-    let is_host = |host: &str| !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
-    match text.rsplit_once(':') {
-        Some((host, port)) if is_host(host) && port.parse::<NonZeroU16>().is_ok() => {
-            Ok(text.into())
-        }
-        _ => Err("write HOST:PORT, the port from 1 to 65535: 127.0.0.1:7007, [::1]:7007".into()),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
+/// Reads a time limit in seconds.
+fn seconds(text: &str) -> Result<Duration, &'static str> {
     match text.parse() {
         Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
-        _ => Err("write seconds from 0.001 to 86400".into()),
+        _ => Err("write a number of seconds from 0.001 to 86400"),
     }
 }
 
-/// Connects to the first address of a name that lets us. Each gets an equal share of what is left of the
-/// time: one that never answers does not use up that of the others.
+/// Connects to the first address of a name that accepts. Each address gets an equal share of
+/// the time that is left, so that one that never answers leaves some for the others.
 fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
     let deadline = Instant::now() + timeout;
-    let servers = addr
-        .to_socket_addrs()
-        .with_context(|| format!("cannot find the address of {addr}"))?;
-    let mut servers = servers.collect::<VecDeque<_>>();
-    while let Some(server) = servers.pop_front() {
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_millis(1));
-        let share = left / (servers.len() as u32 + 1);
-        match TcpStream::connect_timeout(&server, share) {
+    let servers = resolve(addr)?;
+    let mut failure = anyhow!("cannot connect to {addr}: the name has no address");
+    for (number, &server) in servers.iter().enumerate() {
+        if number > 0 {
+            log(format_args!("{failure:#}; trying the next address"));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / (servers.len() - number) as u32;
+        // A time limit of zero is not allowed.
+        match TcpStream::connect_timeout(&server, share.max(Duration::from_millis(1))) {
             Ok(stream) => return Ok((stream, server)),
-            Err(error) if servers.is_empty() => return Err(explain(error, server)),
-            Err(error) => note(format_args!(
-                "{:#}; trying the next address",
-                explain(error, server)
-            )),
+            Err(error) => failure = explain(error, server),
         }
     }
-    bail!("cannot connect to {addr}: the name has no address")
+    Err(failure)
 }
 
-/// Says of a failed connect what it means here and what to do.
+/// Finds all addresses of a name.
+fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
+    let servers = addr.to_socket_addrs().map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007",
+            _ => "",
+        };
+        anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
+    })?;
+    Ok(servers.collect())
+}
+
+/// Adds to an error of connect what it means here and what to do about it.
 fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
     let meaning = match error.kind() {
         ErrorKind::ConnectionRefused => ": nobody listens there, start tcp-server",
-        ErrorKind::TimedOut => ": nobody answers there, or the server has no place left",
+        ErrorKind::TimedOut => ": nobody answers there, or the server's backlog is full",
         _ => "",
     };
     anyhow::Error::new(error).context(format!("cannot connect to {server}{meaning}"))
 }
 
-/// What the sending thread tells the receiving one.
-struct Progress {
-    server: SocketAddr,
-    /// How many bytes have been sent, or are being sent.
-    sent: AtomicU64,
-    /// When the sending ended, and how.
+/// What the sending thread tells the main thread.
+#[derive(Default)]
+struct Sending {
+    /// How many bytes it has sent or is about to send.
+    count: AtomicU64,
+    /// When it ended, and whether it could send everything.
     end: OnceLock<(Instant, Result<()>)>,
 }
 
-/// Sends in a thread of its own. Whoever sends all before receiving waits for ever when there is much to
-/// send: the server waits until we read what it has echoed, and we wait until it reads on.
+/// Starts a thread that sends all input and then half-closes the connection.
 fn start_sending(
     messages: Vec<OsString>,
     stream: &TcpStream,
-    progress: &Arc<Progress>,
+    sending: &Arc<Sending>,
 ) -> Result<()> {
-    let stream = stream
-        .try_clone()
-        .context("cannot use the connection twice")?;
-    let progress = Arc::clone(progress);
-    let sending = move || {
-        let result = send(input(&messages), &stream, &progress.sent);
-        let _ = progress.end.set((Instant::now(), result));
-        // The half-close: a FIN tells the server that nothing more comes from us, while we go on reading.
-        // It fails only on a connection that is gone, which the receiving side learns as well.
+    let stream = stream.try_clone().context("cannot share the stream")?;
+    let sending = Arc::clone(sending);
+    let work = move || {
+        let result = send(input(&messages), &stream, &sending.count);
+        let _ = sending.end.set((Instant::now(), result));
+        // The *half-close*: our kernel sends a FIN, and we can still receive. It fails only on
+        // a connection that is gone, which the main thread notices as well.
         let _ = stream.shutdown(Shutdown::Write);
     };
-    thread::Builder::new()
-        .spawn(sending)
-        .context("cannot start a thread")?;
+    // thread::spawn would panic if the system has no thread left.
+    let started = thread::Builder::new().spawn(work);
+    started.context("cannot start a thread")?;
     Ok(())
 }
 
-/// The messages, each as a line, or else stdin.
+/// Returns the messages, each as a line, or else stdin.
 fn input(messages: &[OsString]) -> Box<dyn Read> {
     if messages.is_empty() {
         return Box::new(io::stdin());
     }
-    let lines = messages
-        .iter()
-        .flat_map(|message| [message.as_encoded_bytes(), b"\n"]);
-    Box::new(Cursor::new(lines.collect::<Vec<_>>().concat()))
+    let mut lines = Vec::new();
+    for message in messages {
+        lines.extend_from_slice(message.as_encoded_bytes());
+        lines.push(b'\n');
+    }
+    Box::new(Cursor::new(lines))
 }
 
-/// Sends all input.
-fn send(mut input: impl Read, mut stream: &TcpStream, sent: &AtomicU64) -> Result<()> {
+fn send(mut input: impl Read, mut stream: &TcpStream, count: &AtomicU64) -> Result<()> {
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {
         let len = input.read(&mut buffer).context("cannot read stdin")?;
         if len == 0 {
             return Ok(());
         }
-        // Counted first, for no byte comes back before it was counted.
-        sent.fetch_add(len as u64, Ordering::Relaxed);
+        // Counted before they are sent, so that no byte comes back uncounted.
+        count.fetch_add(len as u64, Ordering::Relaxed);
         stream.write_all(&buffer[..len]).context("cannot send")?;
     }
 }
 
-/// Prints what comes as soon as it comes, until the server closes.
-fn receive(mut stream: &TcpStream, progress: &Progress, timeout: Duration) -> Result<()> {
+/// Prints what comes back, as soon as it comes, until the server closes the connection.
+fn receive(
+    mut stream: &TcpStream,
+    sending: &Sending,
+    timeout: Duration,
+    received: &mut u64,
+) -> Result<()> {
     let mut stdout = stdout().context("cannot open stdout")?;
     let mut buffer = vec![0; BUFFER_SIZE];
-    let mut received = 0;
-    let mut waiting_since = Instant::now();
-    stream
-        .set_read_timeout(Some(timeout))
-        .context("cannot set a time limit")?;
+    let mut silent_since = Instant::now();
+    stream.set_read_timeout(Some(timeout))?;
     loop {
         match stream.read(&mut buffer) {
-            Ok(0) => return progress.judge(received),
+            Ok(0) => return sending.check(*received),
             Ok(len) => {
-                received += len as u64;
+                *received += len as u64;
                 let printed = stdout
                     .write_all(&buffer[..len])
                     .and_then(|()| stdout.flush());
                 printed.context("cannot write to stdout")?;
-                waiting_since = Instant::now();
+                silent_since = Instant::now();
             }
-            // We were suspended and woken (SIGSTOP, SIGCONT).
+            // SIGSTOP and SIGCONT interrupt a call that has a time limit (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // The time limit has passed, in the words of Unix and of Windows.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                let left = progress.time_left(waiting_since, timeout);
-                ensure!(
-                    !left.is_zero(),
-                    "{}, then nothing for {timeout:?}",
-                    progress.count(received)
-                );
-                stream
-                    .set_read_timeout(Some(left))
-                    .context("cannot set a time limit")?;
+            Err(error) if error.kind() == TIMED_OUT => {
+                let left = sending.time_left(silent_since, timeout);
+                ensure!(!left.is_zero(), "nothing came for {timeout:?}");
+                stream.set_read_timeout(Some(left))?;
             }
-            Err(error) => return Err(error).with_context(|| progress.count(received)),
+            Err(error) => return Err(error).context("cannot receive"),
         }
     }
 }
 
-impl Progress {
-    /// How much longer to wait. While there is still something to send, the server may be silent.
-    fn time_left(&self, waiting_since: Instant, timeout: Duration) -> Duration {
+impl Sending {
+    /// Returns how much longer the server may be silent. The time limit counts only from the
+    /// moment when everything was sent.
+    fn time_left(&self, silent_since: Instant, timeout: Duration) -> Duration {
         match self.end.get() {
-            Some((ended, _)) => {
-                (waiting_since.max(*ended) + timeout).saturating_duration_since(Instant::now())
+            Some((end, _)) => {
+                let deadline = silent_since.max(*end) + timeout;
+                deadline.saturating_duration_since(Instant::now())
             }
             None => timeout,
         }
     }
 
-    /// Whether all is well, when the server has closed the connection.
-    fn judge(&self, received: u64) -> Result<()> {
+    /// Checks, when the server has closed the connection, that everything came back.
+    fn check(&self, received: u64) -> Result<()> {
         match self.end.get() {
-            Some((_, Ok(()))) if received >= self.sent.load(Ordering::Relaxed) => Ok(()),
-            Some((_, Ok(()))) => bail!(
-                "{}, then the server closed the connection",
-                self.count(received)
-            ),
-            Some((_, Err(error))) => bail!("{error:#}; {}", self.count(received)),
-            None => bail!(
-                "{}, then the server closed, before all was sent",
-                self.count(received)
-            ),
+            None => bail!("the server closed the connection before everything was sent"),
+            Some((_, Err(error))) => bail!("{error:#}"),
+            Some((_, Ok(()))) => {
+                let is_complete = received >= self.count.load(Ordering::Relaxed);
+                ensure!(is_complete, "the server closed the connection");
+                Ok(())
+            }
         }
-    }
-
-    fn count(&self, received: u64) -> String {
-        let sent = self.sent.load(Ordering::Relaxed);
-        format!(
-            "cannot get all back from {}: {received} of {sent} bytes came back",
-            self.server
-        )
     }
 }
 
-/// Our stdout without the buffer that std puts before it: we write large pieces, and at once.
+/// Opens stdout without the line buffer of std, which would split what we write.
 #[cfg(unix)]
 fn stdout() -> io::Result<impl Write> {
     use std::{fs::File, os::fd::AsFd};
     Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
-/// On Windows a console takes text alone, to which std's stdout translates.
+/// On Windows only std's stdout can write to a console, since it translates to UTF-16.
 #[cfg(not(unix))]
 fn stdout() -> io::Result<impl Write> {
     Ok(io::stdout())
 }
 
-/// Tells something on stderr. That nobody reads it there any more is no reason to stop.
-fn note(line: fmt::Arguments) {
-    let _ = writeln!(io::stderr(), "{line}");
+/// Writes a line to stderr, if anybody reads it. eprintln! would panic if nobody does.
+fn log(line: fmt::Arguments) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }

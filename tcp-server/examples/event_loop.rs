@@ -1,39 +1,42 @@
-//! Sends every byte back, as `tcp-server` does, but in one thread: the kernel tells which connections have
-//! something to do, and only those are looked at.
+//! `tcp-server` without threads: one *event loop* asks the kernel which connections have
+//! something to do, does it without ever waiting, and asks again.
 //!
 //! ```console
-//! $ cargo run -p tcp-server --example event_loop            # terminal 1
+//! $ cargo run -p tcp-server --example event_loop      # terminal 1
 //! listening on 127.0.0.1:7007
 //! 127.0.0.1:41234: connected
 //! 127.0.0.1:41234: closed, bytes echoed: 6
 //! ```
 //!
 //! ```console
-//! $ cargo run -p tcp-client -- hello                        # terminal 2
+//! $ cargo run -p tcp-client -- hello                  # terminal 2
 //! hello
 //! ```
 //!
-//! It is for thousands of connections, most of them idle, and for many short messages. A connection that
-//! waits is an entry in a table here, and a thread with its stack there: 0.3 KiB against 20. Messages
-//! of 512 bytes on 50 connections go 1.5 to 2 times as fast as with `tcp-server`. With one connection there is
-//! nothing to gain. These measure it:
+//! This is for thousands of connections, most of them idle, and for many short messages. An
+//! idle connection is an entry in a table here, and a thread with its stack in `tcp-server`:
+//! 0.3 KiB against 20. Messages of 512 bytes on 50 connections are 1.5 to 2 times as fast as
+//! with `tcp-server`. With one connection there is nothing to gain. These commands measure it:
 //!
 //! ```console
 //! $ cargo test --release --test speed -- --ignored --nocapture --test-threads 1
 //! $ cargo bench -p tests -- growth
 //! ```
 //!
-//! The price is clarity. Nothing may wait, or all would: so each call may say "not now" (WouldBlock), and
-//! what a thread has in its variables and in its place in the code stands in a struct. Time limits, pauses
-//! and fairness, which the kernel has for threads, are the program's own. One processor does it all. mio
-//! asks the kernel (epoll, kqueue); it takes a socket without `unsafe`, where the crate polling does not.
+//! The price is clarity. No call may wait, or all clients would wait. So every call can return
+//! "not now" (WouldBlock), and what a thread keeps in its variables must be kept in a struct.
+//! Time limits, pauses and fairness, which the kernel provides for threads, are left to the
+//! program. And one thread uses one processor. The crate mio asks the kernel in each system's
+//! own way (epoll(7) on Linux, kqueue(2) on macOS). Unlike the crate polling, it accepts a
+//! socket without `unsafe`.
 //!
 //! Try next:
 //!
-//! - Start it with `ulimit -n 24` and open 60 connections: it pauses, and goes on as others close.
-//! - Suspend it (Ctrl-Z) and start many clients: all are connected, since the queue is long.
+//! - Start it with `ulimit -n 24` and open 60 connections. It pauses when it has no descriptor
+//!   left, and goes on when others close.
+//! - Suspend it (Ctrl-Z) and start many clients. All are connected, because its backlog is long.
 //!
-//! Read `tcp-server` first: what is said there is not said again.
+//! Read `tcp-server` first: what it explains is not explained again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -49,113 +52,110 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::SockRef;
 
-/// How much is read at once, into one buffer for all connections.
+/// How many bytes to read at once, into one buffer for all connections.
 const BUFFER_SIZE: usize = 48 * 1024;
 
-/// How many events are taken from the kernel at once.
+/// How many events to take from the kernel at once.
 const EVENTS: usize = 1024;
 
-/// How many connections may wait to be accepted. std asks for 128. When the queue is full, the kernel
-/// drops requests for a connection, and the client's kernel asks again after a second. Linux allows as
-/// many as `/proc/sys/net/core/somaxconn` says, 4096 if nobody has changed it.
+/// How many connections may wait to be accepted. std asks for 128. When the backlog is full, the
+/// kernel drops requests for a connection, and the client's kernel repeats them after a second.
+/// Linux allows as many as `/proc/sys/net/core/somaxconn` says, by default 4096.
 const BACKLOG: i32 = 4096;
 
-/// The pause after a failed accept. Out of descriptors it would fail again at once, and again.
+/// The pause after an error of accept, so that an error that lasts does not make the loop spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The listener's events bear this token. Connections are numbered from 1 up.
+/// The token in the events of the listener. The connections have the tokens from 1.
 const LISTENER: Token = Token(0);
 
-/// Send every byte back, over TCP, to many clients at once
+/// The events that we want of a connection.
+const READ_AND_WRITE: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// Send every byte back, over TCP, to many clients at the same time
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Where to listen; port 0 lets the kernel choose
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007", value_parser = host_and_port)]
+    /// Address to listen on; port 0 lets the kernel choose a port
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007")]
     addr: String,
 
-    /// How many clients to serve at once; further ones wait
-    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many clients to serve at the same time; further clients wait
+    #[arg(long, value_name = "N", default_value = "100")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
 
-    /// When to close a connection on which nothing moves; fractions are allowed
-    #[arg(long, value_name = "SECS", default_value = "60", value_parser = seconds, allow_negative_numbers = true)]
+    /// Seconds without traffic after which a connection is closed
+    #[arg(long, value_name = "SECS", default_value = "60")]
+    #[arg(value_parser = seconds, allow_negative_numbers = true)]
     idle_timeout: Duration,
 
-    /// Log no connections
+    /// Do not log connections
     #[arg(short, long)]
     quiet: bool,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let listener = bind(&args.addr)?;
+    let listener = listen(&args.addr)?;
     let local = listener
         .local_addr()
-        .context("cannot read the listener's own address")?;
+        .context("cannot read the address of the listener")?;
     let mut poll = Poll::new().context("cannot ask the kernel for events")?;
     let mut server = Server::new(listener, poll.registry(), args)?;
-    // Not println!, which panics when nobody reads our stdout any more.
+    // println! would panic if nobody reads our stdout any more.
     let _ = writeln!(io::stdout(), "listening on {local}");
     server.run(&mut poll)
 }
 
-/// Checks the form of an address. Whether the host exists is for the resolver to say.
-fn host_and_port(text: &str) -> Result<String, String> {
-    let is_host = |host: &str| !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
-    match text.rsplit_once(':') {
-        Some((host, port)) if is_host(host) && port.parse::<u16>().is_ok() => Ok(text.into()),
-        _ => Err("write HOST:PORT, the port from 0 to 65535: 127.0.0.1:7007, [::1]:7007".into()),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
+/// Reads a time limit in seconds.
+fn seconds(text: &str) -> Result<Duration, &'static str> {
     match text.parse() {
         Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
-        _ => Err("write seconds from 0.001 to 86400".into()),
+        _ => Err("write a number of seconds from 0.001 to 86400"),
     }
 }
 
-/// Opens a listener with a long queue, which never waits: what cannot be done at once fails with WouldBlock.
-fn bind(addr: &str) -> Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(addr).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::AddrInUse => {
-                ": another socket has this address; end its program or choose another port"
-            }
-            ErrorKind::PermissionDenied => {
-                ": ports below 1024 are the system's; choose a higher one"
-            }
-            ErrorKind::AddrNotAvailable => {
-                ": not an address of this machine; 0.0.0.0 and [::] stand for all that are"
-            }
-            _ => "",
-        };
-        anyhow::Error::new(error).context(format!("cannot listen on {addr}{advice}"))
-    })?;
-    // A second listen(2) changes the length of the queue, and nothing else.
+/// Opens a non-blocking listener with a long backlog. On a *non-blocking* socket a call that
+/// would have to wait fails with WouldBlock instead.
+fn listen(addr: &str) -> Result<TcpListener> {
+    let listener = bind(addr)?;
+    // A second call of listen(2) only changes the length of the backlog.
     SockRef::from(&listener)
         .listen(BACKLOG)
-        .context("cannot make the listener's queue longer")?;
+        .context("cannot make the backlog longer")?;
     listener
         .set_nonblocking(true)
         .context("cannot make the listener non-blocking")?;
     Ok(TcpListener::from_std(listener))
 }
 
+fn bind(addr: &str) -> Result<std::net::TcpListener> {
+    std::net::TcpListener::bind(addr).map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007",
+            ErrorKind::AddrInUse => ": another socket uses it; choose another port",
+            ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
+            ErrorKind::PermissionDenied => ": ports below 1024 need a privilege",
+            _ => "",
+        };
+        anyhow::Error::new(error).context(format!("cannot listen on {addr}{advice}"))
+    })
+}
+
 struct Server {
     listener: TcpListener,
-    /// Where the kernel is told whose events we want.
+    /// Tells the kernel which sockets we want events of.
     registry: Registry,
     args: Args,
-    /// No token is ever used again: an event for a connection that has just been closed finds nothing.
+    /// No token is used twice, so a late event of a closed connection finds nothing here.
     connections: HashMap<Token, Connection>,
     last_token: usize,
-    /// When to see whether a connection is idle. One entry for each connection, the earliest first.
+    /// When to check whether a connection is idle: one entry for each, the earliest first.
     checks: BTreeSet<(Instant, Token)>,
-    /// When to take connections from the kernel's queue, if there may be any.
+    /// When to accept connections. `None` if the backlog is empty.
     accept_at: Option<Instant>,
-    /// The time at which the kernel gave us the events that we handle.
+    /// When the kernel returned the events that we handle now.
     now: Instant,
     buffer: Vec<u8>,
 }
@@ -165,8 +165,8 @@ impl Server {
         let registry = registry
             .try_clone()
             .context("cannot ask the kernel for events")?;
-        let watched = registry.register(&mut listener, LISTENER, Interest::READABLE);
-        watched.context("cannot ask the kernel for the listener's events")?;
+        let registered = registry.register(&mut listener, LISTENER, Interest::READABLE);
+        registered.context("cannot ask the kernel for the events of the listener")?;
         Ok(Server {
             listener,
             registry,
@@ -180,21 +180,28 @@ impl Server {
         })
     }
 
-    /// The event loop. All waiting for the network is done here.
+    /// The event loop. This is the only place where the program waits for the network.
     fn run(&mut self, poll: &mut Poll) -> ! {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let polled = poll.poll(&mut events, self.time_to_next_task());
             self.now = Instant::now();
             match polled {
-                Ok(()) => events.iter().for_each(|event| match event.token() {
-                    LISTENER => self.accept_at = self.accept_at.or(Some(self.now)),
-                    token => self.serve(token, event.is_read_closed()),
-                }),
-                // We were suspended and woken (SIGSTOP, SIGCONT).
+                Ok(()) => {
+                    for event in &events {
+                        match event.token() {
+                            LISTENER => self.accept_at = self.accept_at.or(Some(self.now)),
+                            token => self.serve(token, event.is_read_closed()),
+                        }
+                    }
+                }
+                // SIGSTOP and SIGCONT interrupt this call (signal(7)).
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.log(format_args!("cannot wait for events: {error}"));
+                    log(
+                        self.args.quiet,
+                        format_args!("cannot wait for events: {error}"),
+                    );
                     thread::sleep(PAUSE);
                 }
             }
@@ -203,29 +210,29 @@ impl Server {
         }
     }
 
-    /// How long to wait for events at most. `None` is for ever.
+    /// Returns how long to wait for events at most; `None` means forever.
     fn time_to_next_task(&self) -> Option<Duration> {
-        let accept_at = self.accept_at.filter(|_| self.has_place());
+        let accept_at = self.accept_at.filter(|_| self.has_room());
         let check_at = self.checks.first().map(|(check_at, _)| *check_at);
         let next = accept_at.into_iter().chain(check_at).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
-    fn has_place(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.connections.len() < self.args.max_connections as usize
     }
 
-    /// Takes connections from the kernel's queue, while there are any and we have a place for them.
+    /// Accepts connections while there are any and we have room for them.
     fn accept(&mut self) {
-        while self.has_place() && self.accept_at.is_some_and(|at| at <= self.now) {
+        while self.has_room() && self.accept_at.is_some_and(|at| at <= self.now) {
             match self.listener.accept() {
                 Ok((stream, peer)) => self.add(stream, peer),
-                // The queue is empty. The kernel tells when it no longer is.
+                // The backlog is empty. The kernel sends an event when that changes.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.accept_at = None,
-                // This client has left the queue already.
+                // The client has already gone. Linux does not report this.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    self.log(format_args!("cannot accept: {error}"));
+                    log(self.args.quiet, format_args!("cannot accept: {error}"));
                     self.accept_at = Some(self.now + PAUSE);
                 }
             }
@@ -233,16 +240,14 @@ impl Server {
     }
 
     fn add(&mut self, mut stream: TcpStream, peer: SocketAddr) {
-        self.log(format_args!("{peer}: connected"));
+        log(self.args.quiet, format_args!("{peer}: connected"));
         self.last_token += 1;
         let token = Token(self.last_token);
-        // See tcp-server for what happens without TCP_NODELAY.
-        let watched = stream.set_nodelay(true).and_then(|()| {
-            self.registry
-                .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
-        });
-        if let Err(error) = watched {
-            return self.log(format_args!("{peer}: closed, {error}"));
+        let registered = stream
+            .set_nodelay(true)
+            .and_then(|()| self.registry.register(&mut stream, token, READ_AND_WRITE));
+        if let Err(error) = registered {
+            return log(self.args.quiet, format_args!("{peer}: closed, {error}"));
         }
         let check_at = self.now + self.args.idle_timeout;
         self.checks.insert((check_at, token));
@@ -257,7 +262,7 @@ impl Server {
         self.connections.insert(token, connection);
     }
 
-    /// Does what can be done on a connection now.
+    /// Does what can be done on a connection without waiting.
     fn serve(&mut self, token: Token, half_closed: bool) {
         let Some(connection) = self.connections.get_mut(&token) else {
             return;
@@ -268,17 +273,14 @@ impl Server {
                 self.close(token, format_args!("bytes echoed: {echoed}"));
             }
             Ok(Turn::Unfinished) => {
-                // The kernel tells of each change once (edge-triggered). Asked anew, it tells again, and after
-                // it has told of the others.
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                if let Err(error) =
-                    self.registry
-                        .reregister(&mut connection.stream, token, interest)
-                {
+                // The kernel reports each change only once (edge-triggered). Registering again
+                // makes it report the connection again, after the others had their turn.
+                let stream = &mut connection.stream;
+                if let Err(error) = self.registry.reregister(stream, token, READ_AND_WRITE) {
                     self.close(token, format_args!("{error}"));
                 }
             }
-            // No more can be read, or written, now. The kernel tells when it can.
+            // Nothing more can be read or written now. The kernel reports when it can.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => self.close(token, format_args!("{error}")),
         }
@@ -286,8 +288,8 @@ impl Server {
 
     /// Closes the connections on which nothing has moved for too long.
     ///
-    /// Bytes that move do not touch the order of the checks. It is when the time of a check has come that
-    /// the next is set, by the bytes that have moved meanwhile.
+    /// Moving bytes does not change the order of the checks. Only when a check is due do we
+    /// look at when the last byte moved, and set the time of the next check.
     fn close_idle(&mut self) {
         while let Some(&(check_at, token)) = self.checks.first() {
             if check_at > self.now {
@@ -297,60 +299,54 @@ impl Server {
             let Some(connection) = self.connections.get_mut(&token) else {
                 continue;
             };
-            connection.check_at = connection.last_moved + self.args.idle_timeout;
+            let idle_timeout = self.args.idle_timeout;
+            connection.check_at = connection.last_moved + idle_timeout;
             if connection.check_at > self.now {
                 self.checks.insert((connection.check_at, token));
             } else {
-                let idle_timeout = self.args.idle_timeout;
                 self.close(token, format_args!("nothing moved for {idle_timeout:?}"));
             }
         }
     }
 
-    /// Ends a connection. Its end of scope closes the stream, and the kernel forgets whose events we wanted.
+    /// Removes a connection. Dropping its stream closes it, and the kernel forgets its events.
     fn close(&mut self, token: Token, why: fmt::Arguments) {
         if let Some(connection) = self.connections.remove(&token) {
             self.checks.remove(&(connection.check_at, token));
-            self.log(format_args!("{}: closed, {why}", connection.peer));
-        }
-    }
-
-    fn log(&self, line: fmt::Arguments) {
-        if !self.args.quiet {
-            // A log that nobody reads any more is no reason to stop serving.
-            let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+            let peer = connection.peer;
+            log(self.args.quiet, format_args!("{peer}: closed, {why}"));
         }
     }
 }
 
-/// What a thread of `tcp-server` has in its variables while it waits.
+/// What a thread of `tcp-server` keeps in its variables while it waits.
 struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
-    /// What was read, and the kernel would not take back yet.
+    /// What we have read and the kernel has not taken back yet.
     unwritten: Vec<u8>,
     echoed: u64,
     last_moved: Instant,
-    /// Its entry in `Server::checks`.
+    /// The time of its entry in `Server::checks`.
     check_at: Instant,
 }
 
-/// How a connection's turn came to an end, if not by an error.
+/// How a turn of a connection ended, if not with an error.
 enum Turn {
-    /// The client has half-closed, and has been sent everything.
+    /// The client has half-closed, and everything is echoed.
     Ended,
     /// There may be more to read.
     Unfinished,
 }
 
 impl Connection {
-    /// One turn of the echo. Where it would have to wait, it fails with WouldBlock.
+    /// Echoes what one read returns. Fails with WouldBlock where a thread would wait.
     ///
-    /// One read for each turn is fair: a client that sends as fast as we read gets no more of them than the
-    /// others do.
+    /// One read in each turn is fair: a client that sends as fast as we read gets no more turns
+    /// than the others.
     fn echo(&mut self, buffer: &mut [u8], now: Instant, half_closed: bool) -> io::Result<Turn> {
-        // While the client does not read, this fails and we do not read either: flow control reaches
-        // through to the client's own writes, and what is kept for it never grows.
+        // While the client does not read, this write fails and we do not read either. So flow
+        // control reaches the client's own writes, and we never keep more than one read.
         let unwritten = mem::take(&mut self.unwritten);
         self.write(&unwritten, now)?;
         let len = self.stream.read(buffer)?;
@@ -359,8 +355,8 @@ impl Connection {
         }
         self.last_moved = now;
         self.write(&buffer[..len], now)?;
-        // A short read has emptied the socket (epoll(7), "Questions and answers"): the next would only say
-        // WouldBlock. But the end of a stream is told by a read of its own.
+        // A short read has emptied the socket (epoll(7), "Questions and answers"), so the next
+        // would fail. But after a half-close, another read is needed to see the end.
         if cfg!(target_os = "linux") && len < buffer.len() && !half_closed {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -383,5 +379,13 @@ impl Connection {
             }
         }
         Ok(())
+    }
+}
+
+/// Writes a line to stderr with one system call. eprintln! makes one for each part of the
+/// line, and panics if nobody reads stderr any more.
+fn log(quiet: bool, line: fmt::Arguments) {
+    if !quiet {
+        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
     }
 }

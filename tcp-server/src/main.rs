@@ -1,4 +1,4 @@
-//! Sends every byte back, to many clients at once, each over a connection of its own.
+//! A TCP server that sends every byte back, to many clients at the same time.
 //!
 //! ```console
 //! $ cargo run -p tcp-server                 # terminal 1
@@ -12,125 +12,122 @@
 //! hello
 //! ```
 //!
+//! A TCP *connection* joins two sockets, and carries a *stream* of bytes in each direction.
+//! The kernels send again what gets lost and restore the order. But a stream has no message
+//! boundaries: the bytes of two writes may arrive in one read, and those of one in two.
+//!
 //! Try next:
 //!
-//! - Run `udp-server` beside it. It takes the same port: ports are counted per protocol.
-//! - Start it with `-- --max-connections 1`, and two clients without a message. The second connects, and
-//!   may even send: the kernel accepts in the server's name. Its lines come back when the first ends.
+//! - Run `udp-server` at the same time. It can use the same port number, because UDP and TCP
+//!   count their ports separately.
+//! - Start the server with `-- --max-connections 1`, then two clients without a message. Both
+//!   connect, but the lines of the second come back only after the first client has ended.
 //!
 //! Read next: `tcp-client`, which must send and receive at the same time.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 
-/// How much is read at once. Any size is right, since a stream has no borders to keep; a larger one
-/// saves system calls, and costs memory for each connection. With 64 KiB, though, a long stream within one
-/// machine is slower: a segment carries a few bytes less there, and another must follow with the rest.
+/// How many bytes to read at once. Any size is correct. A larger buffer saves system calls;
+/// with 64 KiB, however, a long stream over loopback is slower, because 64 KiB are a few
+/// bytes more than one segment carries there.
 const BUFFER_SIZE: usize = 48 * 1024;
 
-/// How many workers wait for a connection at a time. On Linux an accept takes a descriptor before it waits: all
-/// of them together could use them up. With one alone, another would have to be woken for each connection.
-const MOST_WAITING: u32 = 2;
-
-/// The pause after a failed accept. Out of descriptors it would fail again at once, and again.
+/// The pause after an error of accept, so that an error that lasts does not make the loop spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Send every byte back, over TCP, to many clients at once
+/// The error of a call whose time limit has passed. Unix and Windows have different ones.
+const TIMED_OUT: ErrorKind = if cfg!(windows) {
+    ErrorKind::TimedOut
+} else {
+    ErrorKind::WouldBlock
+};
+
+/// Send every byte back, over TCP, to many clients at the same time
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Where to listen; port 0 lets the kernel choose
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007", value_parser = host_and_port)]
+    /// Address to listen on; port 0 lets the kernel choose a port
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007")]
     addr: String,
 
-    /// How many clients to serve at once, each by a thread; further ones wait
-    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many clients to serve at the same time; further clients wait
+    ///
+    /// The server starts a thread for each when it starts.
+    #[arg(long, value_name = "N", default_value = "100")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
 
-    /// When to close a connection on which nothing moves; fractions are allowed
-    #[arg(long, value_name = "SECS", default_value = "60", value_parser = seconds, allow_negative_numbers = true)]
+    /// Seconds without traffic after which a connection is closed
+    #[arg(long, value_name = "SECS", default_value = "60")]
+    #[arg(value_parser = seconds, allow_negative_numbers = true)]
     idle_timeout: Duration,
 
-    /// Log no connections
+    /// Do not log connections
     #[arg(short, long)]
     quiet: bool,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let listener = bind(&args.addr)?;
+    let listener = listen(&args.addr)?;
     let local = listener
         .local_addr()
-        .context("cannot read the listener's own address")?;
+        .context("cannot read the address of the listener")?;
     let server = Arc::new(Server {
-        listener,
-        waiting: Mutex::new(0),
-        nobody_waits: Condvar::new(),
+        listener: Mutex::new(listener),
         args,
     });
     start_workers(&server)?;
-    // Not println!, which panics when nobody reads our stdout any more.
+    // println! would panic if nobody reads our stdout any more.
     let _ = writeln!(io::stdout(), "listening on {local}");
     server.work()
 }
 
-/// Checks the form of an address. Whether the host exists is for the resolver to say.
-fn host_and_port(text: &str) -> Result<String, String> {
-    let is_host = |host: &str| !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
-    match text.rsplit_once(':') {
-        Some((host, port)) if is_host(host) && port.parse::<u16>().is_ok() => Ok(text.into()),
-        _ => Err("write HOST:PORT, the port from 0 to 65535: 127.0.0.1:7007, [::1]:7007".into()),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
+/// Reads a time limit in seconds.
+fn seconds(text: &str) -> Result<Duration, &'static str> {
     match text.parse() {
         Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
-        _ => Err("write seconds from 0.001 to 86400".into()),
+        _ => Err("write a number of seconds from 0.001 to 86400"),
     }
 }
 
-/// Opens a socket, names it, and lets it listen: from now on the kernel completes connections in our
-/// name, and keeps them in a queue (the backlog, 128 in std) until they are accepted.
+/// Opens a *listener*: a socket that carries no bytes, and only waits for connections. From
+/// now on the kernel completes connections without us, and keeps them in a queue, the
+/// *backlog* (up to 128 in std), until we accept them.
 ///
-/// std sets SO_REUSEADDR on Unix, or the port of a server that has just ended would stay taken for a
-/// minute by what is left of its connections (TIME_WAIT).
-fn bind(addr: &str) -> Result<TcpListener> {
+/// On Unix, std also sets SO_REUSEADDR. Without it the port would stay taken for a minute
+/// after a server has ended, by what the kernel remembers of its connections (TIME_WAIT).
+fn listen(addr: &str) -> Result<TcpListener> {
     TcpListener::bind(addr).map_err(|error| {
         let advice = match error.kind() {
-            ErrorKind::AddrInUse => {
-                ": another socket has this address; end its program or choose another port"
-            }
-            ErrorKind::PermissionDenied => {
-                ": ports below 1024 are the system's; choose a higher one"
-            }
-            ErrorKind::AddrNotAvailable => {
-                ": not an address of this machine; 0.0.0.0 and [::] stand for all that are"
-            }
+            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007",
+            ErrorKind::AddrInUse => ": another socket uses it; choose another port",
+            ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
+            ErrorKind::PermissionDenied => ": ports below 1024 need a privilege",
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot listen on {addr}{advice}"))
     })
 }
 
-/// Starts all workers but one, which is the main thread. Each serves one connection at a time, so there
-/// are never more connections than workers, and nobody has to count them. All at the start, so that no client
-/// finds the system out of threads.
+/// Starts all workers except one, which is the main thread. Each serves one connection at a
+/// time, so there are never more connections than workers.
 fn start_workers(server: &Arc<Server>) -> Result<()> {
     let wanted = server.args.max_connections;
     for number in 1..wanted {
         let server = Arc::clone(server);
-        // thread::spawn would panic when the system has no more threads to give.
+        // thread::spawn would panic if the system has no thread left.
         let started = thread::Builder::new().spawn(move || server.work());
         started.with_context(|| {
-            format!("cannot start thread {number} of {wanted}: choose a lower --max-connections")
+            format!("cannot start thread {number} of {wanted}; choose a lower --max-connections")
         })?;
     }
     Ok(())
@@ -138,110 +135,97 @@ fn start_workers(server: &Arc<Server>) -> Result<()> {
 
 /// What all workers share.
 struct Server {
-    listener: TcpListener,
-    /// How many workers wait for a connection.
-    waiting: Mutex<u32>,
-    /// For the workers that sleep: one is woken when nobody waits.
-    nobody_waits: Condvar,
+    listener: Mutex<TcpListener>,
     args: Args,
 }
 
 impl Server {
-    /// Serves one client after the other, for ever. What goes wrong with one concerns no other.
+    /// Serves one client after the other, forever. No error of a client ends the worker.
     fn work(&self) -> ! {
         let idle_timeout = self.args.idle_timeout;
+        let quiet = self.args.quiet;
         let mut buffer = vec![0; BUFFER_SIZE];
         loop {
-            let (stream, peer) = self.next_connection();
-            self.log(format_args!("{peer}: connected"));
+            let (stream, peer) = self.accept();
+            log(quiet, format_args!("{peer}: connected"));
             match serve(&stream, idle_timeout, &mut buffer) {
-                Ok(echoed) => self.log(format_args!("{peer}: closed, bytes echoed: {echoed}")),
-                // The time limit has passed, in the words of Unix and of Windows.
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-                {
-                    self.log(format_args!(
-                        "{peer}: closed, nothing moved for {idle_timeout:?}"
-                    ));
+                Ok(echoed) => log(
+                    quiet,
+                    format_args!("{peer}: closed, bytes echoed: {echoed}"),
+                ),
+                Err(error) if error.kind() == TIMED_OUT => {
+                    log(
+                        quiet,
+                        format_args!("{peer}: closed, nothing moved for {idle_timeout:?}"),
+                    );
                 }
-                Err(error) => self.log(format_args!("{peer}: closed, {error}")),
+                // Often a *reset* (RST): the peer's kernel says that nobody reads any more.
+                Err(error) => log(quiet, format_args!("{peer}: closed, {error}")),
             }
         }
     }
 
-    /// Sleeps while enough others wait for a connection, and then waits for one.
-    fn next_connection(&self) -> (TcpStream, SocketAddr) {
-        let enough_wait = |waiting: &mut u32| *waiting == MOST_WAITING;
-        let waiting = self.nobody_waits.wait_while(self.waiting(), enough_wait);
-        let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
-        *waiting += 1;
-        drop(waiting);
-        let accepted = self.accept();
-        let mut waiting = self.waiting();
-        *waiting -= 1;
-        if *waiting == 0 {
-            self.nobody_waits.notify_one();
-        }
-        accepted
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, u32> {
-        // A lock is poisoned by a panic of another worker: none of our concern.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the next connection from the kernel's queue.
+    /// Takes the next connection from the backlog. The lock lets one worker wait at a time.
+    ///
+    /// A *descriptor* is the number by which a process knows a socket or a file. Linux
+    /// reserves one for each accept(2) that waits, so many waiting workers could use up the
+    /// limit (`ulimit -n`) without a single client.
     fn accept(&self) -> (TcpStream, SocketAddr) {
+        // A panic of another worker would poison the lock; the listener can still be used.
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match self.listener.accept() {
-                Ok(accepted) => return accepted,
-                // This client has left the queue already.
+            match listener.accept() {
+                Ok(connection) => return connection,
+                // The client has already gone. Linux does not report this.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    self.log(format_args!("cannot accept: {error}"));
+                    log(self.args.quiet, format_args!("cannot accept: {error}"));
                     thread::sleep(PAUSE);
                 }
             }
         }
     }
-
-    /// Logs a line in one write, so that lines of different workers do not mix.
-    fn log(&self, line: fmt::Arguments) {
-        if !self.args.quiet {
-            // A log that nobody reads any more is no reason to stop serving.
-            let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
-        }
-    }
 }
 
-/// Prepares a connection and speaks the protocol on it. Returns how many bytes it echoed.
+/// Prepares a connection and echoes on it. Returns how many bytes it echoed.
 fn serve(stream: &TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
-    // Nagle's algorithm holds a small segment back until the one before is acknowledged (RFC 9293,
-    // 3.7.4), which the peer may delay (RFC 1122, 4.2.3.2; by 40 ms on Linux). An echo is in no need of it.
+    // *Nagle's algorithm* holds back a small segment until the peer has acknowledged the one
+    // before (RFC 9293, 3.7.4). The peer may delay that (RFC 9293, 3.8.6.3), on Linux by 40
+    // milliseconds. An echo should not wait, so TCP_NODELAY switches the algorithm off.
     stream.set_nodelay(true)?;
-    // Per call: a read or a write in which no byte moves for so long fails.
+    // The limits apply to each call: a read or write fails if no byte moves for this long.
     stream.set_read_timeout(Some(idle_timeout))?;
     stream.set_write_timeout(Some(idle_timeout))?;
     echo(stream, buffer)
 }
 
-/// The echo: what is read is written, until the client says that it has no more to send.
+/// Writes what it reads, until the client has no more to send.
 fn echo(mut stream: &TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
     let mut echoed = 0;
     loop {
         match stream.read(buffer) {
-            // The client has half-closed (FIN). Closing ours now lets it see our end in turn, after all
-            // bytes that are still on their way: the kernel goes on sending them.
+            // The end of the stream. The client's kernel has sent a FIN: a *half-close*, after
+            // which it can still receive. We close our side now, and the kernel goes on sending
+            // what it has not sent yet, followed by our FIN.
             Ok(0) => return Ok(echoed),
             Ok(len) => {
-                // A write may take a part only; this repeats it. When the client does not read, it waits
-                // here and we stop reading: flow control reaches through to the client's own writes.
+                // A write may take only a part; write_all writes until all is taken. If the
+                // client does not read, it waits here, we stop reading, and in the end the
+                // client's own writes must wait too. This is TCP's *flow control*.
                 stream.write_all(&buffer[..len])?;
                 echoed += len as u64;
             }
-            // We were suspended and woken (SIGSTOP, SIGCONT): nothing to the client.
+            // SIGSTOP and SIGCONT interrupt a call that has a time limit (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Writes a line to stderr with one system call, so that lines of different threads do not
+/// mix. eprintln! would panic if nobody reads stderr any more.
+fn log(quiet: bool, line: fmt::Arguments) {
+    if !quiet {
+        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! Sends datagrams to an echo server, waits for each to come back, and tells what was lost.
+//! A UDP client that sends messages to an echo server and waits for each to come back.
 //!
 //! ```console
 //! $ cargo run -p udp-server                 # terminal 1
@@ -12,56 +12,62 @@
 //! 127.0.0.1:7007: answered in 86.4µs
 //! ```
 //!
+//! UDP can lose a datagram, deliver it twice, or deliver it late, and it tells nobody. So the
+//! client sends a message, waits for the echo, and sends the message again if no echo comes
+//! in time. This is called *stop and wait*.
+//!
 //! Try next:
 //!
-//! - Stop the server (Ctrl-C) and send: nobody listens, and you are told at once. Suspend it instead
-//!   (Ctrl-Z) and send: UDP cannot tell a slow peer from a lost datagram, only the clock can.
-//! - Leave the message out and type lines. Each line is a datagram, the empty one too.
+//! - Stop the server (Ctrl-C) and send a message. You learn at once that nobody listens.
+//! - Suspend the server (Ctrl-Z) and send a message. Now only the time limit tells you that
+//!   something is wrong. A slow server and a lost datagram look the same to the client.
+//! - Leave out the message and type lines. Each line is a datagram, and so is an empty line.
 //!
-//! Read next: the server's `refusal`, then the pair over TCP, where nothing is lost and nothing is apart.
+//! Read next: `tcp-server` and `tcp-client`, which leave all this work to the kernel.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
-use std::iter;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
-use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
-/// The most bytes that a datagram carries. UDP's length field has 16 bits and counts the header of 8
-/// (RFC 768), which leaves 65,527 over IPv6. IPv4 counts its own header of 20 as well: 65,507.
+/// The longest payloads, in bytes; `udp-server` explains them.
 const MAX_PAYLOAD_V4: usize = 65_507;
 const MAX_PAYLOAD_V6: usize = 65_527;
+
+/// The error of a call whose time limit has passed. Unix and Windows have different ones.
+const TIMED_OUT: ErrorKind = if cfg!(windows) {
+    ErrorKind::TimedOut
+} else {
+    ErrorKind::WouldBlock
+};
 
 /// Send datagrams to an echo server and wait for each to come back
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// The server
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007", value_parser = host_and_port)]
+    /// Address of the server
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007")]
     addr: String,
 
-    /// How long to wait for an answer before sending again; fractions are allowed
-    #[arg(long, value_name = "SECS", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
+    /// Seconds to wait for an answer before sending again, such as 0.5
+    #[arg(long, value_name = "SECS", default_value = "1")]
+    #[arg(value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
 
-    /// How many times to send a message before giving it up
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    /// How often to send a message before giving up
+    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     attempts: u32,
 
-    /// Send once to a broadcast address or a multicast group, and print all answers that come within the
-    /// time limit
-    #[arg(long, conflicts_with = "attempts")]
-    broadcast: bool,
-
-    /// Print the answers alone: not who sent them, nor how long it took
+    /// Print only the answers
     #[arg(short, long)]
     quiet: bool,
 
-    /// Each is sent as one datagram, when the one before is answered; without any, each line of stdin is
+    /// Messages, each sent as one datagram; without any, each line of stdin is one
     #[arg(value_name = "MESSAGE")]
     messages: Vec<OsString>,
 }
@@ -69,63 +75,43 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let mut servers = resolve(&args.addr)?;
-    for message in messages(&args.messages) {
-        let message = message.context("cannot read stdin")?;
-        if args.broadcast {
-            broadcast(&servers, &message, &args)?;
-        } else {
-            let (server, took) = ask_any(&servers, &message, &args)?;
-            servers = vec![server]; // Whoever has answered once is the one to ask from now on.
-            print(&message)?;
-            args.note(format_args!("{server}: answered in {took:.1?}"));
+    for message in &args.messages {
+        send(message.as_encoded_bytes(), &mut servers, &args)?;
+    }
+    if args.messages.is_empty() {
+        let mut stdin = io::stdin().lock();
+        while let Some(line) = next_line(&mut stdin).context("cannot read stdin")? {
+            send(&line, &mut servers, &args)?;
         }
     }
     Ok(())
 }
 
-/// Checks the form of an address. Whether the host exists is for the resolver to say.
-fn host_and_port(text: &str) -> Result<String, String> {
-    let is_host = |host: &str| !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
-    match text.rsplit_once(':') {
-        Some((host, port)) if is_host(host) && port.parse::<NonZeroU16>().is_ok() => {
-            Ok(text.into())
-        }
-        _ => Err("write HOST:PORT, the port from 1 to 65535: 127.0.0.1:7007, [::1]:7007".into()),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
+/// Reads a time limit in seconds.
+fn seconds(text: &str) -> Result<Duration, &'static str> {
     match text.parse() {
         Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
-        _ => Err("write seconds from 0.001 to 86400".into()),
+        _ => Err("write a number of seconds from 0.001 to 86400"),
     }
 }
 
-/// All addresses of a name, in the resolver's order: `localhost` is often `[::1]` first.
+/// Finds all addresses of a name. Many names have several; `localhost` often has [::1] and
+/// 127.0.0.1.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
-    let found = addr
-        .to_socket_addrs()
-        .with_context(|| format!("cannot find the address of {addr}"))?;
-    Ok(found.collect())
+    let servers = addr.to_socket_addrs().map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007",
+            _ => "",
+        };
+        anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
+    })?;
+    Ok(servers.collect())
 }
 
-/// The messages given, or else the lines of stdin, each as soon as it is there.
-fn messages(given: &[OsString]) -> Box<dyn Iterator<Item = io::Result<Vec<u8>>> + '_> {
-    if !given.is_empty() {
-        return Box::new(
-            given
-                .iter()
-                .map(|message| Ok(message.as_encoded_bytes().to_vec())),
-        );
-    }
-    let mut stdin = io::stdin().lock();
-    Box::new(iter::from_fn(move || next_line(&mut stdin).transpose()))
-}
-
-/// The next line without its newline, `None` at the end. Of an endless line it reads just so much that
-/// it is seen to be too long.
+/// Reads a line and removes its newline. Returns `None` at the end of the input.
 fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
+    // A line without end must not fill the memory: one byte too many is enough to refuse it.
     if stdin
         .take(MAX_PAYLOAD_V6 as u64 + 1)
         .read_until(b'\n', &mut line)?
@@ -139,190 +125,141 @@ fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(line))
 }
 
-/// Asks each address of the server in turn. Returns the first that answers, and how long that took.
+/// Sends a message and prints its echo. Later messages go only to the address that answered.
+fn send(message: &[u8], servers: &mut Vec<SocketAddr>, args: &Args) -> Result<()> {
+    let (server, time) = ask_any(servers, message, args)?;
+    *servers = vec![server];
+    // println! would panic if nobody reads our stdout any more.
+    let line = [message, b"\n"].concat();
+    io::stdout()
+        .write_all(&line)
+        .context("cannot write to stdout")?;
+    log(args.quiet, format_args!("{server}: answered in {time:.1?}"));
+    Ok(())
+}
+
+/// Asks one address after the other. Returns the first that answers, and how long it took.
 fn ask_any(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<(SocketAddr, Duration)> {
-    let (&last, others) = servers.split_last().context("the name has no address")?;
+    let (&last, others) = servers
+        .split_last()
+        .context("cannot ask: the name has no address")?;
     for &server in others {
         match ask(server, message, args) {
-            Ok(took) => return Ok((server, took)),
-            Err(error) => args.note(format_args!("{error:#}; trying the next address")),
+            Ok(time) => return Ok((server, time)),
+            Err(error) => log(
+                args.quiet,
+                format_args!("{error:#}; trying the next address"),
+            ),
         }
     }
     Ok((last, ask(last, message, args)?))
 }
 
-/// Asks one address, and says what a failure means.
+/// Asks one address. Returns how long the answer took, or an error that says what to do.
 fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
     check_length(message, server)?;
-    let took = exchange(server, message, args).map_err(|error| explain(error, server))?;
+    let answered = exchange(server, message, args).map_err(|error| explain(error, server))?;
     let Args {
         attempts, timeout, ..
     } = args;
     let s = if *attempts == 1 { "" } else { "s" };
-    took.with_context(|| {
+    answered.with_context(|| {
         format!("cannot get an answer from {server} in {attempts} attempt{s} of {timeout:?}")
     })
 }
 
-/// A longer datagram is for the kernel to refuse, but its "message too long" does not name the limit.
-fn check_length(message: &[u8], to: SocketAddr) -> Result<()> {
-    let (limit, family) = if to.is_ipv4() {
-        (MAX_PAYLOAD_V4, "IPv4")
-    } else {
-        (MAX_PAYLOAD_V6, "IPv6")
+/// Refuses a message that is too long. The kernel would as well (EMSGSIZE), but its error
+/// does not name the limit.
+fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
+    let (limit, family) = match server {
+        SocketAddr::V4(_) => (MAX_PAYLOAD_V4, "IPv4"),
+        SocketAddr::V6(_) => (MAX_PAYLOAD_V6, "IPv6"),
     };
     ensure!(
         message.len() <= limit,
-        "cannot send the message to {to}: a UDP datagram carries at most {limit} bytes over {family}"
+        "cannot send the message to {server}: \
+         a UDP datagram carries at most {limit} bytes over {family}"
     );
     Ok(())
 }
 
-/// Stop and wait: sends, waits for the echo, and sends again, since the network may lose either. Returns
-/// how long it took since the first attempt; `None` if no attempt was answered.
+/// Sends a message until its echo comes. Returns how long that took, or `None` if no attempt
+/// was answered.
 fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> io::Result<Option<Duration>> {
     let socket = connect(server)?;
-    let peer = socket.peer_addr()?;
     let started = Instant::now();
     for attempt in 1..=args.attempts {
-        if attempt > 1 {
-            args.note(format_args!(
-                "{server}: no answer, attempt {attempt} of {}",
-                args.attempts
-            ));
-        }
         socket.send(message)?;
-        let deadline = Instant::now() + args.timeout;
-        while let Some(from) = next_echo(&socket, message, deadline)? {
-            // What a stranger sent between bind and connect is still in the queue.
-            if from == peer {
-                return Ok(Some(started.elapsed()));
-            }
+        if wait_for_echo(&socket, message, Instant::now() + args.timeout)? {
+            return Ok(Some(started.elapsed()));
         }
+        let line = format_args!(
+            "{server}: no answer to attempt {attempt} of {}",
+            args.attempts
+        );
+        log(args.quiet, line);
     }
     Ok(None)
 }
 
-/// A socket of its own for each message: what comes late for the message before finds nobody.
-///
-/// To connect a UDP socket sends nothing. It tells the kernel to keep out other senders, and to report
-/// (as ECONNREFUSED) when the server's machine says that nobody listens there.
+/// Opens a socket for one message. An echo of an earlier message that comes late finds that
+/// message's socket closed, and cannot be taken for the echo of this one.
 fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = bind_like(server)?;
+    // The wildcard address and port 0: the kernel chooses a free port and, below, the address.
+    let socket = UdpSocket::bind(if server.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    })?;
+    // connect(2) on a UDP socket sends nothing. From now on the kernel drops datagrams from
+    // other senders, and if the server's host says that nobody listens on the port (by ICMP),
+    // the next call fails with ECONNREFUSED.
     socket.connect(server)?;
     Ok(socket)
 }
 
-/// A socket of the family of an address, on a port that the kernel chooses.
-fn bind_like(server: SocketAddr) -> io::Result<UdpSocket> {
-    UdpSocket::bind(if server.is_ipv4() {
-        "0.0.0.0:0"
-    } else {
-        "[::]:0"
-    })
-}
-
-/// Waits until the deadline for a datagram that equals the message, and returns who sent it. What is
-/// late, garbled or cut is passed over.
-fn next_echo(
-    socket: &UdpSocket,
-    message: &[u8],
-    deadline: Instant,
-) -> io::Result<Option<SocketAddr>> {
+/// Waits for the echo of a message until the deadline. Other datagrams do not count.
+fn wait_for_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::Result<bool> {
+    let peer = socket.peer_addr()?;
     let mut buffer = vec![0; MAX_PAYLOAD_V6];
     loop {
-        // The kernel counts a time limit for each call anew, so each call gets what is left. Zero is not
-        // allowed, and the least that is still takes what has already come.
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_micros(1));
-        socket.set_read_timeout(Some(left))?;
+        // The kernel applies a time limit to each call, so each call gets the time that is
+        // left. It must not be zero. The shortest still takes an echo that is in the queue.
+        let left = deadline.saturating_duration_since(Instant::now());
+        socket.set_read_timeout(Some(left.max(Duration::from_micros(1))))?;
         match socket.recv_from(&mut buffer) {
-            Ok((len, from)) if buffer[..len] == *message => return Ok(Some(from)),
+            // Before we called connect, other senders could put datagrams into the queue.
+            Ok((len, from)) if from == peer && buffer[..len] == *message => return Ok(true),
             Ok(_) => {}
-            // The limit has passed, in the words of Unix and of Windows.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            // We were suspended and woken (SIGSTOP, SIGCONT), and the echo may have come meanwhile.
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            // SIGSTOP and SIGCONT interrupt a call that has a time limit (signal(7)).
+            Err(error) if matches!(error.kind(), TIMED_OUT | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
-        if Instant::now() >= deadline {
-            return Ok(None);
+        // The last call begins after the deadline: an echo may have come while we were stopped.
+        if left.is_zero() {
+            return Ok(false);
         }
     }
 }
 
-/// Says of a socket's error what it means here and what to do.
+/// Adds to an error of the socket what it means here and what to do about it.
 fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
     let meaning = match error.kind() {
-        // The second is what Windows calls it.
+        // Windows reports a reset where Unix reports a refusal.
         ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
-            format!("cannot reach {server}: nobody listens there, start udp-server")
+            ": nobody listens there, start udp-server"
         }
         ErrorKind::PermissionDenied => {
-            format!("cannot send to {server}: if it is a broadcast address, use --broadcast")
+            ": if it is a broadcast address, run the example one_to_many"
         }
-        _ => format!("cannot reach {server}"),
+        _ => "",
     };
-    anyhow::Error::new(error).context(meaning)
+    anyhow::Error::new(error).context(format!("cannot reach {server}{meaning}"))
 }
 
-/// Sends one message to everybody who hears a broadcast address or is member of a multicast group, and
-/// prints each echo as it comes. The socket is not connected: each answer comes from another address.
-fn broadcast(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<()> {
-    let to = servers
-        .iter()
-        .find(|server| server.is_ipv4() || server.ip().is_multicast());
-    let to = *to.with_context(|| {
-        format!(
-            "cannot broadcast to {}: IPv6 has multicast groups instead",
-            args.addr
-        )
-    })?;
-    check_length(message, to)?;
-    let socket = bind_like(to).context("cannot open a UDP socket")?;
-    // Without it the kernel refuses (EACCES), so that nobody disturbs a whole network by mistake.
-    socket
-        .set_broadcast(true)
-        .context("cannot allow broadcasts")?;
-    let started = Instant::now();
-    socket
-        .send_to(message, to)
-        .with_context(|| format!("cannot broadcast to {to}"))?;
-    let deadline = started + args.timeout;
-    let mut answered = false;
-    while Instant::now() < deadline {
-        if let Some(from) = next_echo(&socket, message, deadline).context("cannot receive")? {
-            answered = true;
-            print(message)?;
-            args.note(format_args!(
-                "{from}: answered in {:.1?}",
-                started.elapsed()
-            ));
-        }
-    }
-    ensure!(
-        answered,
-        "cannot get an answer from {to} within {:?}",
-        args.timeout
-    );
-    Ok(())
-}
-
-/// Writes an answer as it is, and a newline. `println!` would panic when nobody reads any more.
-fn print(answer: &[u8]) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(answer)
-        .and_then(|()| stdout.write_all(b"\n"))
-        .context("cannot write to stdout")
-}
-
-impl Args {
-    /// Tells something on stderr. That nobody reads it there any more is no reason to stop.
-    fn note(&self, line: fmt::Arguments) {
-        if !self.quiet {
-            let _ = writeln!(io::stderr(), "{line}");
-        }
+/// Writes a line to stderr, if anybody reads it. eprintln! would panic if nobody does.
+fn log(quiet: bool, line: fmt::Arguments) {
+    if !quiet {
+        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
     }
 }

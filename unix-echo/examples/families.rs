@@ -1,4 +1,4 @@
-//! Asks the kernel which sockets it has: one of each family and each type.
+//! Shows which sockets the kernel has: it asks for one of each family and type.
 //!
 //! ```console
 //! $ cargo run -p unix-echo --example families
@@ -14,28 +14,32 @@
 //! AF_TIPC: Address family not supported by protocol (os error 97); as root, try: modprobe tipc
 //! ```
 //!
-//! A family says what an address is: a path, an IP address and a port, the name of a service. A type says
-//! what becomes of the bytes. SOCK_STREAM keeps their order, and no borders. SOCK_DGRAM sends each message
-//! for itself. SOCK_SEQPACKET keeps the order and the borders. With SOCK_RAW the program writes headers
-//! that the kernel writes otherwise. (AF_UNIX has no headers, and takes it for SOCK_DGRAM.)
+//! The *family* of a socket says what an address is: a path, an IP address and a port, the
+//! name of a service. The *type* says how bytes are delivered. SOCK_STREAM keeps their order
+//! but no boundaries. SOCK_DGRAM delivers each message separately. SOCK_SEQPACKET keeps order
+//! and boundaries. With SOCK_RAW the program itself writes headers that otherwise the kernel
+//! writes. (AF_UNIX has no headers, and treats SOCK_RAW as SOCK_DGRAM.)
 //!
 //! ```console
 //! $ cargo run -p unix-echo --example families -- links
 //! lo               UNKNOWN        00:00:00:00:00:00 <LOOPBACK,UP,LOWER_UP>
 //! ```
 //!
-//! This asks the kernel over a socket as well. It is the peer of an AF_NETLINK socket: in datagrams to it
-//! and from it, programs such as `ip` see and set interfaces, addresses and routes.
+//! This command asks the kernel through a socket, too. The kernel is the peer of an AF_NETLINK
+//! socket: with datagrams to it and from it, programs such as `ip` list and change network
+//! interfaces, addresses and routes.
 //!
 //! Try next:
 //!
-//! - Run it as root (`sudo target/debug/examples/families`): what was `not permitted` needs a right
-//!   (CAP_NET_RAW), since it sees and forges the traffic of others.
-//! - `strace -e network ip -brief link` asks as `links` does.
+//! - Run it as root (`sudo target/debug/examples/families`). What was `not permitted` requires
+//!   the capability CAP_NET_RAW, because such sockets can read and forge the traffic of other
+//!   programs.
+//! - Run `strace -e network ip -brief link`, which asks as `links` does.
 //!
 //! Read next: address_families(7), netlink(7) and rtnetlink(7).
 
-#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))] // There, only the last function is of use.
+// Elsewhere only the last function is used.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
 use std::io::{self, ErrorKind, Write};
 
@@ -43,8 +47,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// The numbers that Linux has for the families, AF_* in its include/linux/socket.h. What they are for is
-/// told in address_families(7).
+/// Linux's numbers for the families (AF_* in its include/linux/socket.h). address_families(7)
+/// says what each is for.
 const AF_UNIX: i32 = 1;
 const AF_INET: i32 = 2;
 const AF_INET6: i32 = 10;
@@ -54,12 +58,12 @@ const AF_TIPC: i32 = 30;
 const AF_VSOCK: i32 = 40;
 
 const FAMILIES: [(&str, i32); 7] = [
-    ("AF_UNIX", AF_UNIX),       // Processes of one machine; a path or a name.
+    ("AF_UNIX", AF_UNIX),       // Programs on one machine; a path or a name.
     ("AF_INET", AF_INET),       // IPv4; an address and a port.
     ("AF_INET6", AF_INET6),     // IPv6; the same.
     ("AF_NETLINK", AF_NETLINK), // The kernel; one of its subsystems.
     ("AF_TIPC", AF_TIPC),       // The machines of a cluster; a service, wherever it runs.
-    ("AF_PACKET", AF_PACKET),   // Frames as an interface has them; the interface.
+    ("AF_PACKET", AF_PACKET),   // Frames of a network interface; the interface.
     ("AF_VSOCK", AF_VSOCK),     // A virtual machine and its host; a number for each, and a port.
 ];
 
@@ -70,8 +74,8 @@ const TYPES: [(&str, Type); 4] = [
     ("SOCK_RAW", Type::RAW),
 ];
 
-/// How the kernel says that it does not have the family (EAFNOSUPPORT), and how the families say that they
-/// do not have the type (EPROTOTYPE, EPROTONOSUPPORT, ESOCKTNOSUPPORT); errno(3).
+/// The error of a family that the kernel does not have (EAFNOSUPPORT), and the errors of types
+/// that a family does not have (EPROTOTYPE, EPROTONOSUPPORT, ESOCKTNOSUPPORT); errno(3).
 const NO_SUCH_FAMILY: i32 = 97;
 const NO_SUCH_TYPE: [i32; 3] = [91, 93, 94];
 
@@ -85,7 +89,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Question {
-    /// Use one of the families: list the network interfaces, as `ip -brief link` does
+    /// List the network interfaces, as `ip -brief link` does
     Links,
 }
 
@@ -116,7 +120,7 @@ fn table() -> String {
     lines
 }
 
-/// The kernel's answer in short words.
+/// Says in a few words what the kernel answers.
 fn cell(family: i32, kind: Type) -> String {
     let Err(error) = open(family, kind) else {
         return "yes".to_owned();
@@ -129,10 +133,10 @@ fn cell(family: i32, kind: Type) -> String {
     }
 }
 
-/// Asks for a socket. It has no address yet, and nothing is sent.
+/// Opens a socket. It has no address yet, and nothing is sent.
 fn open(family: i32, kind: Type) -> io::Result<Socket> {
-    // Which protocol belongs to a family and a type, the kernel knows: TCP to AF_INET and SOCK_STREAM. Only
-    // raw IP could be any of them, so it has to be told.
+    // The kernel knows which protocol a family and a type imply: AF_INET and SOCK_STREAM imply
+    // TCP. Raw IP could carry any protocol, so it must be named.
     let protocol = match (family, kind) {
         (AF_INET, Type::RAW) => Some(Protocol::ICMPV4),
         (AF_INET6, Type::RAW) => Some(Protocol::ICMPV6),
@@ -141,7 +145,7 @@ fn open(family: i32, kind: Type) -> io::Result<Socket> {
     Socket::new(Domain::from(family), kind, protocol)
 }
 
-/// std ends the kernel's words with the number: `No such device (os error 19)`.
+/// Removes what std adds to the kernel's message: `No such device (os error 19)`.
 fn without_number(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error")
@@ -150,7 +154,7 @@ fn without_number(error: &io::Error) -> String {
         .to_owned()
 }
 
-/// TIPC is seldom used, and in most kernels a module that is loaded by hand.
+/// Says how to get TIPC. Few use it, and in most kernels it is a module to load by hand.
 fn hint() -> String {
     match open(AF_TIPC, Type::SEQPACKET) {
         Err(error) if error.raw_os_error() == Some(NO_SUCH_FAMILY) => {
@@ -160,7 +164,7 @@ fn hint() -> String {
     }
 }
 
-/// A question over netlink, and its answer: all network interfaces.
+/// A question to the kernel through netlink, and its answer: all network interfaces.
 #[cfg(target_os = "linux")]
 mod links {
     use std::io;
@@ -175,10 +179,10 @@ mod links {
     use netlink_sys::protocols::NETLINK_ROUTE;
     use netlink_sys::{Socket, SocketAddr};
 
-    /// How often to ask while the interfaces change.
+    /// How often to ask if the interfaces change during the answer.
     const ATTEMPTS: u32 = 10;
 
-    /// The flags (netdevice(7)), with the names and in the order that `ip` has for them.
+    /// The flags (netdevice(7)), with the names that `ip` uses, in its order.
     const FLAGS: [(LinkFlags, &str); 18] = [
         (LinkFlags::Loopback, "LOOPBACK"),
         (LinkFlags::Broadcast, "BROADCAST"),
@@ -210,14 +214,14 @@ mod links {
         bail!("they changed during each of {ATTEMPTS} answers")
     }
 
-    /// Sends the question to the kernel: RTM_GETLINK, and a dump, so for all that there are.
+    /// Sends the question to the kernel: RTM_GETLINK with NLM_F_DUMP, which asks for all.
     fn ask() -> Result<Socket> {
         let socket = Socket::new(NETLINK_ROUTE).context("cannot open a netlink socket")?;
-        // Port 0 is the kernel's. To connect to it keeps out what other processes may send.
+        // Port 0 is the kernel. Once connected, the socket receives nothing from other processes.
         socket
             .connect(&SocketAddr::new(0, 0))
             .context("cannot connect to the kernel")?;
-        // The kernel has answered before a call returns. Should it ever not, we do not wait for it.
+        // The kernel has answered when a call returns. Should it not, we do not wait for it.
         socket
             .set_non_blocking(true)
             .context("cannot make a socket non-blocking")?;
@@ -233,13 +237,14 @@ mod links {
         Ok(socket)
     }
 
-    /// Receives the answer: some datagrams, some messages in each, the last of which says that it is the
-    /// last. `None` if the list changed meanwhile, so that an interface may be missing or twice in it.
+    /// Receives the answer: several datagrams, with several messages in each; the last message
+    /// says that it is the last. Returns `None` if the list changed meanwhile, because then an
+    /// interface may be missing or may be there twice.
     fn receive(socket: &Socket) -> Result<Option<Vec<LinkMessage>>> {
         let mut links = Vec::new();
         let mut is_consistent = true;
         loop {
-            // "Full": it asks for the length first (MSG_PEEK, MSG_TRUNC), so nothing is cut off.
+            // "full": asks for the length first (MSG_PEEK with MSG_TRUNC), so that nothing is cut.
             let (datagram, _) = socket
                 .recv_from_full()
                 .context("cannot receive all from the kernel")?;
@@ -262,7 +267,7 @@ mod links {
         }
     }
 
-    /// The messages of a datagram: each begins with its length, and at a multiple of four.
+    /// Splits a datagram into its messages. Each begins with its length, at a multiple of four.
     fn messages(mut datagram: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
         let mut messages = Vec::new();
         while !datagram.is_empty() {
@@ -275,7 +280,7 @@ mod links {
         Ok(messages)
     }
 
-    /// What is shown of an interface.
+    /// What we show of an interface.
     #[derive(Default)]
     struct Interface {
         index: u32,
@@ -283,9 +288,9 @@ mod links {
         name: String,
         state: String,
         address: String,
-        /// The interface that this one is on, or is joined with; 0 for none.
+        /// The number of the interface below this one or of its other end; 0 for none.
         lower: Option<u32>,
-        /// The number is one of another network namespace, whose interfaces are not ours to see.
+        /// Whether that interface is in another network namespace, where we cannot see it.
         is_lower_elsewhere: bool,
     }
 
@@ -329,7 +334,7 @@ mod links {
         fn flag_names(&self, lower: Option<&Interface>) -> Vec<&str> {
             let has = |flag| self.flags.contains(flag);
             let mut names = Vec::new();
-            // Two that `ip` adds: no cable, and the lower interface is down.
+            // `ip` adds two: no cable is plugged in, and the interface below is down.
             if has(LinkFlags::Up) && !has(LinkFlags::Running) {
                 names.push("NO-CARRIER");
             }
@@ -346,7 +351,7 @@ mod links {
         }
     }
 
-    /// `02:00:00:00:00:07`, or the IP address that an interface for tunnels has in its place.
+    /// Formats a hardware address, such as `02:00:00:00:00:07`. A tunnel has an IP address.
     fn hardware_address(bytes: &[u8]) -> String {
         match <[u8; 4]>::try_from(bytes) {
             Ok(bytes) => Ipv4Addr::from(bytes).to_string(),

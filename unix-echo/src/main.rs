@@ -1,4 +1,4 @@
-//! An echo between processes of one machine: no network, no port, but a name in the file system.
+//! An echo between programs on one machine, over a Unix socket.
 //!
 //! ```console
 //! $ cargo run -p unix-echo -- server        # terminal 1
@@ -12,18 +12,22 @@
 //! hello
 //! ```
 //!
-//! The family AF_UNIX (AF_LOCAL) has the same two kinds of sockets as the network has: streams, and with
-//! `--datagram` on both sides, datagrams. What differs is the address, which is what this file is about:
-//! a path, or on Linux a name that no file stands for, written `@NAME`.
+//! A *Unix socket* (family AF_UNIX) needs no network. It has the two types that you know from
+//! TCP and UDP: streams, and with `--datagram` on both sides, datagrams. What differs is the
+//! address, which is the subject of this file. It is the path of a file that the kernel
+//! creates for the socket, or on Linux a name without a file, which we write as `@NAME`.
 //!
 //! Try next:
 //!
-//! - `ls -l` the file of a running server: its type is `s`, and nobody but you may write to it.
-//! - Kill the server (`kill -9`) and ask again: the file is still there, but nobody behind it.
+//! - Look at the file of a running server with `ls -l`. Its type is `s`, for socket, and
+//!   only you may write to it.
+//! - Kill the server (`kill -9`) and start the client. The file is still there, but the kernel
+//!   refuses the connection, because no socket belongs to the file any more.
 //!
 //! Read next: `stream.rs`, then `datagram.rs`.
 
-#![cfg_attr(not(unix), allow(dead_code, unused_imports))] // There, only the last function is of use.
+// Elsewhere only the last function is used.
+#![cfg_attr(not(unix), allow(dead_code, unused_imports))]
 
 use std::env;
 use std::ffi::OsString;
@@ -42,7 +46,7 @@ use std::{
     process,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 
 #[cfg(unix)]
@@ -50,23 +54,26 @@ mod datagram;
 #[cfg(unix)]
 mod stream;
 
-/// The longest name in bytes. The field for it, `sun_path`, has 108 on Linux and 104 on the BSDs and on
-/// macOS (unix(7)); one is for the NUL that ends a path, or that begins an abstract name.
+/// The longest path or name, in bytes. The field `sun_path` of the address has 108 bytes on
+/// Linux and 104 on macOS and the BSDs (unix(7)). One of them is the zero byte that ends a
+/// path, or that begins a name without a file.
 const MAX_NAME: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
-/// Echo between processes of one machine, over a Unix socket
+/// Echo between programs on one machine, over a Unix socket
 #[derive(Parser)]
 #[command(version)]
 struct CommandLine {
     #[command(subcommand)]
     role: Role,
 
-    /// Where the server is: a path, or on Linux @NAME for a name without a file [default: unix-echo.sock
-    /// in $XDG_RUNTIME_DIR, else in the directory for temporary files]
+    /// Path of the server's socket, or @NAME (Linux)
+    ///
+    /// The default is unix-echo.sock in $XDG_RUNTIME_DIR, or if that is not set, in the
+    /// directory for temporary files.
     #[arg(long, global = true)]
     path: Option<PathBuf>,
 
-    /// Use datagrams, not streams; on both sides
+    /// Use datagrams instead of a stream; give it to both sides
     #[arg(long, global = true)]
     datagram: bool,
 }
@@ -81,115 +88,98 @@ enum Role {
 
 #[derive(Args)]
 struct ServerOptions {
-    /// How many clients to serve at once, each by a thread; further ones wait (streams only)
-    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many clients to serve at the same time; further clients wait (streams only)
+    #[arg(long, value_name = "N", default_value = "100")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
 
-    /// When to close a connection on which nothing moves; fractions are allowed (streams only)
-    #[arg(long, value_name = "SECS", default_value = "60", value_parser = seconds, allow_negative_numbers = true)]
+    /// Seconds without traffic after which a connection is closed (streams only)
+    #[arg(long, value_name = "SECS", default_value = "60")]
+    #[arg(value_parser = seconds, allow_negative_numbers = true)]
     idle_timeout: Duration,
 
-    /// Log no connections and no datagrams
+    /// Do not log connections or datagrams
     #[arg(short, long)]
     quiet: bool,
 }
 
 #[derive(Args)]
 struct ClientOptions {
-    /// How long to wait for a connection and, when all is sent, for more to come back; fractions are
-    /// allowed
-    #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds, allow_negative_numbers = true)]
+    /// Seconds to wait for a connection and, once everything is sent, for an answer
+    #[arg(long, value_name = "SECS", default_value = "5")]
+    #[arg(value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
 
-    /// Each is sent as a line, or as a datagram; without any, stdin is sent, or each of its lines
+    /// Messages, each sent as one line or datagram; without any, stdin is sent
     #[arg(value_name = "MESSAGE")]
     messages: Vec<OsString>,
 }
 
 #[cfg(unix)]
 fn main() -> Result<()> {
-    let CommandLine {
-        role,
-        path,
-        datagram,
-    } = CommandLine::parse();
-    let name = Name::of(&path.unwrap_or_else(default_path))?;
-    match (role, datagram) {
+    let args = CommandLine::parse();
+    let name = Name::new(&args.path.unwrap_or_else(default_path))?;
+    match (args.role, args.datagram) {
         (Role::Server(options), false) => stream::serve(&name, options),
-        (Role::Server(options), true) => datagram::serve(&name, &options),
+        (Role::Server(options), true) => datagram::serve(&name, options.quiet),
         (Role::Client(options), false) => stream::ask(&name, options),
         (Role::Client(options), true) => datagram::ask(&name, &options),
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// Reads a time limit in seconds.
+fn seconds(text: &str) -> Result<Duration, &'static str> {
     match text.parse() {
         Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
-        _ => Err("write seconds from 0.001 to 86400".into()),
+        _ => Err("write a number of seconds from 0.001 to 86400"),
     }
 }
 
-/// `$XDG_RUNTIME_DIR` is a directory that nobody but the user may enter. Its specification has a path
-/// that is not absolute ignored.
+/// Only the user can enter the directory `$XDG_RUNTIME_DIR`. Its specification says that a
+/// path that is not absolute must be ignored.
 fn default_path() -> PathBuf {
-    let runtime_dir = env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_absolute());
+    let runtime_dir = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let runtime_dir = runtime_dir.filter(|dir| dir.is_absolute());
     runtime_dir
         .unwrap_or_else(env::temp_dir)
         .join("unix-echo.sock")
 }
 
-/// What others call a socket: a path, or a name in Linux's abstract namespace, or nothing.
+/// The address of a socket: a path, a name without a file, or nothing (`unnamed`).
 #[cfg(unix)]
 struct Name(SocketAddr);
 
 #[cfg(unix)]
 impl Name {
-    fn of(path: &Path) -> Result<Name> {
+    fn new(path: &Path) -> Result<Name> {
         let bytes = path.as_os_str().as_bytes();
         let abstract_name = bytes.strip_prefix(b"@");
         let len = abstract_name.unwrap_or(bytes).len();
-        ensure!(len > 0, "cannot use an empty name: give a path to --path");
+        let shown = path.display();
+        ensure!(len > 0, "cannot use an empty name; give --path a path");
         ensure!(
             len <= MAX_NAME,
-            "cannot use the name {}: it has {len} bytes, the limit is {MAX_NAME}",
-            path.display()
+            "cannot use the name {shown}: it has {len} bytes, the limit is {MAX_NAME}"
         );
         let addr = match abstract_name {
             #[cfg(target_os = "linux")]
             Some(name) => SocketAddr::from_abstract_name(name),
             #[cfg(not(target_os = "linux"))]
-            Some(_) => anyhow::bail!(
-                "cannot use {}: only Linux has names without a file",
-                path.display()
-            ),
+            Some(_) => bail!("cannot use {shown}: only Linux has names without a file"),
             None => SocketAddr::from_pathname(path),
         };
-        Ok(Name(addr.with_context(|| {
-            format!("cannot use the name {}", path.display())
-        })?))
+        Ok(Name(
+            addr.with_context(|| format!("cannot use the name {shown}"))?,
+        ))
     }
 
-    /// Gives a server's socket its name. The kernel makes a file for a path, and leaves it there when the
-    /// socket is closed, so what stands in the way may be the file of a server that has died.
+    /// Creates a server's socket with this name. For a path the kernel also creates a file,
+    /// and it does not remove the file when the socket is closed.
     fn bind<S>(&self, bind: impl Fn(&SocketAddr) -> io::Result<S>) -> Result<S> {
-        let socket = match (bind(&self.0), self.0.as_pathname()) {
-            (Err(error), Some(path)) if error.kind() == ErrorKind::AddrInUse => {
-                let obstacle = obstacle(path);
-                ensure!(
-                    obstacle.is_none(),
-                    "cannot listen on {self}: {}",
-                    obstacle.unwrap_or_default()
-                );
-                // Two servers that start in the same moment might both come here, and the later remove
-                // the earlier's file. Who must exclude that locks another file first (flock(2)).
-                fs::remove_file(path).with_context(|| format!("cannot replace the dead {self}"))?;
-                bind(&self.0)
-            }
-            (result, _) => result,
-        };
-        let socket = socket.map_err(|error| {
+        if let Some(path) = self.0.as_pathname() {
+            self.remove_dead_socket(path)?;
+        }
+        let socket = bind(&self.0).map_err(|error| {
             let meaning = match error.kind() {
                 ErrorKind::AddrInUse => ": already in use, choose another --path",
                 ErrorKind::NotFound => ": its directory does not exist",
@@ -199,27 +189,59 @@ impl Name {
             anyhow::Error::new(error).context(format!("cannot listen on {self}{meaning}"))
         })?;
         if let Some(path) = self.0.as_pathname() {
-            // To connect is to write to the file (unix(7)). Between bind and here others might, where the
-            // umask lets them: the real lock is a directory that they cannot enter.
-            let only_us = fs::Permissions::from_mode(0o600);
-            fs::set_permissions(path, only_us).with_context(|| format!("cannot protect {self}"))?;
+            // A client needs write permission for the file (unix(7)). Until the next line has
+            // run, the umask decides who has it. A private directory protects at any time.
+            let owner_only = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(path, owner_only)
+                .with_context(|| format!("cannot restrict the access to {self}"))?;
             remove_on_signal(path)?;
         }
         Ok(socket)
     }
 
-    /// Says of a client's error what it means here and what to do.
+    /// Removes the file that a server left when it was killed. Fails if anything else is there.
+    ///
+    /// If two servers start at the same moment, one can remove the file of the other. To
+    /// exclude that, they would have to lock another file first (flock(2)).
+    fn remove_dead_socket(&self, path: &Path) -> Result<()> {
+        // Unlike metadata(), this does not follow a symbolic link, which must stay as well.
+        let Ok(file) = fs::symlink_metadata(path) else {
+            return Ok(()); // There is nothing.
+        };
+        ensure!(
+            file.file_type().is_socket(),
+            "cannot listen on {self}: this file is not a socket, and stays as it is"
+        );
+        // Connecting a datagram socket never waits, and disturbs no server of either type.
+        match UnixDatagram::unbound().and_then(|probe| probe.connect(path)) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
+                .with_context(|| format!("cannot remove {self}, whose server has ended")),
+            _ => bail!("cannot listen on {self}: already in use, choose another --path"),
+        }
+    }
+
+    /// Adds to an error of a client what it means here and what to do about it.
     fn explain(&self, error: io::Error) -> anyhow::Error {
         const EPROTOTYPE: i32 = if cfg!(target_os = "linux") { 91 } else { 41 };
-        let is_path = self.0.as_pathname().is_some();
-        let meaning = match error.kind() {
-            ErrorKind::NotFound => ": nobody is there (no such file), start unix-echo server",
-            ErrorKind::ConnectionRefused if is_path => {
-                ": nobody is behind this file any more, start unix-echo server"
+        let file = self
+            .0
+            .as_pathname()
+            .and_then(|path| fs::metadata(path).ok());
+        let meaning = match (error.kind(), file) {
+            (ErrorKind::ConnectionRefused, Some(file)) if !file.file_type().is_socket() => {
+                ": this file is not a socket"
             }
-            ErrorKind::ConnectionRefused => ": nobody listens there, start unix-echo server",
-            ErrorKind::PermissionDenied => ": it is for the user who started the server",
-            ErrorKind::WouldBlock => ": its queue is full, and its server does not read",
+            (ErrorKind::ConnectionRefused, Some(_)) => {
+                ": its server has ended, start unix-echo server"
+            }
+            (ErrorKind::ConnectionRefused, None) => {
+                ": nobody listens there, start unix-echo server"
+            }
+            (ErrorKind::NotFound, _) => ": there is no such file, start unix-echo server",
+            (ErrorKind::PermissionDenied, _) => {
+                ": only the user who started the server may connect"
+            }
+            (ErrorKind::WouldBlock, _) => ": its queue is full, and the server does not read",
             _ if error.raw_os_error() == Some(EPROTOTYPE) => {
                 ": give --datagram to both sides or to none"
             }
@@ -229,29 +251,15 @@ impl Name {
     }
 }
 
-/// What keeps a server from a path that is taken; nothing if it is the file of a server that has died.
-#[cfg(unix)]
-fn obstacle(path: &Path) -> Option<&'static str> {
-    // metadata() would follow a link, and what is there at its end is nothing of ours.
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if !is_socket {
-        return Some("what is there is no socket, and stays as it is");
-    }
-    // Connecting a datagram socket does not disturb a server, of either type, and never waits.
-    match UnixDatagram::unbound().and_then(|probe| probe.connect(path)) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => None,
-        _ => Some("already in use, choose another --path"),
-    }
-}
-
-/// Removes the file when SIGINT or SIGTERM ends the server, if the file is still the one that is there now.
+/// Removes the file when SIGINT or SIGTERM ends the server, unless the path leads to another
+/// file by then.
 #[cfg(unix)]
 fn remove_on_signal(path: &Path) -> Result<()> {
     let path = path.to_owned();
     let identity = |path: &Path| fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()));
-    let ours = identity(&path).with_context(|| format!("cannot find {} again", path.display()))?;
+    let ours = identity(&path).context("cannot find the file of the socket")?;
     ctrlc::set_handler(move || {
-        if identity(&path).is_ok_and(|there| there == ours) {
+        if identity(&path).is_ok_and(|file| file == ours) {
             let _ = fs::remove_file(&path);
         }
         process::exit(0)
@@ -261,7 +269,7 @@ fn remove_on_signal(path: &Path) -> Result<()> {
 
 #[cfg(unix)]
 impl fmt::Display for Name {
-    /// Escaped, since a client's name is its own choice, control characters and all.
+    /// Escaped, because a client chooses its own name and can put control characters into it.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         #[cfg(target_os = "linux")]
         if let Some(name) = self.0.as_abstract_name() {
@@ -274,7 +282,17 @@ impl fmt::Display for Name {
     }
 }
 
+/// Writes a line to stderr with one system call, so that lines of different threads do not
+/// mix. eprintln! would panic if nobody reads stderr any more.
+#[cfg(unix)]
+fn log(quiet: bool, line: fmt::Arguments) {
+    use io::Write;
+    if !quiet {
+        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+    }
+}
+
 #[cfg(not(unix))]
 fn main() -> Result<()> {
-    anyhow::bail!("cannot open a Unix socket: Rust's std has them on Unix alone")
+    bail!("cannot open a Unix socket: std has them only on Unix")
 }

@@ -1,0 +1,202 @@
+//! Sends one datagram to many servers and prints every answer.
+//!
+//! ```console
+//! $ cargo run -p udp-server -- --addr 0.0.0.0:7007                  # terminal 1
+//! listening on 0.0.0.0:7007
+//! 127.0.0.1:50931: length 5 "hello"
+//! ```
+//!
+//! ```console
+//! $ cargo run -p udp-client --example one_to_many -- hello          # terminal 2
+//! hello
+//! 127.0.0.1:7007: answered in 86.4µs
+//! ```
+//!
+//! A datagram to a *broadcast address* goes to every host of a network. 127.255.255.255, the
+//! default here, is the broadcast address of the loopback network on Linux, which has only
+//! one host. A datagram to a multicast group goes to the members of the group, wherever they
+//! are; see the example `multicast` of `udp-server`. Only UDP can do either: a TCP connection
+//! joins two sockets and no more.
+//!
+//! Try next:
+//!
+//! - Start the server without `--addr`. A socket that is bound to 127.0.0.1 does not receive
+//!   what is sent to the broadcast address, and so nobody answers.
+//!
+//! Read `udp-client` first: what it explains is not explained again.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use socket2::SockRef;
+
+/// The longest payloads, in bytes; `udp-server` explains them.
+const MAX_PAYLOAD_V4: usize = 65_507;
+const MAX_PAYLOAD_V6: usize = 65_527;
+
+/// The error of a call whose time limit has passed. Unix and Windows have different ones.
+const TIMED_OUT: ErrorKind = if cfg!(windows) {
+    ErrorKind::TimedOut
+} else {
+    ErrorKind::WouldBlock
+};
+
+/// Send a datagram to many servers and print every answer
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// An IPv4 broadcast address or a multicast group, and a port
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.255.255.255:7007")]
+    addr: String,
+
+    /// Interface to send from: its address for IPv4, its number for IPv6
+    ///
+    /// Without it the kernel chooses an interface by its routes.
+    #[arg(long, value_name = "INTERFACE")]
+    interface: Option<String>,
+
+    /// Seconds to wait for answers, such as 0.5
+    #[arg(long, value_name = "SECS", default_value = "1")]
+    #[arg(value_parser = seconds, allow_negative_numbers = true)]
+    timeout: Duration,
+
+    /// Print only the answers
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// What to send, as one datagram
+    #[arg(value_name = "MESSAGE")]
+    message: OsString,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let message = args.message.as_encoded_bytes();
+    let to = resolve(&args.addr)?;
+    check_length(message, to)?;
+    let socket = open(to, args.interface.as_deref())?;
+    let started = Instant::now();
+    socket
+        .send_to(message, to)
+        .with_context(|| format!("cannot send to {to}"))?;
+    let mut answered = false;
+    while let Some(from) = next_echo(&socket, message, started + args.timeout)? {
+        let time = started.elapsed();
+        answered = true;
+        // println! would panic if nobody reads our stdout any more.
+        let line = [message, b"\n"].concat();
+        io::stdout()
+            .write_all(&line)
+            .context("cannot write to stdout")?;
+        log(args.quiet, format_args!("{from}: answered in {time:.1?}"));
+    }
+    ensure!(
+        answered,
+        "cannot get an answer from {to} within {:?}",
+        args.timeout
+    );
+    Ok(())
+}
+
+/// Reads a time limit in seconds.
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    match text.parse() {
+        Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
+        _ => Err("write a number of seconds from 0.001 to 86400"),
+    }
+}
+
+/// Finds an address to which one can send to many.
+fn resolve(addr: &str) -> Result<SocketAddr> {
+    let mut found = addr.to_socket_addrs().map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.255.255.255:7007",
+            _ => "",
+        };
+        anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
+    })?;
+    let suitable = found.find(|found| found.is_ipv4() || found.ip().is_multicast());
+    suitable.with_context(|| {
+        format!("cannot send to {addr}: IPv6 has no broadcast; give the address of a group")
+    })
+}
+
+/// Refuses a message that is too long. The kernel would as well (EMSGSIZE), but its error
+/// does not name the limit.
+fn check_length(message: &[u8], to: SocketAddr) -> Result<()> {
+    let (limit, family) = match to {
+        SocketAddr::V4(_) => (MAX_PAYLOAD_V4, "IPv4"),
+        SocketAddr::V6(_) => (MAX_PAYLOAD_V6, "IPv6"),
+    };
+    ensure!(
+        message.len() <= limit,
+        "cannot send the message to {to}: \
+         a UDP datagram carries at most {limit} bytes over {family}"
+    );
+    Ok(())
+}
+
+/// Opens a socket that may send to many. It is not connected, because every answer comes from
+/// another address.
+fn open(to: SocketAddr, interface: Option<&str>) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" });
+    let socket = socket.context("cannot open a UDP socket")?;
+    // Without this option the kernel refuses broadcast addresses (EACCES), so that nobody
+    // sends to a whole network by mistake.
+    socket
+        .set_broadcast(true)
+        .context("cannot allow broadcasts")?;
+    if let Some(interface) = interface {
+        choose_interface(&socket, to, interface)
+            .with_context(|| format!("cannot send from the interface {interface}"))?;
+    }
+    Ok(socket)
+}
+
+/// Chooses the interface from which datagrams to a group are sent. For broadcasts the routes
+/// decide. std has no methods for this (IP_MULTICAST_IF in ip(7), IPV6_MULTICAST_IF).
+fn choose_interface(socket: &UdpSocket, to: SocketAddr, interface: &str) -> Result<()> {
+    let options = SockRef::from(socket);
+    if to.is_ipv4() {
+        let addr = interface.parse().context("for IPv4, write its address")?;
+        options.set_multicast_if_v4(&addr)?;
+    } else {
+        let number = interface.parse().context("for IPv6, write its number")?;
+        options.set_multicast_if_v6(number)?;
+    }
+    Ok(())
+}
+
+/// Waits for the next datagram that equals the message, and returns who sent it. Returns
+/// `None` when the deadline has passed.
+fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> Result<Option<SocketAddr>> {
+    let mut buffer = vec![0; MAX_PAYLOAD_V6];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        socket
+            .set_read_timeout(Some(left))
+            .context("cannot set a time limit")?;
+        match socket.recv_from(&mut buffer) {
+            Ok((len, from)) if buffer[..len] == *message => return Ok(Some(from)),
+            Ok(_) => {}
+            // SIGSTOP and SIGCONT interrupt a call that has a time limit (signal(7)).
+            Err(error) if matches!(error.kind(), TIMED_OUT | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error).context("cannot receive"),
+        }
+    }
+}
+
+/// Writes a line to stderr, if anybody reads it. eprintln! would panic if nobody does.
+fn log(quiet: bool, line: fmt::Arguments) {
+    if !quiet {
+        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+    }
+}
