@@ -18,6 +18,8 @@ mod growth;
 #[cfg(target_os = "linux")]
 mod measured;
 #[cfg(target_os = "linux")]
+mod picture;
+#[cfg(target_os = "linux")]
 mod summary;
 #[cfg(target_os = "linux")]
 mod turns;

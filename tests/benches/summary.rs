@@ -1,4 +1,4 @@
-//! Writes what the bench has measured as one page and three drawings.
+//! Writes what the bench has measured as one page and three pictures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -10,7 +10,30 @@ use std::{env, fs};
 use plotters::prelude::*;
 
 use crate::growth::Point;
+use crate::picture::{self, Bar, Panel};
 use crate::turns::{Answer, Standings};
+
+const OURS: [&str; 5] = [
+    "udp-server",
+    "batch",
+    "tcp-server",
+    "event_loop",
+    "unix-echo",
+];
+
+/// Whom the picture shows beside ours and the server that a question is measured by. No question
+/// is asked of both `tokio` and `tokio_32k`.
+const OTHERS: [&str; 4] = ["tokio", "tokio_32k", "go", "python"];
+
+/// The questions that the picture shows, two beside each other, and their titles in it.
+const PICTURED: [(&str, &str); 6] = [
+    ("udp_stop_and_wait", "UDP, one datagram at a time"),
+    ("tcp_one_connection", "TCP, one connection"),
+    ("udp_128_on_their_way", "UDP, 128 datagrams on their way"),
+    ("tcp_50_connections", "TCP, 50 connections"),
+    ("unix_one_connection", "Unix stream, one connection"),
+    ("tcp_connects", "TCP, a new connection for each echo"),
+];
 
 /// Writes the page and its drawings into a folder, if there is something to tell.
 pub fn write(folder: &Path, measured: &[Answer], growth: &[Point]) -> Result<(), Box<dyn Error>> {
@@ -19,13 +42,19 @@ pub fn write(folder: &Path, measured: &[Answer], growth: &[Point]) -> Result<(),
     }
     fs::create_dir_all(folder)?;
     let mut page = format!(
-        "# Where each server stands\n\nOne machine's figures, of one run. {}\n\n```console\n$ {}\n```\n",
+        "# Where each server stands\n\nOne machine's figures, of one run. {}\n\n\
+         ```console\n$ {}\n```\n",
         machine(),
         command()
     );
     if !measured.is_empty() {
+        page += "\n## How fast\n\n";
+        let panels = panels(measured);
+        if !panels.is_empty() {
+            writeln!(page, "![{}](speed.svg)\n", picture::TITLE)?;
+            fs::write(folder.join("speed.svg"), picture::draw(&panels))?;
+        }
         page += &ratios(measured)?;
-        draw_ratios(&folder.join("ratios.svg"), measured)?;
     }
     if !growth.is_empty() {
         page += &growth_tables(growth)?;
@@ -79,12 +108,15 @@ fn command() -> String {
     format!("cargo bench -p tests{dashes}{}", options.join(" "))
 }
 
-/// A table: a row for each server, a column for each question, in it how fast it is beside the limit.
+/// A table: a row for each server, a column for each question, in it how fast it is beside the
+/// limit.
 fn ratios(measured: &[Answer]) -> Result<String, Box<dyn Error>> {
-    let mut text = String::from("\n## How fast\n\n");
-    text += "Each figure is a rate beside that of the server that the column is measured by (1.00): of two\n";
-    text += "figures in a column, the higher is the faster server. A dash: it was not asked. The servers of a\n";
-    text += "column took turns, and a figure is a ratio of the medians of all rounds.\n";
+    let mut text = String::from(
+        "Each figure is a rate beside that of the server that the column is measured by (1.00):\n\
+         of two figures in a column, the higher is the faster server. A dash: it was not asked.\n\
+         The servers of a column took turns, and a figure is a ratio of the medians of all\n\
+         rounds.\n",
+    );
     for kind in ["tcp", "udp", "unix"] {
         let columns: Vec<_> = measured
             .iter()
@@ -120,7 +152,6 @@ fn ratios(measured: &[Answer]) -> Result<String, Box<dyn Error>> {
             writeln!(text, "| {server} | {} |", cells.join(" | "))?;
         }
     }
-    writeln!(text, "\n![ratios](ratios.svg)")?;
     Ok(text)
 }
 
@@ -135,14 +166,42 @@ fn servers<'a>(standings: impl Iterator<Item = &'a Standings>) -> Vec<String> {
 }
 
 fn is_ours(server: &str) -> bool {
-    [
-        "tcp-server",
-        "event_loop",
-        "udp-server",
-        "batch",
-        "unix-echo",
-    ]
-    .contains(&server)
+    OURS.contains(&server)
+}
+
+/// The panels of the picture, as far as there are figures.
+fn panels(measured: &[Answer]) -> Vec<Panel> {
+    let answer = |name| measured.iter().find(|(question, _)| question.name == name);
+    let panels = PICTURED.iter().filter_map(|(name, title)| {
+        let (question, standings) = answer(*name)?;
+        let servers = OURS.iter().chain([&question.limit]).chain(&OTHERS);
+        let bars = servers.filter_map(|server| {
+            Some(Bar {
+                name: in_words(server),
+                ratio: standings.get(*server)?.ratio,
+                is_ours: is_ours(server),
+            })
+        });
+        Some(Panel {
+            title,
+            bars: bars.collect(),
+        })
+    });
+    panels.collect()
+}
+
+/// The name of a server for who has not seen its source.
+fn in_words(server: &'static str) -> &'static str {
+    match server {
+        "c_loop" => "C loop",
+        "c_segment" => "C batch",
+        "epoll" => "epoll loop",
+        "plain" => "Rust loop",
+        "tokio_32k" => "tokio",
+        "go" => "Go",
+        "python" => "Python",
+        other => other,
+    }
 }
 
 /// A time as criterion counts it, in nanoseconds.
@@ -161,7 +220,8 @@ fn growth_tables(growth: &[Point]) -> Result<String, Box<dyn Error>> {
         Some(format!("{:.0}", point.messages_per_second?))
     })?;
     text += "\n![rate](growth_rate.svg)\n\n";
-    text += "The memory that each idle connection has added to the server's process (KiB, resident):\n\n";
+    text += "The memory that each idle connection has added to the server's process ";
+    text += "(KiB, resident):\n\n";
     text += &growth_table(growth, |point| {
         Some(format!("{:.2}", kib_for_each(point, growth)?))
     })?;
@@ -239,59 +299,6 @@ fn draw_key(area: &Area, left: i32, names: &[&str]) -> Result<(), Box<dyn Error>
             ("sans-serif", 13),
         ))?;
     }
-    Ok(())
-}
-
-/// A row for each question, in it a dot for each server.
-fn draw_ratios(path: &Path, measured: &[Answer]) -> Result<(), Box<dyn Error>> {
-    let rows = measured.len();
-    let servers = servers(measured.iter().map(|(_, standings)| standings));
-    let height = (60 + 50 * rows).max(40 + 20 * servers.len());
-    let area = SVGBackend::new(path, (1000, height as u32)).into_drawing_area();
-    area.fill(&WHITE)?;
-    let names: Vec<&str> = servers.iter().map(String::as_str).collect();
-    draw_key(&area, 880, &names)?;
-    let mut chart = ChartBuilder::on(&area)
-        .margin(10)
-        .margin_right(140)
-        .x_label_area_size(40)
-        .y_label_area_size(170)
-        .build_cartesian_2d((0.01..2.0).log_scale(), 0.0..rows as f64)?;
-    // The first question is at the top.
-    let height_of = |row: usize| rows as f64 - 0.5 - row as f64;
-    let name_at = |y: &f64| {
-        let row = (0..rows).find(|row| height_of(*row) == *y);
-        row.map_or(String::new(), |row| measured[row].0.name.to_string())
-    };
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
-        .y_labels(2 * rows + 1)
-        .y_label_formatter(&name_at)
-        .x_label_formatter(&|x| format!("{x}"))
-        .x_desc("rate beside the server that the row is measured by")
-        .draw()?;
-    chart.draw_series([PathElement::new(
-        [(1.0, 0.0), (1.0, rows as f64)],
-        BLACK.mix(0.5),
-    )])?;
-    for (number, server) in servers.iter().enumerate() {
-        let size = if is_ours(server) { 7 } else { 4 };
-        chart.draw_series(
-            measured
-                .iter()
-                .enumerate()
-                .filter_map(|(row, (_, standings))| {
-                    let ratio = standings.get(server)?.ratio;
-                    Some(Circle::new(
-                        (ratio.max(0.01), height_of(row)),
-                        size,
-                        colour(number).filled(),
-                    ))
-                }),
-        )?;
-    }
-    area.present()?;
     Ok(())
 }
 
