@@ -270,7 +270,7 @@ fn every_udp_echo_arrives_also_after_one_of_three_servers_is_killed() {
     assert_eq!(client.code, Some(0));
     // The datagram that the dead server was given is lost, and nginx does not send it again.
     assert!(
-        client.stderr.contains("no answer, attempt 2 of 20"),
+        client.stderr.contains("no answer to attempt 1 of 20"),
         "{}",
         client.stderr
     );

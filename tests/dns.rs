@@ -201,7 +201,7 @@ fn an_answer_that_does_not_fit_a_datagram_is_told() {
     let Some(dnsmasq) = Dnsmasq::start(&knowledge) else {
         return;
     };
-    assert_fails(&dnsmasq.ask("name.test"), "too long for a datagram");
+    assert_fails(&dnsmasq.ask("name.test"), "does not fit into a datagram");
 }
 
 // Servers that the tests play.
@@ -307,7 +307,7 @@ fn an_answer_that_cannot_be_read_or_used_is_an_error() {
             it[length] = 3;
         }),
         ("a label of an unknown kind", |it| it[HEADER + 15] = 0x80),
-        ("too long for a datagram", |it| it[2] |= 0x02),
+        ("does not fit into a datagram", |it| it[2] |= 0x02),
         ("SERVFAIL", |it| it[3] |= 2),
         ("NXDOMAIN", |it| it[3] |= 3),
         ("the server reports error 4", |it| it[3] |= 4),

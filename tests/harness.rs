@@ -727,6 +727,39 @@ pub fn assert_refuses(program: impl Fn() -> Command, wrong: &[([&str; 2], &str)]
     }
 }
 
+/// Runs a program with texts that are no addresses. The error names what failed and what is right.
+pub fn assert_refuses_addresses(with_address: impl Fn(&str) -> Command, failed: &str) {
+    let port = [
+        "127.0.0.1:65536",
+        "127.0.0.1:",
+        "127.0.0.1:http",
+        "[::1]",
+        "127.0.0.1:-1",
+    ];
+    for (addr, reason) in port
+        .map(|addr| (addr, "invalid port value"))
+        .into_iter()
+        .chain(["127.0.0.1", "localhost", ""].map(|addr| (addr, "invalid socket address")))
+    {
+        let finished = run(&mut with_address(addr), b"");
+        assert_eq!(finished.code, Some(1), "{addr:?}: {finished:?}");
+        let advice = "write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007";
+        let error = format!("Error: {failed}{addr}: {advice}\n\nCaused by:\n    {reason}\n");
+        assert_eq!(finished.stderr, error);
+    }
+    // To the resolver these are names. In a network namespace without a network it can ask nobody.
+    #[cfg(target_os = "linux")]
+    for addr in [":7007", "::1"] {
+        let Some(mut command) = unshared("-rn", "true", &with_address(addr)) else {
+            return;
+        };
+        let finished = run(&mut command, b"");
+        assert_eq!(finished.code, Some(1), "{addr:?}: {finished:?}");
+        let error = format!("Error: {failed}{addr}\n\nCaused by:\n    failed to lookup address");
+        assert!(finished.stderr.starts_with(&error), "{finished:?}");
+    }
+}
+
 /// Sends a few bytes to an echo server and waits for them to come back.
 pub fn echo(mut stream: impl Read + Write, bytes: &[u8]) {
     stream.write_all(bytes).unwrap();
@@ -769,7 +802,12 @@ pub fn assert_survives_a_lost_reader(client: &mut Command) {
     writer.join().unwrap();
     assert_eq!(client.code, Some(1));
     assert!(
-        client.stderr.starts_with("Error: cannot write to stdout\n"),
+        client
+            .stderr
+            .starts_with("Error: cannot get everything back from ")
+            && client
+                .stderr
+                .contains("0: cannot write to stdout\n    1: Broken pipe"),
         "{client:?}"
     );
 }

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use harness::{
-    LIMIT, Running, foreign, not_run, payloads, program, run, short_payloads, start_and_expect_echo,
+    LIMIT, Running, example_of, foreign, not_run, payloads, program, run, short_payloads,
+    start_and_expect_echo,
 };
 
 /// The hosts 10.77.0.1, fd77::1, 10.77.0.2, fd77::2 and so on. They vanish with this.
@@ -83,8 +84,16 @@ impl Network {
         inside(&self.hosts[number - 1], command)
     }
 
-    fn udp_server(&self, number: usize, args: &[&str]) -> Running {
-        let mut server = Running::start(&mut self.on(number, program("udp-server").args(args)));
+    fn udp_server(&self, number: usize, addr: &str) -> Running {
+        self.server(number, program("udp-server").args(["--addr", addr]))
+    }
+
+    fn member(&self, number: usize, args: &[&str]) -> Running {
+        self.server(number, example_of("udp-server", "multicast").args(args))
+    }
+
+    fn server(&self, number: usize, command: &Command) -> Running {
+        let mut server = Running::start(&mut self.on(number, command));
         server.announced();
         server
     }
@@ -150,7 +159,7 @@ fn unix_sockets_do_not_join_hosts() {
     }
     for options in [&[][..], &["--datagram"]] {
         for (path, error) in [
-            ("/mnt/s", "nobody is there"),
+            ("/mnt/s", "there is no such file"),
             ("@s", "nobody listens there"),
         ] {
             let command = |role| {
@@ -183,9 +192,10 @@ fn unix_sockets_do_not_join_hosts() {
 }
 
 /// Who answered, by the addresses that the client tells.
-fn answered(network: &Network, addr: &str) -> Vec<String> {
-    let args = ["--broadcast", "--timeout", "2", "--addr", addr, "anybody?"];
-    let client = run(&mut network.on(1, program("udp-client").args(args)), b"");
+fn answered(network: &Network, addr: &str, options: &[&str]) -> Vec<String> {
+    let mut client = example_of("udp-client", "one_to_many");
+    client.args(["--timeout", "2", "--addr", addr, "anybody?"]);
+    let client = run(&mut network.on(1, client.args(options)), b"");
     assert_eq!(client.code, Some(0), "{client:?}");
     assert!(
         client
@@ -207,9 +217,9 @@ fn one_broadcast_is_answered_by_every_server_of_the_network() {
     let Some(network) = Network::of(4) else {
         return;
     };
-    let _servers = [2, 3, 4].map(|host| network.udp_server(host, &["--addr", "0.0.0.0:7007"]));
+    let _servers = [2, 3, 4].map(|host| network.udp_server(host, "0.0.0.0:7007"));
     let everybody = ["10.77.0.2:7007", "10.77.0.3:7007", "10.77.0.4:7007"];
-    assert_eq!(answered(&network, "10.77.0.255:7007"), everybody);
+    assert_eq!(answered(&network, "10.77.0.255:7007", &[]), everybody);
 }
 
 #[test]
@@ -218,15 +228,12 @@ fn one_datagram_to_a_group_reaches_each_member_and_no_other() {
         return;
     };
     let _servers = [
-        network.udp_server(2, &["--addr", "0.0.0.0:7007", "--join", "239.1.2.3"]),
-        network.udp_server(
-            3,
-            &["--addr", "0.0.0.0:7007", "--join", "239.1.2.3%10.77.0.3"],
-        ),
-        network.udp_server(4, &["--addr", "0.0.0.0:7007"]),
+        network.member(2, &["239.1.2.3"]),
+        network.member(3, &["239.1.2.3", "--interface", "10.77.0.3"]),
+        network.udp_server(4, "0.0.0.0:7007"),
     ];
     assert_eq!(
-        answered(&network, "239.1.2.3:7007"),
+        answered(&network, "239.1.2.3:7007", &[]),
         ["10.77.0.2:7007", "10.77.0.3:7007"]
     );
 }
@@ -248,16 +255,20 @@ fn one_datagram_to_an_ipv6_group_reaches_each_member_and_no_other() {
             .unwrap()
             .to_owned()
     };
-    let _servers = [2, 3, 4].map(|host| {
-        let group = format!("ff15::7007%{}", interface(host));
-        let join: &[&str] = if host < 4 { &["--join", &group] } else { &[] };
-        network.udp_server(host, &[&["--addr", "[::]:7007"], join].concat())
-    });
-    let to = format!("[ff15::7007%{}]:7007", interface(1));
+    let _servers = [
+        network.member(2, &["ff15::7007", "--interface", &interface(2)]),
+        network.member(3, &["ff15::7007", "--interface", &interface(3)]),
+        network.udp_server(4, "[::]:7007"),
+    ];
+    let everybody = ["[fd77::2]:7007", "[fd77::3]:7007"];
+    let group = "[ff15::7007]:7007";
     assert_eq!(
-        answered(&network, &to),
-        ["[fd77::2]:7007", "[fd77::3]:7007"]
+        answered(&network, group, &["--interface", &interface(1)]),
+        everybody
     );
+    // The number can also stand in the address.
+    let group = format!("[ff15::7007%{}]:7007", interface(1));
+    assert_eq!(answered(&network, &group, &[]), everybody);
 }
 
 /// The counters of a host's kernel, such as `Udp: InDatagrams`, since the namespace began.
@@ -286,7 +297,7 @@ fn an_echo_takes_two_datagrams_and_many_more_segments() {
     let count = |protocol, sent, received| {
         counter(&network, 1, protocol, sent) + counter(&network, 1, protocol, received)
     };
-    let _udp = network.udp_server(2, &["--addr", "10.77.0.2:7007"]);
+    let _udp = network.udp_server(2, "10.77.0.2:7007");
     client("udp-client");
     assert_eq!(
         count("Udp", "OutDatagrams", "InDatagrams"),

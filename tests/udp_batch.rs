@@ -4,23 +4,24 @@
 use std::process::Command;
 
 #[cfg(target_os = "linux")]
-#[path = "promises/udp_multicast.rs"]
-mod multicast;
-#[cfg(target_os = "linux")]
 #[path = "promises/udp_server.rs"]
 mod promises;
 
-fn server() -> Command {
-    harness::example_of("udp-server", "batch")
+fn server(addr: &str) -> Command {
+    let mut command = harness::example_of("udp-server", "batch");
+    command.args(["--addr", addr]);
+    command
 }
 
 #[test]
 #[cfg(not(target_os = "linux"))]
 fn elsewhere_it_says_that_it_is_for_linux() {
-    let server = harness::run(&mut server(), b"");
+    let server = harness::run(&mut server("127.0.0.1:0"), b"");
     assert_eq!(server.code, Some(1));
     assert!(
-        server.stderr.contains("recvmmsg and sendmmsg are Linux's"),
+        server
+            .stderr
+            .contains("only Linux has recvmmsg and UDP_SEGMENT"),
         "{}",
         server.stderr
     );
@@ -234,9 +235,8 @@ assert are_cut(64, 64) and not are_cut(1000, 64)
             .args(["-D", "-qq", "-e", "trace=%network", "-o"])
             .arg(&log)
             .args(strace_options);
-        strace
-            .arg(server().get_program())
-            .args(["--addr", "127.0.0.1:0"]);
+        let server = server("127.0.0.1:0");
+        strace.arg(server.get_program()).args(server.get_args());
         let mut server = Server::start(&mut strace);
         let socket = udp_socket("127.0.0.1");
         let datagrams = datagrams(lengths);

@@ -1,22 +1,27 @@
-//! `udp-client --broadcast`: one datagram, many answers.
+//! The example `one_to_many` of `udp-client`: one datagram, many answers.
 //!
-//! On Linux 127.255.255.255 is the broadcast address of the loopback network, so nothing leaves the machine.
+//! On Linux 127.255.255.255 is the broadcast address of the loopback network, so nothing
+//! leaves the machine. Groups are in `udp_multicast.rs`.
 #![cfg(target_os = "linux")]
 
 use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::{LIMIT, Running, Server, program, run};
 use socket2::{Domain, Socket, Type};
 
+fn one_to_many(args: &[&str]) -> Command {
+    let mut command = harness::example_of("udp-client", "one_to_many");
+    command.args(args);
+    command
+}
+
 /// Starts the client with the broadcast address and the port of a server.
 fn broadcast(port: u16, args: &[&str]) -> Running {
-    Running::start(
-        program("udp-client")
-            .args(["--addr", &format!("127.255.255.255:{port}")])
-            .args(args),
-    )
+    let addr = format!("127.255.255.255:{port}");
+    Running::start(one_to_many(&["--addr", &addr]).args(args))
 }
 
 /// A socket on all addresses that shares its port with others.
@@ -37,19 +42,37 @@ fn port_of(socket: &UdpSocket) -> u16 {
 #[test]
 fn a_server_on_all_addresses_hears_a_broadcast() {
     let server = Server::start(program("udp-server").args(["--addr", "0.0.0.0:0"]));
-    let client = broadcast(
-        server.addr.port(),
-        &["--broadcast", "--timeout", "1", "who", "else"],
-    )
-    .finish();
+    for message in ["who", "", "two words"] {
+        let client = broadcast(server.addr.port(), &["--timeout", "1", message]).finish();
+        let line = format!("{message}\n");
+        assert_eq!(
+            (client.code, &client.stdout[..]),
+            (Some(0), line.as_bytes()),
+            "{client:?}"
+        );
+        let answer = format!("127.0.0.1:{}: answered in ", server.addr.port());
+        assert!(client.stderr.starts_with(&answer), "{client:?}");
+        assert_eq!(client.stderr.lines().count(), 1, "{client:?}");
+    }
+}
+
+/// In a network namespace of their own, where port 7007 is free.
+#[test]
+fn by_default_it_asks_port_7007_of_the_loopback_network() {
+    let script = r#""$0" --addr 0.0.0.0:7007 >ready 2>log & until [ -s ready ]; do sleep 0.01; done
+        "$@"; code=$?; kill $!; exit $code"#;
+    let folder = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]);
+    shell.arg(program("udp-server").get_program());
+    shell.arg(one_to_many(&[]).get_program()).arg("hello");
+    let Some(mut shell) = harness::unshared("-rn", "ip link set lo up", &shell) else {
+        return;
+    };
+    let client = run(shell.current_dir(folder.path()), b"");
     assert_eq!(
         (client.code, &client.stdout[..]),
-        (Some(0), &b"who\nelse\n"[..]),
-        "{client:?}"
-    );
-    let answer = format!("127.0.0.1:{}: answered in ", server.addr.port());
-    assert!(
-        client.stderr.lines().all(|line| line.starts_with(&answer)),
+        (Some(0), &b"hello\n"[..]),
         "{client:?}"
     );
 }
@@ -57,11 +80,7 @@ fn a_server_on_all_addresses_hears_a_broadcast() {
 #[test]
 fn a_server_on_one_address_does_not() {
     let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
-    let client = broadcast(
-        server.addr.port(),
-        &["--broadcast", "--timeout", "0.1", "hello"],
-    )
-    .finish();
+    let client = broadcast(server.addr.port(), &["--timeout", "0.1", "hello"]).finish();
     assert_eq!(
         (client.code, &client.stdout[..]),
         (Some(1), &b""[..]),
@@ -79,7 +98,7 @@ fn every_answer_is_printed_with_who_sent_it() {
     let first = shared_socket(0);
     let second = shared_socket(port_of(&first));
     let third = shared_socket(0);
-    let client = broadcast(port_of(&first), &["--broadcast", "--timeout", "2", "hello"]);
+    let client = broadcast(port_of(&first), &["--timeout", "2", "hello"]);
     let mut buffer = [0; 64];
     for (heard_by, answered_by) in [(&first, &first), (&second, &third)] {
         let (len, client) = heard_by
@@ -106,12 +125,19 @@ fn every_answer_is_printed_with_who_sent_it() {
 }
 
 #[test]
+fn quiet_prints_the_answers_alone() {
+    let server = Server::start(program("udp-server").args(["--addr", "0.0.0.0:0"]));
+    let client = broadcast(server.addr.port(), &["-q", "--timeout", "1", "hello"]).finish();
+    assert_eq!(
+        (client.code, &client.stdout[..], &client.stderr[..]),
+        (Some(0), &b"hello\n"[..], "")
+    );
+}
+
+#[test]
 fn a_stream_of_answers_cannot_hold_it_beyond_its_deadline() {
     let server = shared_socket(0);
-    let mut client = broadcast(
-        port_of(&server),
-        &["--broadcast", "--timeout", "0.2", "hello"],
-    );
+    let mut client = broadcast(port_of(&server), &["--timeout", "0.2", "hello"]);
     let (_, addr) = server.recv_from(&mut [0; 64]).unwrap();
     let started = Instant::now();
     while client.is_running() {
@@ -123,26 +149,68 @@ fn a_stream_of_answers_cannot_hold_it_beyond_its_deadline() {
 }
 
 #[test]
-fn a_broadcast_address_without_the_option_is_refused_with_its_name() {
-    let client = broadcast(7007, &["hello"]).finish();
-    assert_eq!(client.code, Some(1));
-    assert!(
-        client
-            .stderr
-            .contains("127.255.255.255:7007: if it is a broadcast address, use --broadcast"),
+fn being_suspended_neither_ends_it_nor_loses_an_answer() {
+    let server = shared_socket(0);
+    let client = broadcast(port_of(&server), &["--timeout", "2", "hello"]);
+    let (_, addr) = server.recv_from(&mut [0; 64]).unwrap();
+    client.suspend();
+    client.resume();
+    server.send_to(b"hello", addr).unwrap();
+    let client = client.finish();
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"hello\n"[..]),
         "{client:?}"
     );
 }
 
 #[test]
-fn ipv6_has_no_broadcast() {
+fn udp_client_names_the_example_for_a_broadcast_address() {
+    let mut client = program("udp-client");
     let client = run(
-        program("udp-client").args(["--broadcast", "--addr", "[::1]:7007", "hello"]),
+        client.args(["--addr", "127.255.255.255:7007", "hello"]),
         b"",
     );
     assert_eq!(client.code, Some(1));
+    let error = "Error: cannot reach 127.255.255.255:7007: \
+                 if it is a broadcast address, run the example one_to_many\n";
+    assert!(client.stderr.starts_with(error), "{client:?}");
+}
+
+#[test]
+fn ipv6_has_no_broadcast() {
+    let client = run(&mut one_to_many(&["--addr", "[::1]:7007", "hello"]), b"");
+    assert_eq!(client.code, Some(1));
     assert_eq!(
         client.stderr,
-        "Error: cannot broadcast to [::1]:7007: IPv6 has multicast groups instead\n"
+        "Error: cannot send to [::1]:7007: IPv6 has no broadcast; give the address of a group\n"
     );
+}
+
+#[test]
+fn wrong_usage_is_refused_with_what_is_right() {
+    let wrong = [
+        (["--timeout", "0"], "seconds from 0.001 to 86400"),
+        (["--timeout", "-1"], "seconds from 0.001 to 86400"),
+        (["--timeout", "nan"], "seconds from 0.001 to 86400"),
+        (["-q", "-q"], "cannot be used multiple times"),
+    ];
+    harness::assert_refuses(|| one_to_many(&[]), &wrong);
+    for (addr, interface, right) in [
+        ("239.1.2.3:7007", "lo", "for IPv4, write its address"),
+        ("[ff12::7007]:7007", "lo", "for IPv6, write its number"),
+        ("127.0.0.1", "lo", "write HOST:PORT"),
+    ] {
+        let client = run(
+            &mut one_to_many(&["--addr", addr, "--interface", interface, "x"]),
+            b"",
+        );
+        assert_eq!(client.code, Some(1), "{client:?}");
+        assert!(client.stderr.contains(right), "{client:?}");
+    }
+    let long = "x".repeat(65_508);
+    let client = run(&mut one_to_many(&[&long]), b"");
+    assert_eq!(client.code, Some(1));
+    let limit = "a UDP datagram carries at most 65507 bytes over IPv4";
+    assert!(client.stderr.contains(limit), "{client:?}");
 }

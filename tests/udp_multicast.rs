@@ -1,13 +1,132 @@
-//! `udp-server --join`: one datagram to a group reaches each member.
+//! The example `multicast` of `udp-server`: one datagram to a group reaches each member, and a
+//! member keeps every promise of `udp-server`.
 //!
-//! Here the group is joined on the loopback interface, so nothing leaves the machine. Several servers, each
-//! on a host of its own, and IPv6 are in `hosts.rs`.
+//! The group is joined on the loopback interface, so nothing leaves the machine. Several
+//! servers, each on a host of its own, are in `hosts.rs`.
 
 use std::process::Command;
 
-#[path = "promises/udp_multicast.rs"]
+use harness::{Server, example_of, not_run, program, run, udp_socket};
+
+#[path = "promises/udp_server.rs"]
 mod promises;
 
-fn server() -> Command {
-    harness::program("udp-server")
+const GROUP: &str = "239.255.70.7";
+
+fn multicast(args: &[&str]) -> Command {
+    let mut command = example_of("udp-server", "multicast");
+    command.args(args);
+    command
+}
+
+/// A member whose address is one of IPv6 must join a group of IPv6.
+fn server(addr: &str) -> Command {
+    let mut command = if addr.starts_with('[') {
+        multicast(&["ff12::7007", "--interface", "1"])
+    } else {
+        multicast(&[GROUP, "--interface", "127.0.0.1"])
+    };
+    command.args(["--addr", addr]);
+    command
+}
+
+#[test]
+fn a_member_of_an_ipv4_group_hears_it() {
+    let mut server = Server::start(&mut server("0.0.0.0:0"));
+    let to = format!("{GROUP}:{}", server.addr.port());
+    let mut client = example_of("udp-client", "one_to_many");
+    client.args(["--addr", &to, "--interface", "127.0.0.1", "to all members"]);
+    let client = run(&mut client, b"");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"to all members\n"[..]),
+        "{client:?}"
+    );
+    let member = format!("127.0.0.1:{}: answered in ", server.addr.port());
+    assert!(
+        client.stderr.starts_with(&member),
+        "the answer comes from the member's own address: {client:?}"
+    );
+    let line = server.running.stderr_line();
+    assert!(line.starts_with("127.0.0.1:"), "{line}");
+}
+
+/// Of a group that nobody on this machine has joined: a socket on all addresses also receives
+/// what is sent to a group that another socket has joined (IP_MULTICAST_ALL, ip(7)).
+#[test]
+fn who_has_not_joined_does_not_hear_it() {
+    let server = Server::start(program("udp-server").args(["--addr", "0.0.0.0:0"]));
+    let socket = udp_socket("127.0.0.1"); // This address makes loopback the interface to send from.
+    socket
+        .send_to(b"to all members", ("239.255.70.8", server.addr.port()))
+        .unwrap();
+    // What comes first is answered first.
+    socket
+        .send_to(b"to you alone", ("127.0.0.1", server.addr.port()))
+        .unwrap();
+    let mut buffer = [0; 64];
+    let len = socket.recv(&mut buffer).expect("an echo");
+    assert_eq!(&buffer[..len], b"to you alone");
+}
+
+/// The default address is that of all addresses of the group's family, and port 7007.
+#[test]
+#[cfg(target_os = "linux")]
+fn it_listens_on_all_addresses_of_the_family_unless_told_otherwise() {
+    for (group, addr) in [(GROUP, "0.0.0.0:7007"), ("ff12::7007", "[::]:7007")] {
+        // Interfaces for the kernel to choose from, and routes for it to choose by.
+        let set_up = "ip link add one type veth peer name two && ip link set one up && \
+                      ip link set two up && ip route add 224.0.0.0/4 dev one";
+        let Some(mut server) = harness::unshared("-rn", set_up, &multicast(&[group])) else {
+            return;
+        };
+        assert_eq!(Server::start(&mut server).addr.to_string(), addr);
+    }
+}
+
+#[test]
+fn what_is_no_group_is_refused() {
+    for (group, error) in [
+        ("192.0.2.1", "not a multicast address"),
+        ("::1", "not a multicast address"),
+        ("everybody", "invalid IP address syntax"),
+    ] {
+        let server = run(&mut multicast(&[group]), b"");
+        assert_eq!(server.code, Some(2), "{group}: {server:?}");
+        assert!(server.stderr.contains(error), "{group}: {}", server.stderr);
+    }
+}
+
+#[test]
+fn what_is_no_interface_is_refused() {
+    for (group, interface, addr, reason) in [
+        (GROUP, "eth0", "127.0.0.1:0", "for IPv4, write the address"),
+        (
+            "ff12::7",
+            "eth0",
+            "127.0.0.1:0",
+            "for IPv6, write the number",
+        ),
+        // An IPv4 socket cannot join a group of IPv6.
+        ("ff12::7", "1", "127.0.0.1:0", ""),
+    ] {
+        let args = [group, "--interface", interface, "--addr", addr];
+        let server = run(&mut multicast(&args), b"");
+        assert_eq!((server.code, &server.stdout[..]), (Some(1), &b""[..]));
+        let error = format!("Error: cannot join {group} on the interface {interface}\n");
+        assert!(server.stderr.starts_with(&error), "{}", server.stderr);
+        assert!(server.stderr.contains(reason), "{}", server.stderr);
+    }
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_told() {
+    let args = [GROUP, "--interface", "192.0.2.1", "--addr", "0.0.0.0:0"];
+    let server = run(&mut multicast(&args), b"");
+    if cfg!(windows) {
+        return not_run("Windows takes any address for an interface");
+    }
+    assert_eq!(server.code, Some(1), "{server:?}");
+    let error = format!("Error: cannot join {GROUP} on the interface 192.0.2.1\n");
+    assert!(server.stderr.starts_with(&error), "{}", server.stderr);
 }

@@ -5,6 +5,8 @@ use std::process::Command;
 #[path = "promises/udp_server.rs"]
 mod promises;
 
-fn server() -> Command {
-    harness::program("udp-server")
+fn server(addr: &str) -> Command {
+    let mut command = harness::program("udp-server");
+    command.args(["--addr", addr]);
+    command
 }

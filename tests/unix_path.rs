@@ -110,7 +110,10 @@ fn the_file_of_a_server_that_died_is_replaced() {
             assert!(path.exists());
             assert_fails(
                 &ask(&path, died),
-                &format!("cannot reach {}: nobody is behind", path.display()),
+                &format!(
+                    "cannot reach {}: its server has ended, start unix-echo server",
+                    path.display()
+                ),
             );
             let server = start(&path, options);
             assert_serves(&path, options);
@@ -151,7 +154,7 @@ fn what_is_no_socket_is_refused_and_stays() {
             assert_fails(
                 &server,
                 &format!(
-                    "cannot listen on {}: what is there is no socket",
+                    "cannot listen on {}: this file is not a socket, and stays as it is",
                     path.display()
                 ),
             );
@@ -166,6 +169,24 @@ fn what_is_no_socket_is_refused_and_stays() {
             .file_type()
             .is_socket()
     );
+}
+
+#[test]
+fn a_client_says_of_a_file_that_it_is_not_a_socket() {
+    let folder = folder();
+    let [file, link] = ["file", "link"].map(|name| folder.path().join(name));
+    fs::write(&file, "precious").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for options in TYPES {
+        for path in [&file, &link, &folder.path().to_owned()] {
+            let error = format!(
+                "cannot reach {}: this file is not a socket\n",
+                path.display()
+            );
+            assert_fails(&ask(path, options), &error);
+        }
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
 }
 
 #[test]
@@ -198,7 +219,7 @@ fn errors_tell_apart_why_nobody_answers() {
     for options in TYPES {
         assert_fails(
             &ask(&path, options),
-            &format!("cannot reach {shown}: nobody is there (no such file)"),
+            &format!("cannot reach {shown}: there is no such file, start unix-echo server"),
         );
     }
     for (server, client) in [(TYPES[0], TYPES[1]), (TYPES[1], TYPES[0])] {
@@ -244,7 +265,7 @@ fn another_user_is_refused() {
         assert_fails(
             &client,
             &format!(
-                "cannot reach {}: it is for the user who started",
+                "cannot reach {}: only the user who started the server may connect",
                 path.display()
             ),
         );
@@ -286,7 +307,7 @@ fn server_and_client_agree_on_the_default_path() {
             .env("XDG_RUNTIME_DIR", not_absolute)
             .env("TMPDIR", folder.path());
         let error = format!(
-            "cannot reach {}/unix-echo.sock: nobody is there",
+            "cannot reach {}/unix-echo.sock: there is no such file",
             folder.path().display()
         );
         assert_fails(&run(&mut command, b""), &error);
