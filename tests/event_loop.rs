@@ -100,7 +100,7 @@ fn clients_that_do_not_read_cost_one_buffer_each() {
 #[test]
 #[cfg(target_os = "linux")]
 fn who_sends_faster_than_it_reads_does_not_keep_the_others_from_their_turn() {
-    let Some(server) = start_traced(Path::new("/dev/null")) else {
+    let Some(server) = start_traced(Path::new("/dev/null"), &[]) else {
         return;
     };
     let (greedy, modest) = (connect(&server), connect(&server));

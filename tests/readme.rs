@@ -133,7 +133,9 @@ fn the_text_shows_what_unix_echo_prints() {
     std::fs::remove_file(folder.path().join("unix-echo.sock")).unwrap();
     assert_explained(&mut unix_echo(&["client", "x"]));
     std::fs::write(folder.path().join("notes.txt"), "").unwrap();
-    assert_explained(unix_echo(&["server", "--path", "notes.txt"]).current_dir(folder.path()));
+    for role in ["server", "client"] {
+        assert_explained(unix_echo(&[role, "--path", "notes.txt"]).current_dir(folder.path()));
+    }
 }
 
 fn assert_readme_explains(command: &mut Command) {
@@ -199,6 +201,57 @@ fn the_tests_that_the_table_of_claims_names_exist() {
         }
     }
     assert!(named > 20, "the table names {named} tests");
+}
+
+/// The glossary leads to a file for each term, which must explain it there: in *emphasis*.
+#[test]
+fn the_terms_of_the_glossary_are_explained_where_it_says() {
+    let readme = read("README.md");
+    let glossary = readme.split("## Glossary").nth(1).unwrap();
+    let rows = glossary.split("\n## ").next().unwrap().lines();
+    let mut explained = 0;
+    for row in rows.filter(|row| row.starts_with('|')) {
+        let Some((terms, link)) = row.split_once("](") else {
+            continue;
+        };
+        let text = read(link.split(')').next().unwrap())
+            .replace("//! ", "")
+            .replace("/// ", "");
+        for term in terms.split('*').skip(1).step_by(2) {
+            assert!(
+                text.contains(&format!("*{term}")),
+                "{term} is not explained in {link}"
+            );
+            explained += 1;
+        }
+    }
+    assert!(explained > 20, "the glossary has {explained} terms");
+}
+
+#[test]
+fn what_cargo_starts_prints_no_stack_trace_below_an_error() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "run",
+        "--quiet",
+        "-p",
+        "udp-client",
+        "--",
+        "--addr",
+        "127.0.0.1",
+        "hello",
+    ]);
+    cargo
+        .current_dir(root())
+        .env("RUST_BACKTRACE", "1")
+        .env_remove("RUST_LIB_BACKTRACE");
+    let client = run(&mut cargo, b"");
+    assert_eq!(client.code, Some(1), "{client:?}");
+    assert!(
+        client.stderr.ends_with("    invalid socket address\n"),
+        "{}",
+        client.stderr
+    );
 }
 
 /// Links within the project, from each of its pages.

@@ -204,7 +204,7 @@ fn echo(mut stream: &TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
     let mut echoed = 0;
     loop {
         match stream.read(buffer) {
-            // The end of the stream. The client's kernel has sent a FIN: a *half-close*, after
+            // The end of the stream. The client's kernel has sent a *FIN*: a *half-close*, after
             // which it can still receive. We close our side now, and the kernel goes on sending
             // what it has not sent yet, followed by our FIN.
             Ok(0) => return Ok(echoed),

@@ -171,18 +171,36 @@ fn small_writes_are_echoed_without_waiting_for_acknowledgements() {
     );
 }
 
-/// Starts it under strace, which writes its calls into a file.
+/// Starts it under strace with these options, which writes its calls into a file.
 #[cfg(target_os = "linux")]
-pub fn start_traced(log: &std::path::Path) -> Option<Server> {
+pub fn start_traced(log: &std::path::Path, options: &[&str]) -> Option<Server> {
     let mut strace = harness::foreign("strace")?;
     let server = server();
     // -D: the server is our child, and strace is the server's.
+    strace.args(["-D", "-f", "-o"]).arg(log).args(options);
     strace
-        .args(["-D", "-f", "-o"])
-        .arg(log)
         .arg(server.get_program())
         .args(["--addr", "127.0.0.1:0"]);
     Some(Server::start(&mut strace))
+}
+
+/// When a peer no longer acknowledges, the kernel gives the connection up after a quarter of an
+/// hour. strace makes the first read fail with the same error.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_connection_that_the_kernel_gives_up_is_not_logged_as_idle() {
+    let options = ["-e", "inject=recvfrom:error=ETIMEDOUT:when=1"];
+    let Some(mut server) = start_traced(std::path::Path::new("/dev/null"), &options) else {
+        return;
+    };
+    let stream = connect(&server);
+    let peer = stream.local_addr().unwrap();
+    (&stream).write_all(b"hello").unwrap();
+    assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
+    assert_eq!(
+        server.running.stderr_line(),
+        format!("{peer}: closed, Connection timed out (os error 110)")
+    );
 }
 
 /// What this spares shows only where a message is longer than the server's buffer by little, so here it is
@@ -192,7 +210,7 @@ pub fn start_traced(log: &std::path::Path) -> Option<Server> {
 fn it_asks_the_kernel_not_to_hold_up_small_segments() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("calls");
-    let Some(server) = start_traced(&log) else {
+    let Some(server) = start_traced(&log, &[]) else {
         return;
     };
     for _ in 0..3 {
