@@ -221,7 +221,7 @@ fn that_nobody_listens_is_told_with_the_next_step() {
     );
     assert_eq!(client.code, Some(1));
     let error =
-        format!("Error: cannot connect to {addr}: nobody listens there, start tcp-server\n");
+        format!("Error: cannot connect to {addr}: nobody listens there; start tcp-server\n");
     assert!(client.stderr.starts_with(&error), "{}", client.stderr);
 }
 

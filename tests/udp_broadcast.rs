@@ -183,7 +183,7 @@ fn ipv6_has_no_broadcast() {
     assert_eq!(client.code, Some(1));
     assert_eq!(
         client.stderr,
-        "Error: cannot send to [::1]:7007: IPv6 has no broadcast; give the address of a group\n"
+        "Error: cannot send to [::1]:7007: IPv6 has no broadcast; give a multicast group\n"
     );
 }
 

@@ -258,7 +258,7 @@ fn that_nobody_listens_is_told_at_once() {
     let client = ask(&deaf, &["--timeout", "3600", "hello"]).finish();
     assert_eq!(client.code, Some(1));
     let addr = deaf.local_addr().unwrap();
-    let error = format!("Error: cannot reach {addr}: nobody listens there, start udp-server\n");
+    let error = format!("Error: cannot reach {addr}: nobody listens there; start udp-server\n");
     assert!(client.stderr.starts_with(&error), "{}", client.stderr);
 }
 

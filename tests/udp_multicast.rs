@@ -100,12 +100,17 @@ fn what_is_no_group_is_refused() {
 #[test]
 fn what_is_no_interface_is_refused() {
     for (group, interface, addr, reason) in [
-        (GROUP, "eth0", "127.0.0.1:0", "for IPv4, write the address"),
+        (
+            GROUP,
+            "eth0",
+            "127.0.0.1:0",
+            "for IPv4, write the interface's address",
+        ),
         (
             "ff12::7",
             "eth0",
             "127.0.0.1:0",
-            "for IPv6, write the number",
+            "for IPv6, write the interface's number",
         ),
         // An IPv4 socket cannot join a group of IPv6.
         ("ff12::7", "1", "127.0.0.1:0", ""),

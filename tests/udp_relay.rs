@@ -342,7 +342,7 @@ fn what_is_too_much_is_lost_and_not_kept() {
     client.send(b"one too many").unwrap();
     assert_eq!(
         fate(&mut relay, &client),
-        "question 1025: lost, too many are under way"
+        "question 1025: lost, too many are on the way"
     );
 }
 
@@ -469,7 +469,7 @@ fn a_server_that_is_not_there_does_not_end_it() {
     client.send(b"hello").unwrap();
     assert_eq!(fate(&mut relay, &client), "question 1: passed");
     let cannot = format!(
-        "cannot hear {}: Connection refused",
+        "cannot receive from {}: Connection refused",
         deaf.local_addr().unwrap()
     );
     let said = fate(&mut relay, &client);
@@ -524,7 +524,7 @@ fn a_client_for_whom_there_is_no_socket_left_harms_no_other() {
     for client in &others {
         client.send(b"hello").unwrap();
     }
-    let refused = ": cannot open a way to the server: Too many open files";
+    let refused = ": cannot serve this client: Too many open files";
     while !relay.running.stderr_line().contains(refused) {}
     first.send(b"again").unwrap();
     assert_eq!(receive(&first), b"again");
@@ -560,7 +560,9 @@ fn the_server_may_be_of_another_family_than_the_clients() {
 #[test]
 fn the_text_shows_what_it_decides() {
     let text = include_str!("examples/relay.rs");
-    let command = text
+    // The command goes on in the next line.
+    let text_of_command = text.replace("\\\n//! ", "");
+    let command = text_of_command
         .lines()
         .find_map(|line| line.strip_prefix("//! $ cargo run -p tests --example relay -- "));
     let (options, _) = command.unwrap().split_once('#').unwrap();

@@ -115,7 +115,7 @@ fn a_long_datagram_comes_back_whole_and_a_longer_one_is_explained() {
     assert_eq!((client.code, client.stdout.len()), (Some(1), 0));
     assert!(
         client.stderr.starts_with(
-            "Error: cannot send 900000 bytes: the send buffer (SO_SNDBUF) is the limit\n"
+            "Error: cannot send 900000 bytes: more than the send buffer (SO_SNDBUF) takes\n"
         ),
         "{client:?}"
     );

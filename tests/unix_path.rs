@@ -111,7 +111,7 @@ fn the_file_of_a_server_that_died_is_replaced() {
             assert_fails(
                 &ask(&path, died),
                 &format!(
-                    "cannot reach {}: its server has ended, start unix-echo server",
+                    "cannot reach {}: its server has ended; start unix-echo server",
                     path.display()
                 ),
             );
@@ -219,7 +219,7 @@ fn errors_tell_apart_why_nobody_answers() {
     for options in TYPES {
         assert_fails(
             &ask(&path, options),
-            &format!("cannot reach {shown}: there is no such file, start unix-echo server"),
+            &format!("cannot reach {shown}: there is no such file; start unix-echo server"),
         );
     }
     for (server, client) in [(TYPES[0], TYPES[1]), (TYPES[1], TYPES[0])] {

@@ -299,7 +299,9 @@ fn a_server_whose_queue_is_full_is_given_up_in_time() {
     let client = run(client_of(&path).args(["--timeout", "0.3", "hello"]), b"");
     assert_eq!(client.code, Some(1));
     assert!(
-        client.stderr.contains(": the server's backlog is full\n"),
+        client
+            .stderr
+            .contains(" within 300ms: the server's backlog is full\n"),
         "{}",
         client.stderr
     );

@@ -20,10 +20,10 @@
 //!
 //! - `cargo run -p tcp-client < big-file > copy`: every byte comes back, and the client
 //!   needs little memory for it.
-//! - Leave out the message, type a line, and stop the server (Ctrl-C). The client tells how
+//! - Leave out the message, type a line, and stop the server (Ctrl-C). The client says how
 //!   many bytes came back.
 //!
-//! Read next: `echo` in `tcp-server`, where the half-close of this client arrives.
+//! Read next: `unix-echo`, the same on one machine.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -40,7 +40,7 @@ use clap::Parser;
 /// How many bytes to read at once. Any size is correct, since a stream has no boundaries.
 const BUFFER_SIZE: usize = 64 * 1024;
 
-/// The error of a call whose time limit has passed. Unix and Windows have different ones.
+/// The error of a read or write that ran out of time. Unix and Windows have different ones.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
     ErrorKind::TimedOut
 } else {
@@ -55,7 +55,7 @@ struct Args {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007")]
     addr: String,
 
-    /// Seconds to wait for a connection and, once everything is sent, for an answer
+    /// Seconds to wait for the connection, and for an answer after everything is sent
     #[arg(long, value_name = "SECS", default_value = "5")]
     #[arg(value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
@@ -67,42 +67,42 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let (stream, server) = connect(&args.addr, args.timeout)?;
+    let (mut stream, server) = connect(&args.addr, args.timeout)?;
     let sending = Arc::new(Sending::default());
     start_sending(args.messages, &stream, &sending)?;
     let mut received = 0;
-    let outcome = receive(&stream, &sending, args.timeout, &mut received);
+    let outcome = receive(&mut stream, &sending, args.timeout, &mut received);
     outcome.with_context(|| {
         let sent = sending.count.load(Ordering::Relaxed);
-        let count = format!("{received} of {sent} bytes came back");
-        format!("cannot get everything back from {server}: {count}")
+        format!("cannot get everything back from {server}: {received} of {sent} bytes came back")
     })
 }
 
 /// Reads a time limit in seconds.
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    match text.parse() {
+    match text.parse::<f64>() {
         Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
         _ => Err("write a number of seconds from 0.001 to 86400"),
     }
 }
 
-/// Connects to the first address of a name that accepts. Each address gets an equal share of
-/// the time that is left, so that one that never answers leaves some for the others.
+/// Connects to the first of a name's addresses that accepts. Each gets an equal share of the
+/// time that is left, so that a silent one leaves time for the others.
 fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
     let deadline = Instant::now() + timeout;
     let servers = resolve(addr)?;
     let mut failure = anyhow!("cannot connect to {addr}: the name has no address");
     for (number, &server) in servers.iter().enumerate() {
-        if number > 0 {
-            log(format_args!("{failure:#}; trying the next address"));
-        }
+        let untried = servers.len() - number;
         let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / (servers.len() - number) as u32;
-        // A time limit of zero is not allowed.
-        match TcpStream::connect_timeout(&server, share.max(Duration::from_millis(1))) {
+        // Zero is not allowed.
+        let share = (left / untried as u32).max(Duration::from_millis(1));
+        match TcpStream::connect_timeout(&server, share) {
             Ok(stream) => return Ok((stream, server)),
             Err(error) => failure = explain(error, server),
+        }
+        if untried > 1 {
+            log(format_args!("{failure:#}; trying the next address"));
         }
     }
     Err(failure)
@@ -120,38 +120,40 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
     Ok(servers.collect())
 }
 
-/// Adds to an error of connect what it means here and what to do about it.
+/// Adds to an error of connect what it means here and what to do.
 fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
-    let meaning = match error.kind() {
-        ErrorKind::ConnectionRefused => ": nobody listens there, start tcp-server",
+    let advice = match error.kind() {
+        ErrorKind::ConnectionRefused => ": nobody listens there; start tcp-server",
         ErrorKind::TimedOut => ": nobody answers there, or the server's backlog is full",
         _ => "",
     };
-    anyhow::Error::new(error).context(format!("cannot connect to {server}{meaning}"))
+    anyhow::Error::new(error).context(format!("cannot connect to {server}{advice}"))
 }
 
 /// What the sending thread tells the main thread.
 #[derive(Default)]
 struct Sending {
-    /// How many bytes it has sent or is about to send.
+    /// How many bytes it has read in order to send them.
     count: AtomicU64,
     /// When it ended, and whether it could send everything.
     end: OnceLock<(Instant, Result<()>)>,
 }
 
-/// Starts a thread that sends all input and then half-closes the connection.
+/// Starts a thread that sends all input and then half-closes the connection. Nobody waits for
+/// the thread to end: it may wait for input while the server closes.
 fn start_sending(
     messages: Vec<OsString>,
     stream: &TcpStream,
     sending: &Arc<Sending>,
 ) -> Result<()> {
-    let stream = stream.try_clone().context("cannot share the stream")?;
+    let mut stream = stream.try_clone().context("cannot share the stream")?;
     let sending = Arc::clone(sending);
     let work = move || {
-        let result = send(input(&messages), &stream, &sending.count);
+        let result = send(input(&messages), &mut stream, &sending.count);
+        // Set before the server can learn that we have ended, and end as well.
         let _ = sending.end.set((Instant::now(), result));
-        // The *half-close*: our kernel sends a FIN, and we can still receive. It fails only on
-        // a connection that is gone, which the main thread notices as well.
+        // The half-close: our kernel sends a FIN, and we can still receive. It fails only on a
+        // connection that is gone, which the main thread notices as well.
         let _ = stream.shutdown(Shutdown::Write);
     };
     // thread::spawn would panic if the system has no thread left.
@@ -173,14 +175,14 @@ fn input(messages: &[OsString]) -> Box<dyn Read> {
     Box::new(Cursor::new(lines))
 }
 
-fn send(mut input: impl Read, mut stream: &TcpStream, count: &AtomicU64) -> Result<()> {
+fn send(mut input: impl Read, stream: &mut TcpStream, count: &AtomicU64) -> Result<()> {
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {
         let len = input.read(&mut buffer).context("cannot read stdin")?;
         if len == 0 {
             return Ok(());
         }
-        // Counted before they are sent, so that no byte comes back uncounted.
+        // Counted before they are sent, so that no byte comes back that is not counted.
         count.fetch_add(len as u64, Ordering::Relaxed);
         stream.write_all(&buffer[..len]).context("cannot send")?;
     }
@@ -188,12 +190,12 @@ fn send(mut input: impl Read, mut stream: &TcpStream, count: &AtomicU64) -> Resu
 
 /// Prints what comes back, as soon as it comes, until the server closes the connection.
 fn receive(
-    mut stream: &TcpStream,
+    stream: &mut TcpStream,
     sending: &Sending,
     timeout: Duration,
     received: &mut u64,
 ) -> Result<()> {
-    let mut stdout = stdout().context("cannot open stdout")?;
+    let mut output = stdout().context("cannot open stdout")?;
     let mut buffer = vec![0; BUFFER_SIZE];
     let mut silent_since = Instant::now();
     stream.set_read_timeout(Some(timeout))?;
@@ -202,13 +204,12 @@ fn receive(
             Ok(0) => return sending.check(*received),
             Ok(len) => {
                 *received += len as u64;
-                let printed = stdout
-                    .write_all(&buffer[..len])
-                    .and_then(|()| stdout.flush());
+                let written = output.write_all(&buffer[..len]);
+                let printed = written.and_then(|()| output.flush());
                 printed.context("cannot write to stdout")?;
                 silent_since = Instant::now();
             }
-            // SIGSTOP and SIGCONT interrupt a call that has a time limit (signal(7)).
+            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == TIMED_OUT => {
                 let left = sending.time_left(silent_since, timeout);
@@ -233,12 +234,13 @@ impl Sending {
         }
     }
 
-    /// Checks, when the server has closed the connection, that everything came back.
+    /// Checks, after the server has closed the connection, that everything came back.
     fn check(&self, received: u64) -> Result<()> {
         match self.end.get() {
             None => bail!("the server closed the connection before everything was sent"),
             Some((_, Err(error))) => bail!("{error:#}"),
             Some((_, Ok(()))) => {
+                // The count is complete, because it was finished before `end` was set.
                 let is_complete = received >= self.count.load(Ordering::Relaxed);
                 ensure!(is_complete, "the server closed the connection");
                 Ok(())
@@ -247,7 +249,7 @@ impl Sending {
     }
 }
 
-/// Opens stdout without the line buffer of std, which would split what we write.
+/// Opens stdout without the line buffer of std, which would make more system calls.
 #[cfg(unix)]
 fn stdout() -> io::Result<impl Write> {
     use std::{fs::File, os::fd::AsFd};

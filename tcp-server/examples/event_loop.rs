@@ -63,7 +63,7 @@ const EVENTS: usize = 1024;
 /// Linux allows as many as `/proc/sys/net/core/somaxconn` says, by default 4096.
 const BACKLOG: i32 = 4096;
 
-/// The pause after an error of accept, so that an error that lasts does not make the loop spin.
+/// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The token in the events of the listener. The connections have the tokens from 1.
@@ -103,14 +103,13 @@ fn main() -> Result<()> {
         .context("cannot read the address of the listener")?;
     let mut poll = Poll::new().context("cannot ask the kernel for events")?;
     let mut server = Server::new(listener, poll.registry(), args)?;
-    // println! would panic if nobody reads our stdout any more.
     let _ = writeln!(io::stdout(), "listening on {local}");
     server.run(&mut poll)
 }
 
 /// Reads a time limit in seconds.
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    match text.parse() {
+    match text.parse::<f64>() {
         Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
         _ => Err("write a number of seconds from 0.001 to 86400"),
     }

@@ -13,8 +13,9 @@
 //! ```
 //!
 //! A TCP *connection* joins two sockets, and carries a *stream* of bytes in each direction.
-//! The kernels send again what gets lost and restore the order. But a stream has no message
-//! boundaries: the bytes of two writes may arrive in one read, and those of one in two.
+//! The kernels cut a stream into *segments*, send again what gets lost, and restore the order.
+//! But a stream has no message boundaries: two writes may arrive in one read, and one write in
+//! two reads.
 //!
 //! Try next:
 //!
@@ -35,15 +36,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-/// How many bytes to read at once. Any size is correct. A larger buffer saves system calls;
-/// with 64 KiB, however, a long stream over loopback is slower, because 64 KiB are a few
-/// bytes more than one segment carries there.
+/// How many bytes to read at once. Any size is correct. A larger buffer saves system calls,
+/// but 64 KiB would be a little more than one segment carries over loopback, which makes a
+/// long stream slower there.
 const BUFFER_SIZE: usize = 48 * 1024;
 
-/// The pause after an error of accept, so that an error that lasts does not make the loop spin.
+/// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The error of a call whose time limit has passed. Unix and Windows have different ones.
+/// The error of a read or write that ran out of time. Unix and Windows have different ones.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
     ErrorKind::TimedOut
 } else {
@@ -60,7 +61,7 @@ struct Args {
 
     /// How many clients to serve at the same time; further clients wait
     ///
-    /// The server starts a thread for each when it starts.
+    /// The server starts a thread for each in advance.
     #[arg(long, value_name = "N", default_value = "100")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
@@ -86,14 +87,14 @@ fn main() -> Result<()> {
         args,
     });
     start_workers(&server)?;
-    // println! would panic if nobody reads our stdout any more.
+    // Nobody may be reading stdout any more: println! would panic, and this does not.
     let _ = writeln!(io::stdout(), "listening on {local}");
     server.work()
 }
 
 /// Reads a time limit in seconds.
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    match text.parse() {
+    match text.parse::<f64>() {
         Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
         _ => Err("write a number of seconds from 0.001 to 86400"),
     }
@@ -101,10 +102,10 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 
 /// Opens a *listener*: a socket that carries no bytes, and only waits for connections. From
 /// now on the kernel completes connections without us, and keeps them in a queue, the
-/// *backlog* (up to 128 in std), until we accept them.
+/// *backlog*, until we accept them. std asks for a backlog of 128.
 ///
 /// On Unix, std also sets SO_REUSEADDR. Without it the port would stay taken for a minute
-/// after a server has ended, by what the kernel remembers of its connections (TIME_WAIT).
+/// after a server has ended, because the kernel remembers its connections (TIME_WAIT).
 fn listen(addr: &str) -> Result<TcpListener> {
     TcpListener::bind(addr).map_err(|error| {
         let advice = match error.kind() {
@@ -140,15 +141,15 @@ struct Server {
 }
 
 impl Server {
-    /// Serves one client after the other, forever. No error of a client ends the worker.
+    /// Serves one client after the other, forever. An error of a client does not end it.
     fn work(&self) -> ! {
         let idle_timeout = self.args.idle_timeout;
         let quiet = self.args.quiet;
         let mut buffer = vec![0; BUFFER_SIZE];
         loop {
-            let (stream, peer) = self.accept();
+            let (mut stream, peer) = self.accept();
             log(quiet, format_args!("{peer}: connected"));
-            match serve(&stream, idle_timeout, &mut buffer) {
+            match serve(&mut stream, idle_timeout, &mut buffer) {
                 Ok(echoed) => log(
                     quiet,
                     format_args!("{peer}: closed, bytes echoed: {echoed}"),
@@ -159,7 +160,7 @@ impl Server {
                         format_args!("{peer}: closed, nothing moved for {idle_timeout:?}"),
                     );
                 }
-                // Often a *reset* (RST): the peer's kernel says that nobody reads any more.
+                // Often a *reset* (RST): at the other end nobody reads any more.
                 Err(error) => log(quiet, format_args!("{peer}: closed, {error}")),
             }
         }
@@ -168,8 +169,8 @@ impl Server {
     /// Takes the next connection from the backlog. The lock lets one worker wait at a time.
     ///
     /// A *descriptor* is the number by which a process knows a socket or a file. Linux
-    /// reserves one for each accept(2) that waits, so many waiting workers could use up the
-    /// limit (`ulimit -n`) without a single client.
+    /// reserves one for each accept(2) that waits, so waiting workers alone could use up all
+    /// that `ulimit -n` allows.
     fn accept(&self) -> (TcpStream, SocketAddr) {
         // A panic of another worker would poison the lock; the listener can still be used.
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,7 +189,7 @@ impl Server {
 }
 
 /// Prepares a connection and echoes on it. Returns how many bytes it echoed.
-fn serve(stream: &TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
+fn serve(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
     // *Nagle's algorithm* holds back a small segment until the peer has acknowledged the one
     // before (RFC 9293, 3.7.4). The peer may delay that (RFC 9293, 3.8.6.3), on Linux by 40
     // milliseconds. An echo should not wait, so TCP_NODELAY switches the algorithm off.
@@ -200,22 +201,22 @@ fn serve(stream: &TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::R
 }
 
 /// Writes what it reads, until the client has no more to send.
-fn echo(mut stream: &TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
+fn echo(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
     let mut echoed = 0;
     loop {
         match stream.read(buffer) {
-            // The end of the stream. The client's kernel has sent a *FIN*: a *half-close*, after
-            // which it can still receive. We close our side now, and the kernel goes on sending
-            // what it has not sent yet, followed by our FIN.
+            // The end of the stream: the client's kernel has sent a *FIN*. This is a *half-close*,
+            // after which the client can still receive. When `work` drops the stream, our side
+            // is closed too. The kernel still sends what it has not sent yet, and then our FIN.
             Ok(0) => return Ok(echoed),
             Ok(len) => {
                 // A write may take only a part; write_all writes until all is taken. If the
-                // client does not read, it waits here, we stop reading, and in the end the
-                // client's own writes must wait too. This is TCP's *flow control*.
+                // client does not read, write_all waits, so we stop reading, and in the end the
+                // client's own writes must wait. This is the *flow control* of TCP.
                 stream.write_all(&buffer[..len])?;
                 echoed += len as u64;
             }
-            // SIGSTOP and SIGCONT interrupt a call that has a time limit (signal(7)).
+            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -1,17 +1,17 @@
-//! How fast echo servers are, each beside the others: ours, the plainest that std and C allow, and those
-//! that other people write. Groups are questions, functions are servers.
+//! Compares how fast echo servers are: ours, the simplest that std and C allow, and those that
+//! other people write. A group of criterion is a question, and a function in it is a server.
 //!
 //! ```console
 //! $ cargo bench -p tests                        # all; about twelve minutes
-//! $ cargo bench -p tests -- --quick             # roughly; about three minutes
+//! $ cargo bench -p tests -- --quick             # less exact; about three minutes
 //! $ cargo bench -p tests -- tcp_bulk            # one question
 //! $ cargo bench -p tests -- /tcp-server         # one server
 //! $ cargo bench -p tests -- growth              # from one connection to 9000
 //! ```
 //!
-//! It ends with a summary in `target/summary/README.md`; criterion's own report is
-//! `target/criterion/report/index.html`. Client and server share the processors of one machine, and there
-//! is no network between them: only figures of one run can be compared.
+//! At the end it writes a summary to `target/summary/README.md`. criterion's own report is
+//! `target/criterion/report/index.html`. Client and server share the processors of one machine,
+//! without a network between them. Compare only figures of the same run.
 
 #[cfg(target_os = "linux")]
 mod growth;
@@ -33,12 +33,13 @@ fn main() {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut criterion = criterion::Criterion::default()
         .output_directory(&target.join("criterion"))
-        .sample_size(10) // The fewest that it takes: some loads last seconds.
+        .sample_size(10) // The fewest that criterion allows: some loads take seconds.
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(700))
         .nresamples(10_000);
     let has_option = |option: &str| std::env::args().any(|arg| arg == option);
-    // With this option criterion measures until two samples agree, or for so long. Drawing takes longer.
+    // With this option criterion measures until two samples agree or the time is over. It draws
+    // nothing, because drawing would take longer.
     if has_option("--quick") {
         criterion = criterion
             .warm_up_time(Duration::from_millis(50))

@@ -1,5 +1,6 @@
-//! A TCP echo server on epoll, with one thread and nothing around it: the limit that others are measured
-//! by, and no model. It knows no limit and no time limit, and an error of accept ends it.
+//! The simplest TCP echo server with epoll(7) and one thread. The others are compared with it, and
+//! it is only for that: it serves any number of clients, it has no time limit, and an error of
+//! accept ends it.
 
 #[cfg(target_os = "linux")]
 fn main() -> std::io::Result<()> {
@@ -20,7 +21,7 @@ mod server {
 
     struct Connection {
         stream: TcpStream,
-        /// What the client had no room for. Meanwhile nothing is read.
+        /// What we have read and the kernel has not taken back yet. Until then nothing is read.
         unsent: Vec<u8>,
     }
 
@@ -67,7 +68,7 @@ mod server {
                                 modify(&epoll, &connection.stream, key(number), flags)?;
                             }
                         }
-                        // Closing takes it out of epoll.
+                        // Closing the stream removes it from epoll.
                         _ => drop(connections.remove(&number)),
                     }
                 }
@@ -79,7 +80,8 @@ mod server {
         EventData::new_u64(number as u64)
     }
 
-    /// One read and one write, or the rest of an earlier one. `false` at the end.
+    /// Reads and writes once, or writes the rest of an earlier read. Returns `false` at the end
+    /// of the stream.
     fn echo(connection: &mut Connection, buffer: &mut [u8]) -> io::Result<bool> {
         if !connection.unsent.is_empty() {
             let written = connection.stream.write(&connection.unsent)?;

@@ -1,4 +1,4 @@
-//! How the cost of a server grows with its connections: its rate and its memory.
+//! Measures how the cost of a server grows with its connections: its rate and its memory.
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -13,29 +13,29 @@ use crate::turns::median;
 /// From one connection to thousands.
 pub const SIZES: [usize; 5] = [1, 10, 100, 1000, 9000];
 
-/// How many messages a turn has, about; with few connections it is fewer.
+/// How many messages a turn has, approximately. With few connections it has fewer.
 const MESSAGES: usize = 18_000;
 const MOST_ROUNDS: usize = 2000;
 
-/// One for each way to serve many: a thread for each connection, readiness events, and what runtimes make
-/// of them.
+/// One server for each way to serve many clients: a thread for each connection, events, and two
+/// runtimes that use events.
 const SERVERS: [&str; 4] = ["tcp-server", "event_loop", "tokio", "go_4k"];
 
-/// Of these, the memory alone. The others of the bench start a process for each connection, or have too few
-/// places.
+/// The servers of which only the memory is measured. The remaining servers of the bench start a
+/// process for each connection, or serve too few connections.
 const OF_MEMORY_ALONE: [&str; 6] = ["plain", "c_threads", "epoll", "tokio_48k", "smol", "go"];
 
-/// What one server costs with so many connections.
+/// What one server costs with one number of connections.
 pub struct Point {
     pub server: &'static str,
     pub connections: usize,
-    /// `None` where only the memory is of interest.
+    /// `None` if only the memory is measured.
     pub messages_per_second: Option<f64>,
-    /// The memory of the process (resident), not of the kernel for it.
+    /// The resident memory of the process, without the memory that the kernel uses for it.
     pub memory_kib: u64,
 }
 
-/// Measures each server with each number of connections. For their rates they take so many turns.
+/// Measures each server with each number of connections. `turns` says how often to measure a rate.
 pub fn measure(sizes: &[usize], turns: usize) -> Vec<Point> {
     sizes
         .iter()
@@ -68,7 +68,7 @@ fn measure_with(connections: usize, turns: usize) -> Vec<Point> {
         });
     }
     for _ in 0..turns {
-        fastrand::shuffle(&mut peers); // As in turns.rs.
+        fastrand::shuffle(&mut peers); // See turns.rs.
         for peer in &peers {
             rates
                 .entry(peer.name)
@@ -82,9 +82,10 @@ fn measure_with(connections: usize, turns: usize) -> Vec<Point> {
     points
 }
 
-/// Whether there are so many descriptors, and the server is there. Says so if not.
+/// Returns whether there are enough descriptors and the server is installed. Prints `NOT RUN` if
+/// not.
 fn can_hold(peer: &Peer, connections: usize) -> bool {
-    // Go copies from a socket to itself through a pipe, in the kernel: two more for each connection.
+    // Go copies through a pipe in the kernel, which needs two more for each connection.
     let descriptors = if peer.name == "go" {
         3 * connections
     } else {
@@ -100,12 +101,12 @@ fn can_hold(peer: &Peer, connections: usize) -> bool {
     peer.is_installed()
 }
 
-/// With one connection, client and server take turns.
+/// With one connection, client and server take turns, so they share a processor.
 fn placement(connections: usize) -> Placement {
     if connections == 1 { Together } else { Free }
 }
 
-/// A server that has served so many connections, and holds them.
+/// Starts a server and opens the connections. The server has accepted all of them.
 fn hold(peer: &Peer, connections: usize) -> (Started, Vec<TcpStream>) {
     let wanted = Wanted {
         path: Path::new(""),
@@ -117,14 +118,14 @@ fn hold(peer: &Peer, connections: usize) -> (Started, Vec<TcpStream>) {
     (server, streams)
 }
 
-/// Messages a second, on all connections together.
+/// Returns the messages per second, on all connections together.
 fn rate(peer: &Peer, connections: usize) -> f64 {
     let (_server, mut streams) = hold(peer, connections);
     let rounds = (MESSAGES / connections).clamp(1, MOST_ROUNDS) as u64;
     let mut ask = || {
         placement(connections).of_client(|| loads::rounds_on(&mut streams, loads::MESSAGE, rounds))
     };
-    ask(); // Not counted, as in turns.rs.
+    ask(); // Not counted: see turns.rs.
     let time = ask();
     loads::reset(streams);
     (rounds * connections as u64) as f64 / time.as_secs_f64()

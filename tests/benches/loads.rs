@@ -1,8 +1,9 @@
-//! Loads for an echo server: what the bench measures, and the speed tests as well.
+//! Loads for echo servers. The bench and the speed tests measure them.
 //!
-//! Each takes the server's address and a count, opens its sockets, and only then starts the clock, unless
-//! the question is about connecting. It returns how long it took, and it panics unless every byte that
-//! came back is the byte that was sent. At most two threads of its own, or the client would be measured.
+//! Each load gets the server's address and a count, and opens its sockets. Only then does it start
+//! the clock, unless the question is about connecting. It returns how long it took, and it panics
+//! unless every byte that came back is the byte that was sent. It starts at most two threads, so
+//! that the server is measured and not the client.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -32,14 +33,16 @@ pub const CLIENTS: usize = 4;
 /// The length of a UDP datagram.
 pub const DATAGRAM: usize = 64;
 
-/// How many datagrams [`udp_window`] has on their way at once.
+/// How many datagrams [`udp_window`] has on the way at the same time.
 pub const WINDOW: usize = 128;
 
-/// What all messages are cut from. A prime number of places to begin at.
+/// The bytes from which all messages are cut. The number of places at which a message can begin
+/// is prime.
 static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| noise(PLACES + LONG_MESSAGE));
 const PLACES: usize = 1_000_003;
 
-/// A message that differs from the one before in every part, so that no stale byte passes for an echo.
+/// Returns a message that differs from the one before in every part, so that old bytes cannot
+/// pass for an echo.
 fn message(len: usize) -> &'static [u8] {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let place = NUMBER.fetch_add(1, Ordering::Relaxed) % PLACES;
@@ -63,7 +66,7 @@ fn connect(addr: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A connection whose first echo is back: the server has accepted it.
+/// Opens a connection and waits for one echo. Then the server has accepted the connection.
 fn connect_and_wait(addr: SocketAddr) -> TcpStream {
     let mut stream = connect(addr);
     round_trip(&mut stream, MESSAGE);
@@ -94,12 +97,13 @@ pub fn one_connection(addr: SocketAddr, messages: u64) -> Duration {
     timed(|| (0..messages).for_each(|_| round_trip(&mut stream, MESSAGE)))
 }
 
-/// Many connections, one message after the other on each. A round is one message on each of them.
+/// Many connections, one message after the other on each. A round is one message on each
+/// connection.
 pub fn many_connections(addr: SocketAddr, rounds: u64) -> Duration {
     rounds_on(&mut connections(addr, CONNECTIONS), MESSAGE, rounds)
 }
 
-/// The same with few connections and long messages.
+/// The same with fewer connections and long messages.
 pub fn long_messages(addr: SocketAddr, rounds: u64) -> Duration {
     rounds_on(
         &mut connections(addr, LONG_CONNECTIONS),
@@ -108,13 +112,14 @@ pub fn long_messages(addr: SocketAddr, rounds: u64) -> Duration {
     )
 }
 
-/// So many connections, each of which has been served: the server knows them all.
+/// Opens `count` connections. The server has accepted all of them.
 pub fn connections(addr: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| connect_and_wait(addr)).collect()
 }
 
-/// So many messages on each connection, in turn, with fifty on their way at a time: written to all of these
-/// connections, then read from all. One thread does it, and leaves the other processor to the server.
+/// Sends one message on each connection in each round. Fifty messages are on the way at a time:
+/// it writes to fifty connections, then reads from these. It uses one thread, and so leaves the
+/// other processor to the server.
 pub fn rounds_on(streams: &mut [TcpStream], len: usize, rounds: u64) -> Duration {
     timed(|| {
         for _ in 0..rounds {
@@ -125,7 +130,8 @@ pub fn rounds_on(streams: &mut [TcpStream], len: usize, rounds: u64) -> Duration
     })
 }
 
-/// Closes connections with a reset, so that none is remembered for a minute (TIME_WAIT).
+/// Closes connections with a reset, so that the kernel does not remember them for a minute
+/// (TIME_WAIT).
 pub fn reset(streams: Vec<TcpStream>) {
     for stream in &streams {
         socket2::SockRef::from(stream)
@@ -144,7 +150,7 @@ fn round(streams: &mut [TcpStream], len: usize) {
     }
 }
 
-/// One stream of so many MiB, to the end that follows the half-close.
+/// One stream of `mebibytes` MiB, until the server closes it after our half-close.
 pub fn bulk(addr: SocketAddr, mebibytes: u64) -> Duration {
     let stream = connect_and_wait(addr);
     timed(|| {
@@ -154,9 +160,9 @@ pub fn bulk(addr: SocketAddr, mebibytes: u64) -> Duration {
     })
 }
 
-/// Sends a block again and again, and meanwhile reads. The block's length is a prime number, so that it
-/// begins at ever other places of what is read and written at once: no part can be lost, doubled or moved
-/// without being seen.
+/// Sends a block again and again, and reads at the same time. The length of the block is a prime
+/// number, so the block begins at another place in each buffer that is read or written. This
+/// makes sure that a part that is lost, doubled or moved is noticed.
 fn stream_through<S: Sync>(stream: &S, mebibytes: u64, half_close: impl FnOnce() + Send)
 where
     for<'a> &'a S: Read + Write,
@@ -184,7 +190,7 @@ where
             while !back.is_empty() {
                 let rest = &block[received % block.len()..];
                 let (part, others) = back.split_at(back.len().min(rest.len()));
-                // Read on, or the writer would wait for room.
+                // Goes on reading, because otherwise the writer could not go on.
                 if part != &rest[..part.len()] {
                     first_wrong.get_or_insert(received);
                 }
@@ -203,12 +209,12 @@ where
     });
 }
 
-/// Connect, one message, close, so often, one after the other.
+/// Connects, echoes one message and closes, `connections` times, one after the other.
 pub fn short_connections(addr: SocketAddr, connections: u64) -> Duration {
     timed(|| (0..connections).for_each(|_| round_trip(&mut connect(addr), MESSAGE)))
 }
 
-/// The same with several at once. Two threads have two connections open at a time each.
+/// The same with several connections at the same time: two threads have two each.
 pub fn short_connections_at_once(addr: SocketAddr, connections: u64) -> Duration {
     const THREADS: u64 = 2;
     timed(|| {
@@ -229,11 +235,12 @@ pub fn short_connections_at_once(addr: SocketAddr, connections: u64) -> Duration
     })
 }
 
-/// So many connects at once, one echo on each, and all are closed. From the first connect to the last echo.
+/// Opens many connections at the same time, waits for one echo on each, and closes them. Returns
+/// the time from the first connect to the last echo.
 ///
-/// The kernel drops what does not fit the listener's queue, and the client's kernel tries again after a
-/// second: that is what this measures. A client that waited for some seconds may be forgotten and reset;
-/// it connects again.
+/// When the backlog is full, the server's kernel drops requests for a connection, and the client's
+/// kernel repeats them after a second. This is what the load measures. The server's kernel may
+/// forget and reset a connection that waits for some seconds; then the client connects again.
 pub fn burst(addr: SocketAddr, connections: usize) -> Duration {
     use rustix::event::epoll::EventFlags;
     let started = Instant::now();
@@ -241,7 +248,7 @@ pub fn burst(addr: SocketAddr, connections: usize) -> Duration {
     let messages: Vec<&[u8]> = streams.iter().map(|_| message(DATAGRAM)).collect();
     each_when_ready(&mut streams, EventFlags::OUT, |number, stream| {
         assert!(stream.take_error().unwrap().is_none(), "a connect failed");
-        // A new connection has room for so little.
+        // A new connection has room for a message as short as this.
         assert_eq!(stream.write(messages[number]).unwrap(), DATAGRAM);
     });
     each_when_ready(&mut streams, EventFlags::IN, |number, stream| {
@@ -261,7 +268,7 @@ pub fn burst(addr: SocketAddr, connections: usize) -> Duration {
     took
 }
 
-/// Returns at once; the connection comes later.
+/// Starts to connect, and returns before the connection is complete.
 fn start_to_connect(addr: SocketAddr) -> TcpStream {
     use rustix::io::Errno;
     use socket2::{Domain, Socket, Type};
@@ -275,9 +282,10 @@ fn start_to_connect(addr: SocketAddr) -> TcpStream {
     }
 }
 
-/// Does something with each stream, once, in the order in which they are ready for it.
+/// Calls `work` once for each stream, in the order in which the streams become ready.
 ///
-/// With epoll(7): with poll(2) the kernel would look at all of them each time, and the client be what is slow.
+/// It uses epoll(7). With poll(2) the kernel would look at all streams each time, which would make
+/// the client slow.
 fn each_when_ready(
     streams: &mut [TcpStream],
     wanted: rustix::event::epoll::EventFlags,
@@ -319,7 +327,7 @@ fn each_when_ready(
     }
 }
 
-/// One datagram after the other: each is back before the next is sent.
+/// One datagram after the other: each comes back before the next is sent.
 pub fn udp_stop_and_wait(addr: SocketAddr, datagrams: u64) -> Duration {
     let socket = udp_socket("127.0.0.1");
     socket.connect(addr).unwrap();
@@ -334,11 +342,11 @@ pub fn udp_stop_and_wait(addr: SocketAddr, datagrams: u64) -> Duration {
     })
 }
 
-/// Keeps [`WINDOW`] datagrams on their way, until so many are back.
+/// Keeps [`WINDOW`] datagrams on the way, until `datagrams` have come back.
 ///
-/// The client takes many with one system call, and sends many in one piece, as `batch` does: one that does not
-/// would itself be what is slow. For the same reason it does not sleep: to wake it would be the server's
-/// work. The queues on the way hold twice as many, so none is lost.
+/// Like `batch`, the client takes many datagrams with one system call, and sends many as one
+/// piece. Otherwise it would be slower than the server. It does not sleep, because waking it would
+/// be work for the server. The receive queues hold twice as many datagrams, so none is lost.
 pub fn udp_window(addr: SocketAddr, datagrams: u64) -> Duration {
     use nix::errno::Errno;
     use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
@@ -380,12 +388,12 @@ pub fn udp_window(addr: SocketAddr, datagrams: u64) -> Duration {
     })
 }
 
-/// The kernel cuts the piece into datagrams: by UDP_SEGMENT, see udp(7).
+/// Sends datagrams as large pieces, which the kernel cuts into datagrams (UDP_SEGMENT in udp(7)).
 fn send_in_pieces(socket: &std::net::UdpSocket, datagrams: &[(u64, [u8; DATAGRAM])]) {
     use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     use std::io::IoSlice;
     use std::os::fd::AsRawFd;
-    const LONGEST_PIECE: usize = 64; // Datagrams.
+    const LONGEST_PIECE: usize = 64; // In datagrams.
     let cut = [ControlMessage::UdpGsoSegments(&(DATAGRAM as u16))];
     for piece in datagrams.chunks(LONGEST_PIECE) {
         let slices: Vec<_> = piece
@@ -397,7 +405,7 @@ fn send_in_pieces(socket: &std::net::UdpSocket, datagrams: &[(u64, [u8; DATAGRAM
     }
 }
 
-/// A datagram that tells its number.
+/// Returns a datagram that begins with its number.
 fn numbered(number: u64) -> [u8; DATAGRAM] {
     let mut datagram = [0; DATAGRAM];
     datagram.copy_from_slice(message(DATAGRAM));
@@ -405,7 +413,7 @@ fn numbered(number: u64) -> [u8; DATAGRAM] {
     datagram
 }
 
-/// The same over Unix sockets, by paths.
+/// The same over Unix sockets, with paths as addresses.
 pub mod unix {
     use std::net::Shutdown;
     use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -428,7 +436,7 @@ pub mod unix {
         timed(|| (0..messages).for_each(|_| round_trip(&mut stream, MESSAGE)))
     }
 
-    /// One stream of so many MiB.
+    /// One stream of `mebibytes` MiB.
     pub fn bulk(path: &Path, mebibytes: u64) -> Duration {
         let stream = connect_and_wait(path);
         timed(|| {
@@ -438,9 +446,9 @@ pub mod unix {
         })
     }
 
-    /// One datagram after the other: each is back before the next is sent.
+    /// One datagram after the other: each comes back before the next is sent.
     pub fn datagrams(path: &Path, datagrams: u64) -> Duration {
-        // A client without a name cannot be answered.
+        // The server can answer only a client that has an address.
         let folder = tempfile::Builder::new()
             .prefix("ux")
             .tempdir_in("/tmp")

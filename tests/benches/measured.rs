@@ -1,4 +1,5 @@
-//! Has criterion measure the answers: a group for each question, in it a function for each server.
+//! Asks the questions with criterion: a group for each question, and in it a function for each
+//! server.
 
 use std::cell::LazyCell;
 
@@ -8,7 +9,7 @@ use harness::questions::{ALL, Asked, BURST, Question, Unit};
 use harness::servers::Peer;
 use harness::{allow_descriptors, not_run};
 
-/// Asks all questions, of one server after the other.
+/// Asks all questions. For each question, it asks one server after the other.
 pub fn ask(criterion: &mut Criterion) {
     assert!(
         allow_descriptors(BURST as u64 + 100).is_some(),
@@ -34,7 +35,7 @@ pub fn ask(criterion: &mut Criterion) {
 }
 
 fn measure(group: &mut BenchmarkGroup<WallTime>, question: &Question, peer: &Peer) {
-    // Not before it is needed: the command line may have left it out.
+    // Starts the server only when it is needed, because the command line may leave it out.
     let asked = LazyCell::new(|| Asked::start(peer, question));
     group.bench_function(peer.name, |bencher| {
         bencher.iter_custom(|count| asked.time(count))

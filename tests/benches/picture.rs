@@ -1,4 +1,4 @@
-//! Draws bars: a panel for each question, in it a bar for each server.
+//! Draws bar charts: a panel for each question, and in it a bar for each server.
 
 /// A question, and the servers from top to bottom.
 pub struct Panel {
@@ -6,33 +6,33 @@ pub struct Panel {
     pub bars: Vec<Bar>,
 }
 
-/// A server, and its rate beside that of the one that the panel is measured by.
+/// A server, and its rate divided by the rate of the server that the others are compared with.
 pub struct Bar {
     pub name: &'static str,
     pub ratio: f64,
     pub is_ours: bool,
 }
 
-/// For readers who do not see the picture. Its description tells the figures as well.
+/// Also for readers who cannot see the picture. The description of the picture gives the figures.
 pub const TITLE: &str = "How fast our servers echo, beside others";
 
 const KEY: &str = "Longer is faster. 1.00 is a bare loop around the system calls, in C or Rust.";
 
 const WIDTH: usize = 800;
 const COLUMNS: usize = 2;
-/// The height of what stands above the panels.
+/// The height of the text above the panels.
 const HEAD: usize = 58;
 /// The height of a panel's title, with the gap to the panel above.
 const PANEL_HEAD: usize = 46;
-/// From one bar to the next.
+/// The distance from one bar to the next.
 const PITCH: usize = 22;
-/// Where bars begin, from a panel's left; the names end there.
+/// Where the names end and the bars begin, from the left of a panel.
 const LEFT: usize = 124;
-/// The length of the longest bar; its figure needs the rest of the panel.
+/// The length of the longest bar. Its figure needs the rest of the panel.
 const LONGEST: f64 = 208.0;
 
-/// The page around the picture may have another theme than the one that the browser tells the
-/// picture, so the picture brings its own background.
+/// The page around the picture may have another theme than the one that the browser reports to
+/// the picture, so the picture has its own background.
 const STYLE: &str = "\
 text { font: 16px system-ui, sans-serif; fill: #1f2328 }
 .title { font-weight: 600 }
@@ -48,8 +48,7 @@ text { font: 16px system-ui, sans-serif; fill: #1f2328 }
 }
 ";
 
-/// An SVG of the panels, two beside each other. Their texts are written as they are, without
-/// escapes.
+/// Returns an SVG of the panels, two in each row. It does not escape their texts.
 pub fn draw(panels: &[Panel]) -> String {
     let bars = || panels.iter().flat_map(|panel| &panel.bars);
     let scale = LONGEST / bars().map(|bar| bar.ratio).fold(1.0, f64::max);
@@ -76,7 +75,7 @@ pub fn draw(panels: &[Panel]) -> String {
 {}</svg>
 "#,
         described.join(" "),
-        // In the colour of their bars, so that no key is needed.
+        // "our servers" has the colour of their bars, so the picture needs no key.
         TITLE.replace("our servers", r#"<tspan class="ours">our servers</tspan>"#),
         drawn.collect::<String>(),
     )

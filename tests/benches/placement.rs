@@ -1,8 +1,8 @@
-//! On which processors client and server run.
+//! Decides on which processors client and server run.
 //!
-//! Where both are left to the kernel, a round trip takes several times as long with one process of a
-//! server as with the next: they share a processor or they do not, as luck has it, and to wake one that sleeps
-//! is slow, above all in a virtual machine.
+//! If the kernel decides, a round trip takes several times as long with one process of a server as
+//! with the next: they share a processor or not, by chance, and it is slow to wake a processor
+//! that sleeps, especially in a virtual machine.
 
 use std::sync::LazyLock;
 
@@ -11,19 +11,19 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 /// Where client and server run.
 #[derive(Clone, Copy)]
 pub enum Placement {
-    /// On one processor. They wait for each other in turn, so another would not help, and what is measured
-    /// is how much work a round trip is.
+    /// Both on one processor. They take turns, so a second processor would not help. The time of
+    /// a round trip is then the work that it takes.
     Together,
-    /// The client on the first processor, and the server where the kernel puts it, as if it were started by
-    /// hand: it may use all of them.
+    /// The client on the first processor. The server may use all processors, and the kernel places
+    /// it, as if somebody had started it by hand.
     Free,
-    /// The client on the first processor, and the server on the others. For what one thread of a server does:
-    /// it gains nothing from another processor, and the kernel may start it beside the client and leave it
-    /// there for a while.
+    /// The client on the first processor, and the server on the others. This is for work that one
+    /// thread of a server does. It gains nothing from another processor, and the kernel may start
+    /// it on the client's processor and leave it there for a while.
     Apart,
 }
 
-/// Those that this process may use.
+/// The processors that this process may use.
 static PROCESSORS: LazyLock<Vec<usize>> = LazyLock::new(|| {
     let allowed = sched_getaffinity(None).unwrap();
     (0..CpuSet::MAX_CPU)
@@ -32,12 +32,12 @@ static PROCESSORS: LazyLock<Vec<usize>> = LazyLock::new(|| {
 });
 
 impl Placement {
-    /// Does what a client does, with all threads that it starts.
+    /// Runs the work of a client, with all threads that it starts, on the client's processor.
     pub fn of_client<T>(self, work: impl FnOnce() -> T) -> T {
         on(&PROCESSORS[..1], work)
     }
 
-    /// Starts a server. It stays where it was started.
+    /// Starts a server on its processors. It stays there.
     pub fn of_server<T>(self, start: impl FnOnce() -> T) -> T {
         match self {
             Placement::Together => on(&PROCESSORS[..1], start),

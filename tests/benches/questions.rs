@@ -1,4 +1,4 @@
-//! What the bench asks, and of whom. The speed tests ask the same.
+//! The questions of the bench, and the servers that it asks. The speed tests ask them too.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -10,60 +10,60 @@ use super::loads;
 use super::placement::Placement::{self, Apart, Free, Together};
 use super::servers::{Peer, Started, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM, Wanted};
 
-/// A question.
+/// A question: how fast servers handle a load.
 pub struct Question {
-    /// The name of the group of criterion, and of its folder.
+    /// The name of criterion's group, and of its folder.
     pub name: &'static str,
     /// What is measured.
     pub title: &'static str,
-    /// The server that the others are measured by.
+    /// The server that the others are compared with.
     pub limit: &'static str,
-    /// Who is asked.
+    /// All servers of this kind.
     pub peers: &'static [Peer],
-    /// Who is not, and why not.
+    /// The servers that are not asked, each with the reason.
     pub without: &'static [(&'static str, &'static str)],
-    /// What one of the load is.
+    /// How much one repetition of the load is.
     pub unit: Unit,
-    /// For how many clients at once the servers are started.
+    /// How many clients the servers must be able to serve at the same time.
     clients: usize,
     placement: Placement,
     load: Load,
 }
 
-/// What is counted.
+/// How much one repetition of a load is.
 pub enum Unit {
-    /// Messages, datagrams, connections.
+    /// Messages, datagrams or connections.
     Elements(u64),
     /// Bytes.
     Bytes(u64),
 }
 
 enum Load {
-    /// Put on a server that runs, so often.
+    /// Work for a server that runs, repeated as often as the second argument says.
     Running(fn(&str, u64) -> Duration),
-    /// Its start, and one echo.
+    /// The start of the server, and one echo.
     Start,
 }
 
-/// The MiB of one stream.
+/// The length of one stream, in MiB.
 const BULK: u64 = 16;
 
-/// The connects of one burst.
+/// How many connections one burst opens.
 pub const BURST: usize = 1000;
 
-/// How many datagrams with others on their way are one load.
+/// How many datagrams one repetition of `udp_128_on_their_way` sends.
 const DATAGRAMS: u64 = 1000;
 
 const NCAT_STALLS: (&str, &str) = (
     "ncat",
-    "it waits for the network and two pipes in turn, and may come to a halt",
+    "it waits for the network and two pipes in turn, and may wait forever",
 );
 const SOCAT_STALLS: (&str, &str) = (
     "socat",
     "it writes to a pipe that only it reads, and may wait for itself",
 );
 
-/// What most questions have in common, and one of them.
+/// One question. The others differ from it only in the fields that they set.
 const ONE_CONNECTION: Question = Question {
     name: "tcp_one_connection",
     title: "messages of 512 bytes on one connection, one after the other",
@@ -113,7 +113,7 @@ pub static ALL: [Question; 13] = [
     },
     Question {
         name: "tcp_connects_of_four",
-        title: "connect, echo, close, by four clients at once",
+        title: "connect, echo, close, by four clients at the same time",
         unit: Unit::Elements(loads::CLIENTS as u64),
         placement: Free,
         load: Load::Running(|addr, count| {
@@ -123,9 +123,12 @@ pub static ALL: [Question; 13] = [
     },
     Question {
         name: "tcp_connects_of_1000",
-        title: "a thousand connects at once, and an echo on each",
+        title: "opening a thousand connections at the same time, and an echo on each",
         without: &[
-            ("python", "it serves a hundred clients at a time"),
+            (
+                "python",
+                "it serves only a hundred clients at the same time",
+            ),
             ("socat", "it starts a process for each connection"),
             ("ncat", "it starts a process for each connection"),
         ],
@@ -151,7 +154,7 @@ pub static ALL: [Question; 13] = [
     },
     Question {
         name: "udp_128_on_their_way",
-        title: "datagrams of 64 bytes, 128 on their way at once",
+        title: "datagrams of 64 bytes, 128 on the way at the same time",
         limit: "c_segment",
         peers: &UDP,
         unit: Unit::Elements(DATAGRAMS),
@@ -191,7 +194,7 @@ pub static ALL: [Question; 13] = [
     },
 ];
 
-/// The one of this name.
+/// Returns the question with this name.
 pub fn named(name: &str) -> &'static Question {
     let found = ALL.iter().find(|question| question.name == name);
     found.unwrap_or_else(|| panic!("no question is called {name}"))
@@ -207,12 +210,12 @@ pub struct Asked<'a> {
     peer: &'a Peer,
     question: &'a Question,
     folder: TempDir,
-    /// `None` where the question is about the start.
+    /// `None` if the question is about the start.
     running: Option<Started>,
 }
 
 impl Asked<'_> {
-    /// Starts the server, unless the question is about that.
+    /// Starts the server, unless the question is about the start.
     pub fn start<'a>(peer: &'a Peer, question: &'a Question) -> Asked<'a> {
         let folder = tempfile::Builder::new()
             .prefix("ux")
@@ -242,7 +245,7 @@ impl Asked<'_> {
         })
     }
 
-    /// The time that it takes so often.
+    /// Returns how long `count` repetitions of the load take.
     pub fn time(&self, count: u64) -> Duration {
         self.question
             .placement

@@ -1,4 +1,4 @@
-//! The servers that are measured: ours, the plainest that std and C allow, and other people's.
+//! The servers that are measured: ours, the simplest that std and C allow, and other people's.
 
 use std::env;
 use std::fs;
@@ -16,42 +16,42 @@ use super::{Running, example, example_of, foreign, on_a_free_port, program, pyth
 pub struct Peer {
     /// The name in tables.
     pub name: &'static str,
-    /// What must be installed for it.
+    /// The program that must be installed for it.
     needs: Option<&'static str>,
     start: fn(&Wanted) -> Started,
 }
 
-/// What a server is started for.
+/// What a server is started with.
 pub struct Wanted<'a> {
-    /// Where a server of Unix sockets listens.
+    /// The path of a server of Unix sockets.
     pub path: &'a Path,
-    /// For how many connections at once, where it wants to know.
+    /// How many connections it must serve at the same time. Not all servers have such an option.
     pub connections: usize,
-    /// On which processors.
+    /// On which processors it runs.
     pub placement: Placement,
 }
 
-/// A server that listens. It is killed when this is dropped, and its children with it.
+/// A server that listens. Dropping this kills the server and its children.
 pub struct Started {
     /// The process.
     pub running: Running,
-    /// Where it listens.
+    /// The address that it listens on.
     pub addr: String,
 }
 
 impl Peer {
-    /// Whether what it needs is installed. Says aloud if not.
+    /// Returns whether the program that it needs is installed. Prints `NOT RUN` if not.
     pub fn is_installed(&self) -> bool {
         self.needs.is_none_or(|tool| foreign(tool).is_some())
     }
 
-    /// Starts it. The first time it may have to be built, on all processors.
+    /// Starts the server. The first time it may have to be built, on all processors.
     pub fn start(&self, wanted: &Wanted) -> Started {
         (self.start)(wanted)
     }
 }
 
-/// The one of this name.
+/// Returns the server with this name.
 pub fn named(peers: &[Peer], name: &str) -> Peer {
     *peers
         .iter()
@@ -79,8 +79,8 @@ const fn foreign_peer(
     }
 }
 
-/// TCP servers. The first two are ours. They, `plain`, `epoll` and `c_threads` have a buffer of 48 KiB;
-/// other people's have what their authors gave them.
+/// TCP servers. The first two are ours. They, `plain`, `epoll` and `c_threads` have a buffer of
+/// 48 KiB; other people's servers have the buffers that their authors chose.
 pub const TCP: [Peer; 12] = [
     peer("tcp-server", |wanted| {
         wanted.of_ours_for_so_many(&mut program("tcp-server"))
@@ -114,12 +114,12 @@ pub const TCP: [Peer; 12] = [
     foreign_peer("ncat", "ncat", |wanted| wanted.of_ncat()),
 ];
 
-/// Go once more, which with a buffer needs one descriptor for each connection, and not three.
+/// Go with a buffer. It needs only one descriptor for each connection, where `go` needs three.
 pub const GO_4K: Peer = foreign_peer("go_4k", "go", |wanted| {
     wanted.of(Command::new(&*GO).arg("tcp-buffer"))
 });
 
-/// UDP servers. The first two are ours, the second on Linux alone.
+/// UDP servers. The first two are ours; the second exists only on Linux.
 pub const UDP: [Peer; if cfg!(target_os = "linux") { 9 } else { 8 }] = [
     peer("udp-server", |wanted| {
         wanted.of_ours(&mut program("udp-server"))
@@ -230,7 +230,7 @@ fn source(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// What cargo does not build has a folder beside what it does.
+/// Compiles a server that cargo does not build, into a folder next to those that it builds.
 fn compiled(name: &str, compile: impl FnOnce(&Path) -> io::Result<Output>) -> PathBuf {
     let folder = env::current_exe()
         .unwrap()
@@ -239,7 +239,7 @@ fn compiled(name: &str, compile: impl FnOnce(&Path) -> io::Result<Output>) -> Pa
         .unwrap()
         .join("peers");
     fs::create_dir_all(&folder).unwrap();
-    // Put into place when it is whole: two processes may build it at the same time.
+    // Renamed only when it is complete, because two processes may build it at the same time.
     let unfinished = folder.join(format!("{name}.{}", std::process::id()));
     let output = compile(&unfinished).unwrap();
     assert!(
@@ -272,7 +272,7 @@ impl Wanted<'_> {
             .of_server(|| Running::start_with_children(command))
     }
 
-    /// With -d -d it says where it listens: `... N listening on AF=2 127.0.0.1:41234`.
+    /// With `-d -d`, socat prints its address: `... N listening on AF=2 127.0.0.1:41234`.
     fn of_socat(&self, listen: &str) -> Started {
         let mut running =
             self.of_one_with_children(Command::new("socat").args(["-d", "-d", listen, "PIPE"]));

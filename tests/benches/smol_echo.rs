@@ -1,5 +1,5 @@
-//! A TCP echo server as smol's own example is written, a task for each connection that copies until the
-//! end: a peer to measure ours beside, and no model. One line more than there: set_nodelay, as in the others.
+//! A TCP echo server like smol's own example: a task for each connection copies until the end. It
+//! is only for comparison. It has one line more than the example: set_nodelay, as in the others.
 
 use std::net::{SocketAddr, TcpListener};
 

@@ -1,4 +1,4 @@
-//! Writes what the bench has measured as one page and three pictures.
+//! Writes the figures of the bench as a page with three pictures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -21,11 +21,11 @@ const OURS: [&str; 5] = [
     "unix-echo",
 ];
 
-/// Whom the picture shows beside ours and the server that a question is measured by. No question
-/// is asked of both `tokio` and `tokio_32k`.
+/// The servers that the picture shows next to ours and the limit of the question. No question is
+/// asked of both `tokio` and `tokio_32k`.
 const OTHERS: [&str; 4] = ["tokio", "tokio_32k", "go", "python"];
 
-/// The questions that the picture shows, two beside each other, and their titles in it.
+/// The questions that the picture shows, two in each row, and their titles in it.
 const PICTURED: [(&str, &str); 6] = [
     ("udp_stop_and_wait", "UDP, one datagram at a time"),
     ("tcp_one_connection", "TCP, one connection"),
@@ -35,20 +35,20 @@ const PICTURED: [(&str, &str); 6] = [
     ("tcp_connects", "TCP, a new connection for each echo"),
 ];
 
-/// Writes the page and its drawings into a folder, if there is something to tell.
+/// Writes the page and its pictures into a folder, if there are any figures.
 pub fn write(folder: &Path, measured: &[Answer], growth: &[Point]) -> Result<(), Box<dyn Error>> {
     if measured.is_empty() && growth.is_empty() {
         return Ok(());
     }
     fs::create_dir_all(folder)?;
     let mut page = format!(
-        "# Where each server stands\n\nOne machine's figures, of one run. {}\n\n\
+        "# How the servers compare\n\nThe figures of one run on one machine: {}\n\n\
          ```console\n$ {}\n```\n",
         machine(),
         command()
     );
     if !measured.is_empty() {
-        page += "\n## How fast\n\n";
+        page += "\n## How fast the servers are\n\n";
         let panels = panels(measured);
         if !panels.is_empty() {
             writeln!(page, "![{}](speed.svg)\n", picture::TITLE)?;
@@ -74,7 +74,7 @@ pub fn write(folder: &Path, measured: &[Answer], growth: &[Point]) -> Result<(),
         )?;
     }
     fs::write(folder.join("README.md"), page)?;
-    println!("\nThe summary is {}", folder.join("README.md").display());
+    println!("\nThe summary is in {}", folder.join("README.md").display());
     Ok(())
 }
 
@@ -108,14 +108,13 @@ fn command() -> String {
     format!("cargo bench -p tests{dashes}{}", options.join(" "))
 }
 
-/// A table: a row for each server, a column for each question, in it how fast it is beside the
-/// limit.
+/// Returns the tables, with a row for each server and a column for each question. A figure is the
+/// rate of the server divided by the rate of the limit.
 fn ratios(measured: &[Answer]) -> Result<String, Box<dyn Error>> {
     let mut text = String::from(
-        "Each figure is a rate beside that of the server that the column is measured by (1.00):\n\
-         of two figures in a column, the higher is the faster server. A dash: it was not asked.\n\
-         The servers of a column took turns, and a figure is a ratio of the medians of all\n\
-         rounds.\n",
+        "Each column compares its servers with one of them, which has 1.00. A server with 2.00 is\n\
+         twice as fast. A dash means that the server was not measured. The servers of a column\n\
+         took turns, and each figure is a ratio of the medians of all rounds.\n",
     );
     for kind in ["tcp", "udp", "unix"] {
         let columns: Vec<_> = measured
@@ -130,7 +129,7 @@ fn ratios(measured: &[Answer]) -> Result<String, Box<dyn Error>> {
             let limit = time(standings[question.limit].time);
             writeln!(
                 text,
-                "- `{}`: {}. 1.00 is {}, {limit}.",
+                "- `{}`: {}. 1.00 is {}, which takes {limit}.",
                 question.name, question.title, question.limit
             )?;
         }
@@ -155,7 +154,7 @@ fn ratios(measured: &[Answer]) -> Result<String, Box<dyn Error>> {
     Ok(text)
 }
 
-/// Ours first, then the others by their names.
+/// Returns the names of the servers: ours first, then the others, each group in alphabetical order.
 fn servers<'a>(standings: impl Iterator<Item = &'a Standings>) -> Vec<String> {
     let mut names: Vec<String> = standings
         .flat_map(|standings| standings.keys().cloned())
@@ -169,7 +168,7 @@ fn is_ours(server: &str) -> bool {
     OURS.contains(&server)
 }
 
-/// The panels of the picture, as far as there are figures.
+/// Returns the panels of the picture for which there are figures.
 fn panels(measured: &[Answer]) -> Vec<Panel> {
     let answer = |name| measured.iter().find(|(question, _)| question.name == name);
     let panels = PICTURED.iter().filter_map(|(name, title)| {
@@ -190,7 +189,7 @@ fn panels(measured: &[Answer]) -> Vec<Panel> {
     panels.collect()
 }
 
-/// The name of a server for who has not seen its source.
+/// Returns a name of the server for readers who have not seen its source.
 fn in_words(server: &'static str) -> &'static str {
     match server {
         "c_loop" => "C loop",
@@ -204,7 +203,7 @@ fn in_words(server: &'static str) -> &'static str {
     }
 }
 
-/// A time as criterion counts it, in nanoseconds.
+/// Formats a time, which criterion measures in nanoseconds.
 fn time(nanoseconds: f64) -> String {
     match nanoseconds {
         ..1e6 => format!("{:.1} µs", nanoseconds / 1e3),
@@ -215,13 +214,13 @@ fn time(nanoseconds: f64) -> String {
 
 fn growth_tables(growth: &[Point]) -> Result<String, Box<dyn Error>> {
     let mut text = String::from("\n## How the cost grows\n\n");
-    text += "Messages of 512 bytes a second, on all connections together:\n\n";
+    text += "Messages of 512 bytes per second, on all connections together:\n\n";
     text += &growth_table(growth, |point| {
         Some(format!("{:.0}", point.messages_per_second?))
     })?;
     text += "\n![rate](growth_rate.svg)\n\n";
-    text += "The memory that each idle connection has added to the server's process ";
-    text += "(KiB, resident):\n\n";
+    text += "Resident memory that each idle connection adds to the server's process, ";
+    text += "in KiB:\n\n";
     text += &growth_table(growth, |point| {
         Some(format!("{:.2}", kib_for_each(point, growth)?))
     })?;
@@ -229,7 +228,8 @@ fn growth_tables(growth: &[Point]) -> Result<String, Box<dyn Error>> {
     Ok(text)
 }
 
-/// A row for each number of connections, a column for each server, as far as there are figures.
+/// Returns a table with a row for each number of connections and a column for each server, if
+/// there are figures for them.
 fn growth_table(
     growth: &[Point],
     figure: impl Fn(&Point) -> Option<String>,
@@ -261,7 +261,7 @@ fn growth_table(
     Ok(text)
 }
 
-/// The servers that there are figures of, in the order in which they were asked.
+/// Returns the servers that have figures, in the order in which they were measured.
 fn names<F>(growth: &[Point], figure: impl Fn(&Point) -> Option<F>) -> Vec<&'static str> {
     let mut names = Vec::new();
     for point in growth {
@@ -272,13 +272,13 @@ fn names<F>(growth: &[Point], figure: impl Fn(&Point) -> Option<F>) -> Vec<&'sta
     names
 }
 
-/// What each further connection has added to the memory of the same server with one.
+/// Returns how much memory each connection after the first has added to the server.
 fn kib_for_each(point: &Point, growth: &[Point]) -> Option<f64> {
     let of_one = growth
         .iter()
         .find(|one| one.server == point.server && one.connections == 1)?;
     let added = point.memory_kib.saturating_sub(of_one.memory_kib);
-    // Below a hundred, what is shared by all hides what each costs.
+    // With fewer connections, the memory that they share hides what each of them costs.
     (point.connections >= 100).then(|| added as f64 / (point.connections - 1) as f64)
 }
 
@@ -288,7 +288,7 @@ fn colour(number: usize) -> PaletteColor<Palette99> {
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-/// What each colour means, beside the drawing.
+/// Draws a key next to the chart, which says what each colour means.
 fn draw_key(area: &Area, left: i32, names: &[&str]) -> Result<(), Box<dyn Error>> {
     for (number, name) in names.iter().enumerate() {
         let y = 20 + 20 * number as i32;
@@ -302,7 +302,7 @@ fn draw_key(area: &Area, left: i32, names: &[&str]) -> Result<(), Box<dyn Error>
     Ok(())
 }
 
-/// A line for each server, over the number of connections.
+/// Draws a line for each server, over the number of connections.
 fn draw_growth(
     path: &Path,
     title: &str,

@@ -1,4 +1,5 @@
-/* A TCP echo server, a thread for each connection: what the same costs in C, and no model. */
+/* A TCP echo server with a thread for each connection. It is only for comparison: it shows what the same
+ * costs in C. */
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

@@ -1,7 +1,7 @@
-//! An echo server as tokio's own example is written, a task for each connection, for `udp`, or for `tcp` and
-//! `unix` with the size of the buffer (1024 there) and for `unix` a path: a peer to measure ours beside, and
-//! no model. One line more than there: set_nodelay, or long messages would measure the lack of it (Nagle's
-//! algorithm).
+//! An echo server like tokio's own example, with a task for each connection. It is only for
+//! comparison. Its arguments are `udp`, or `tcp` and the size of the buffer (1024 in the example),
+//! or `unix`, the size of the buffer and a path. It has one line more than the example:
+//! set_nodelay, because otherwise long messages would measure Nagle's algorithm.
 
 use std::env;
 use std::io;

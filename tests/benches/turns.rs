@@ -1,5 +1,6 @@
-//! Asks the servers that criterion has measured once more, now in turn: what slows the machine for a while
-//! slows all of them, and their ratios stay. Each is started anew for each of its turns.
+//! Measures once more the servers that criterion has measured, but now they take turns. If the
+//! machine is slow for a while, all servers are slow, and their ratios stay the same. Each server
+//! is restarted for each of its turns.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,22 +11,22 @@ use std::time::{Duration, Instant, SystemTime};
 use harness::questions::{ALL, Asked, Question};
 use harness::servers::Peer;
 
-/// How a server stands.
+/// The result of a server.
 pub struct Standing {
-    /// What one of the load takes, in nanoseconds.
+    /// How long one repetition of the load takes, in nanoseconds.
     pub time: f64,
-    /// Its rate beside that of the server that the others are measured by.
+    /// Its rate divided by the rate of the server that the others are compared with.
     pub ratio: f64,
 }
 
-/// By the name of a server.
+/// The results, by the names of the servers.
 pub type Standings = BTreeMap<String, Standing>;
 
-/// A question, and how the servers stand.
+/// A question, and the results of its servers.
 pub type Answer = (&'static Question, Standings);
 
-/// Asks each question that criterion has measured since `begin`, for so long for each server (and for three
-/// rounds at least).
+/// Asks each question that criterion has asked since `begin`. This takes about `limit` for each
+/// server, but at least three rounds.
 pub fn ask(criterion: &Path, begin: SystemTime, limit: Duration) -> Vec<Answer> {
     let times = ALL
         .iter()
@@ -39,7 +40,7 @@ pub fn ask(criterion: &Path, begin: SystemTime, limit: Duration) -> Vec<Answer> 
         .collect()
 }
 
-/// The medians that criterion has left in a group's folder.
+/// Reads the medians that criterion has written to the folder of a group.
 fn times(group: &Path, begin: SystemTime) -> BTreeMap<String, f64> {
     let fresh = |estimates: &PathBuf| {
         fs::metadata(estimates)
@@ -59,9 +60,9 @@ fn times(group: &Path, begin: SystemTime) -> BTreeMap<String, f64> {
     times
 }
 
-/// `times` are what one of the load takes, in nanoseconds.
+/// Asks one question. `times` says how long one repetition of the load takes, in nanoseconds.
 fn ask_one(question: &Question, times: &BTreeMap<String, f64>, limit: Duration) -> Standings {
-    /// How long one server is asked in each round, where one of the load is not longer.
+    /// How long a turn of a server takes, unless one repetition takes longer.
     const TURN: Duration = Duration::from_millis(20);
     const ROUNDS: RangeInclusive<usize> = 3..=63;
 
@@ -77,9 +78,9 @@ fn ask_one(question: &Question, times: &BTreeMap<String, f64>, limit: Duration) 
         // No server always comes after the same one.
         fastrand::shuffle(&mut peers);
         for peer in &peers {
-            // Started anew: where its memory lies is luck, and lasts as long as the process.
+            // Restarted, because chance decides where a process has its memory.
             let asked = Asked::start(peer, question);
-            asked.time(count(peer) as u64); // Not counted: whatever is slow only once.
+            asked.time(count(peer) as u64); // Not counted: some things are slow only once.
             let time = asked.time(count(peer) as u64);
             found
                 .entry(peer.name)
@@ -105,7 +106,7 @@ fn ask_one(question: &Question, times: &BTreeMap<String, f64>, limit: Duration) 
         .collect()
 }
 
-/// The middle one, or of two the upper.
+/// Returns the middle figure, or the upper one of two.
 pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.into_iter().collect();
     figures.sort_by(f64::total_cmp);

@@ -1,6 +1,6 @@
-/* The plainest UDP echo server with recvmmsg and sendmmsg that C allows: what the example `batch` is
- * measured by, and no model. Any error of any peer ends it. With the argument `segment`, datagrams of one
- * length to one peer leave as one piece (UDP_SEGMENT). */
+/* The simplest UDP echo server with recvmmsg and sendmmsg that C allows. It is only for comparison with the
+ * example `batch`: any error of any peer ends it. With the argument `segment`, it sends datagrams of the same
+ * length to the same peer as one piece (UDP_SEGMENT). */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/udp.h>
@@ -25,7 +25,7 @@ static int alike(int a, int b) {
     return received[a].msg_len == received[b].msg_len && !memcmp(&peers[a], &peers[b], sizeof peers[a]);
 }
 
-/* The answer to the datagrams from `begin` up to `end`, which are alike. */
+/* Prepares the answer to the datagrams from `begin` to before `end`, which are alike. */
 static void write_answer(struct msghdr *answer, int begin, int end, char *control) {
     *answer = (struct msghdr){.msg_name = &peers[begin], .msg_namelen = sizeof peers[begin],
                               .msg_iov = &slices[begin], .msg_iovlen = end - begin};

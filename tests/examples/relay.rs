@@ -1,5 +1,5 @@
-//! Stands between UDP clients and a server, and loses, doubles, reorders and delays what they send: a bad
-//! network, the same each time.
+//! A relay between UDP clients and a server. It acts like a bad network: it loses, doubles,
+//! reorders and delays datagrams, in the same way each time.
 //!
 //! ```console
 //! $ cargo run -p udp-server                 # terminal 1
@@ -8,7 +8,8 @@
 //! ```
 //!
 //! ```console
-//! $ cargo run -p tests --example relay -- --drop 0.3 --duplicate 0.1 --delay 20 --seed 3    # terminal 2
+//! $ cargo run -p tests --example relay -- --drop 0.3 --duplicate 0.1 --delay 20 \
+//!     --seed 3                              # terminal 2
 //! listening on 127.0.0.1:7008
 //! 127.0.0.1:50931: question 1: lost
 //! 127.0.0.1:50931: question 2: passed
@@ -17,20 +18,23 @@
 //!
 //! ```console
 //! $ cargo run -p udp-client -- --addr 127.0.0.1:7008 hello        # terminal 3
+//! 127.0.0.1:7008: no answer to attempt 1 of 3
 //! hello
-//! 127.0.0.1:7008: no answer, attempt 2 of 3
 //! 127.0.0.1:7008: answered in 1.1s
 //! ```
 //!
 //! Try next:
 //!
-//! - Start it again: the same are lost. Another `--seed` is another network, as bad as this one.
-//! - `--drop 0.9`, and the client gives up. How many `--attempts` does it need?
-//! - `--duplicate 1`: the server answers twice, four answers come, the client prints one.
-//! - `--delay 2000`: the answers come, but each after the client has gone.
-//! - `--reorder 1`: the client has one datagram under way at a time, and notices nothing but the time.
+//! - Start the relay again. It loses the same datagrams. With another `--seed` it loses others,
+//!   but about as many.
+//! - `--drop 0.9`: the client gives up. How many `--attempts` does it need?
+//! - `--duplicate 1`: the server answers twice, four answers come, and the client prints one.
+//! - `--delay 2000`: the answers come, but only after the client has given up.
+//! - `--reorder 1`: the client has only one datagram on the way at a time, so nothing changes
+//!   but the time.
 //!
-//! Read next: `udp-client`, which copes with all of this, and `tests/udp_relay.rs`, which shows that it does.
+//! Read next: `udp-client`, which copes with all of this, and `tests/udp_relay.rs`, which shows
+//! that it does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -44,57 +48,61 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
-/// The most bytes that a datagram carries, which is over IPv6.
+/// The longest payload, in bytes; `udp-server` explains it.
 const MAX_PAYLOAD: usize = 65_527;
 
-/// How many clients are known at once. Each costs a socket and a thread, and UDP clients never say that
-/// they have gone.
+/// How many clients the relay knows at the same time. Each needs a socket and a thread, and a
+/// UDP client never says that it has gone.
 const MAX_CLIENTS: usize = 128;
 
-/// How many datagrams are under way at once, so that a flood and a long delay cannot fill the memory. A
-/// router does the same: what finds its queue full is lost.
+/// How many datagrams are on the way at the same time. Without a limit, many datagrams with a
+/// long delay would fill the memory. A router does the same: it drops what its queue cannot hold.
 const MAX_WAITING: usize = 1024;
 
-/// How long a datagram is held back if no other comes to overtake it. Who sends nothing more before the
-/// answer is there would wait for ever.
+/// How long a datagram is held back if no other comes to overtake it. Without a limit, a client
+/// that sends nothing more before the answer comes would wait forever.
 const HOLD: Duration = Duration::from_millis(100);
 
-/// How often the thread of a client looks whether it is still wanted. Also the pause after a failed receive,
-/// so that a lasting failure does not become a busy loop.
+/// How often the thread of a client checks whether the relay still knows this client. Also the
+/// pause after an error, so that an error that lasts does not make the loop spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Relay UDP datagrams between clients and a server, badly: each probability is from 0 to 1
+/// Relay UDP datagrams between clients and a server, and lose, double, reorder and delay them
 #[derive(Clone, Parser)]
 struct Args {
-    /// Where the clients send to; port 0 lets the kernel choose
+    /// Address to listen on; port 0 lets the kernel choose a port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7008")]
     listen: SocketAddr,
 
-    /// The server
+    /// Address of the server
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7007")]
     to: SocketAddr,
 
-    /// How probably a datagram is lost
-    #[arg(long, value_name = "P", default_value = "0", value_parser = probability, allow_negative_numbers = true)]
+    /// Probability from 0 to 1 that a datagram is lost
+    #[arg(long, value_name = "P", default_value = "0")]
+    #[arg(value_parser = probability, allow_negative_numbers = true)]
     drop: f64,
 
-    /// How probably a datagram arrives twice
-    #[arg(long, value_name = "P", default_value = "0", value_parser = probability, allow_negative_numbers = true)]
+    /// Probability from 0 to 1 that a datagram is doubled
+    #[arg(long, value_name = "P", default_value = "0")]
+    #[arg(value_parser = probability, allow_negative_numbers = true)]
     duplicate: f64,
 
-    /// How probably a datagram is held back until the next has overtaken it
-    #[arg(long, value_name = "P", default_value = "0", value_parser = probability, allow_negative_numbers = true)]
+    /// Probability from 0 to 1 that a datagram is held back until the next has overtaken it
+    #[arg(long, value_name = "P", default_value = "0")]
+    #[arg(value_parser = probability, allow_negative_numbers = true)]
     reorder: f64,
 
-    /// How many milliseconds each datagram is under way
-    #[arg(long, value_name = "MS", default_value = "0", value_parser = clap::value_parser!(u64).range(..=60_000))]
+    /// Milliseconds that each datagram is on the way
+    #[arg(long, value_name = "MS", default_value = "0")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=60_000))]
     delay: u64,
 
-    /// Another number is another network; the same number loses the same datagrams
+    /// Start of the random numbers; the same number loses the same datagrams
     #[arg(long, value_name = "N", default_value = "1")]
     seed: u64,
 
-    /// Log nothing
+    /// Do not log datagrams
     #[arg(short, long)]
     quiet: bool,
 }
@@ -104,18 +112,21 @@ fn main() -> Result<()> {
     let socket = listen(&args)?;
     let local = socket
         .local_addr()
-        .context("cannot read the socket's own address")?;
-    // Each socket has a thread that waits there. What they receive comes together in a channel, and one
-    // thread decides, so that nothing is shared. It is short: the kernel has a queue for each socket.
+        .context("cannot read the address of the socket")?;
+    // Each socket has a thread that waits for datagrams. All these threads send what they receive
+    // into one channel, and one thread decides, so they share nothing. The channel is short,
+    // because the kernel has a receive queue for each socket.
     let (sender, arrivals) = mpsc::sync_channel(1);
     let mut relay = Relay::new(socket, sender, args);
     relay
         .receive_at(&relay.listener, None)
         .context("cannot start a thread")?;
+    // Nobody may be reading stdout any more: println! would panic, and this does not.
     let _ = writeln!(io::stdout(), "listening on {local}");
     relay.run(&arrivals)
 }
 
+/// Reads a probability.
 fn probability(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
@@ -123,14 +134,14 @@ fn probability(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Binds the socket that the clients know, unless it would be the server as well: then a datagram would go
-/// round for ever.
+/// Binds the socket that the clients send to. Fails if this is the server's address too, because
+/// the relay would then send each datagram to itself, forever.
 fn listen(args: &Args) -> Result<UdpSocket> {
     let was_free = UdpSocket::bind(args.to).is_ok();
     let socket = UdpSocket::bind(args.listen);
     let socket = socket.with_context(|| format!("cannot bind a UDP socket to {}", args.listen))?;
-    // The server's address was free, and now it is taken: by us. To compare the two would not tell, for
-    // `0.0.0.0` is every address of this machine.
+    // The server's address was free and is taken now, so we have taken it. Comparing the two
+    // addresses is not enough, because 0.0.0.0 stands for every address of this machine.
     let is_itself = was_free && UdpSocket::bind(args.to).is_err();
     ensure!(
         !is_itself,
@@ -142,9 +153,9 @@ fn listen(args: &Args) -> Result<UdpSocket> {
 
 struct Relay {
     args: Args,
-    /// The socket that the clients know.
+    /// The socket that the clients send to.
     listener: Arc<UdpSocket>,
-    /// The oldest first.
+    /// The oldest comes first.
     clients: VecDeque<Client>,
     /// How many clients there have been.
     met: u64,
@@ -154,17 +165,18 @@ struct Relay {
 
 struct Client {
     addr: SocketAddr,
-    /// A socket towards the server for this client alone: what comes back there is for nobody else.
+    /// The socket from which this client's datagrams go to the server. Only the answers to
+    /// this client come back here.
     socket: Arc<UdpSocket>,
     questions: Flow,
     answers: Flow,
 }
 
-/// What goes one way for one client.
+/// The datagrams of one client in one direction.
 struct Flow {
     random: Random,
     count: u64,
-    /// The place in the queue of what the next datagram is to overtake.
+    /// Where in the queue the datagram is that the next one overtakes.
     held_back: Option<Place>,
 }
 
@@ -172,7 +184,7 @@ struct Datagram {
     client: SocketAddr,
     is_answer: bool,
     bytes: Vec<u8>,
-    /// How many times it is sent.
+    /// How often to send it.
     copies: u32,
 }
 
@@ -192,7 +204,7 @@ impl Relay {
         }
     }
 
-    /// Sends what is due, and takes what comes until the next is.
+    /// Sends the datagrams that are due, and takes new ones until the next is due.
     fn run(&mut self, arrivals: &Receiver<Datagram>) -> ! {
         loop {
             while let Some(datagram) = self.queue.pop_due() {
@@ -204,19 +216,19 @@ impl Relay {
         }
     }
 
-    /// Decides what becomes of a datagram, and says so before it goes on.
+    /// Decides what happens to a datagram, and logs it before the datagram goes on.
     fn take(&mut self, datagram: Datagram) {
         let addr = datagram.client;
         let is_known = self.clients.iter().any(|client| client.addr == addr);
         if !is_known && !datagram.is_answer {
             if let Err(error) = self.meet(addr) {
-                return self.args.log(format_args!(
-                    "{addr}: cannot open a way to the server: {error}"
-                ));
+                return self
+                    .args
+                    .log(format_args!("{addr}: cannot serve this client: {error}"));
             }
         }
         let Some(client) = self.clients.iter_mut().find(|client| client.addr == addr) else {
-            return; // It answers a client that has been forgotten.
+            return; // It is an answer to a client that the relay has forgotten.
         };
         let (flow, name) = match datagram.is_answer {
             true => (&mut client.answers, "answer"),
@@ -226,7 +238,7 @@ impl Relay {
         let number = flow.count;
         if self.queue.waiting.len() == MAX_WAITING {
             return self.args.log(format_args!(
-                "{addr}: {name} {number}: lost, too many are under way"
+                "{addr}: {name} {number}: lost, too many are on the way"
             ));
         }
         self.args
@@ -235,7 +247,7 @@ impl Relay {
         flow.meet_fate(fate, datagram, due, &mut self.queue);
     }
 
-    /// Makes place for a new client, opens its socket and starts its thread.
+    /// Makes room for a new client, opens its socket and starts its thread.
     fn meet(&mut self, addr: SocketAddr) -> io::Result<()> {
         if self.clients.len() == MAX_CLIENTS {
             self.clients.pop_front();
@@ -265,7 +277,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Starts the thread of a socket: of a client's, or of the one that all clients know.
+    /// Starts a thread that receives at a socket: at that of one client, or at `listener`.
     fn receive_at(&self, socket: &Arc<UdpSocket>, client: Option<SocketAddr>) -> io::Result<()> {
         let (socket, sender, args) = (
             Arc::downgrade(socket),
@@ -282,7 +294,7 @@ impl Relay {
             .iter()
             .find(|client| client.addr == datagram.client)
         else {
-            return; // It was forgotten meanwhile.
+            return; // The relay has forgotten this client since.
         };
         for _ in 0..datagram.copies {
             let sent = match datagram.is_answer {
@@ -297,9 +309,9 @@ impl Relay {
     }
 }
 
-/// What becomes of a datagram.
+/// What happens to a datagram.
 struct Fate {
-    /// None: it is lost.
+    /// 0 if it is lost.
     copies: u32,
     is_held_back: bool,
 }
@@ -317,8 +329,8 @@ impl fmt::Display for Fate {
 }
 
 impl Flow {
-    /// All three chances are drawn each time, so that each datagram has its own three numbers, whatever
-    /// became of those before it.
+    /// Draws all three random numbers for each datagram, even if it needs only the first. So the
+    /// numbers of a datagram do not depend on what happened to earlier ones.
     fn next_fate(&mut self, args: &Args) -> Fate {
         self.count += 1;
         let [is_lost, is_doubled, is_late] = [args.drop, args.duplicate, args.reorder]
@@ -328,7 +340,7 @@ impl Flow {
             (false, true) => 2,
             (false, false) => 1,
         };
-        // One at a time: two that wait for the same datagram would still be in order.
+        // Only one at a time: two that wait for the same datagram would stay in order.
         Fate {
             copies,
             is_held_back: is_late && self.held_back.is_none(),
@@ -345,7 +357,7 @@ impl Flow {
             return;
         }
         queue.push(due, datagram);
-        // What was held back goes behind it, unless its time was up and it has gone.
+        // The datagram that was held back follows, unless its time was up and it has gone.
         if let Some(overtaken) = self
             .held_back
             .take()
@@ -356,7 +368,7 @@ impl Flow {
     }
 }
 
-/// Receives until nobody holds the socket any more: then its client has been forgotten.
+/// Receives until the relay has forgotten the client of the socket, and so has closed it.
 fn receive(
     socket: &Weak<UdpSocket>,
     client: Option<SocketAddr>,
@@ -375,13 +387,15 @@ fn receive(
                     copies: 1,
                 });
             }
-            // Nothing came, or we were suspended and woken.
+            // Nothing came in time, or the call was interrupted, because we were suspended and
+            // resumed (signal(7)).
             Err(error) if is_pause(&error) => {}
             Err(error) => {
                 match client {
-                    Some(addr) => {
-                        args.log(format_args!("{addr}: cannot hear {}: {error}", args.to))
-                    }
+                    Some(addr) => args.log(format_args!(
+                        "{addr}: cannot receive from {}: {error}",
+                        args.to
+                    )),
                     None => args.log(format_args!("cannot receive: {error}")),
                 }
                 thread::sleep(PAUSE);
@@ -397,13 +411,13 @@ fn is_pause(error: &io::Error) -> bool {
     )
 }
 
-/// What is under way, in the order in which it is due.
+/// The datagrams on the way, in the order in which they are due.
 struct Queue {
     waiting: BTreeMap<Place, Datagram>,
     pushed: u64,
 }
 
-/// When a datagram is due. The number keeps those in order that are due at the same time.
+/// When a datagram is due. The number keeps datagrams in order that are due at the same time.
 type Place = (Instant, u64);
 
 impl Queue {
@@ -427,11 +441,11 @@ impl Queue {
     }
 }
 
-/// Numbers that look like chance and are the same each time (splitmix64 by Sebastiano Vigna).
+/// Numbers that look random but are the same each time (splitmix64 by Sebastiano Vigna).
 struct Random(u64);
 
 impl Random {
-    /// Each flow draws from a sequence of its own: how the clients take turns then changes nothing.
+    /// Each flow has its own sequence, so it does not matter how the clients take turns.
     fn of(seed: u64, flow: u64) -> Random {
         Random(Random(seed).next() ^ flow)
     }
@@ -444,14 +458,16 @@ impl Random {
     }
 
     fn happens(&mut self, probability: f64) -> bool {
-        // From 0 up to but not 1, so that 0 is never and 1 always. A float has 53 bits for it.
+        // At least 0 and less than 1, so that the probability 0 means never and 1 means always.
+        // A float has 53 bits for it.
         let number = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
         number < probability
     }
 }
 
 impl Args {
-    /// Tells something on stderr, each line in one piece. That nobody reads it is no reason to stop.
+    /// Writes a line to stderr with one system call, so that lines of different threads do not
+    /// mix. eprintln! would panic if nobody reads stderr any more.
     fn log(&self, line: fmt::Arguments) {
         if !self.quiet {
             let _ = io::stderr().write_all(format!("{line}\n").as_bytes());

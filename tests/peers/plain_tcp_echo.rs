@@ -1,5 +1,6 @@
-//! The plainest TCP echo server that std allows, a thread for each connection: what `tcp-server` is
-//! measured by, and no model. It knows no limit and no time limit, and an error of accept ends it.
+//! The simplest TCP echo server that std allows, with a thread for each connection. It is only for
+//! comparison with `tcp-server`: it serves any number of clients, it has no time limit, and an
+//! error of accept ends it.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

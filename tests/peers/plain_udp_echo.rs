@@ -1,4 +1,4 @@
-//! The plainest UDP echo server that std allows: what `udp-server` is measured by, and no model. Any
+//! The simplest UDP echo server that std allows. It is only for comparison with `udp-server`: any
 //! error of any peer ends it.
 
 use std::net::UdpSocket;

@@ -1,5 +1,6 @@
-//! The plainest Unix echo servers that std allows, at the path given: a stream with a thread for each
-//! connection, or with `--datagram` one socket. What `unix-echo` is measured by, and no model.
+//! The simplest Unix echo servers that std allows. The first argument is the path. They serve
+//! streams, with a thread for each connection, or with `--datagram` datagrams, with one socket.
+//! They are only for comparison with `unix-echo`.
 
 #[cfg(unix)]
 fn main() -> std::io::Result<()> {

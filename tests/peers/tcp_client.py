@@ -1,10 +1,10 @@
-"""Sends stdin or messages, and prints what comes back meanwhile: the twin of tcp-client.
+"""Sends messages or stdin and, at the same time, prints what comes back: the twin of tcp-client.
 
     $ python3 tcp_client.py --addr 127.0.0.1:7007 hello
     hello
 
-It differs in which half is the thread, and so it learns that a server has gone only when it sends to
-it, and in its time limit, which is for all that is still to come when everything is sent.
+Unlike tcp-client, it receives in the second thread, so it notices that a server has gone only when it
+sends something. Once everything is sent, its time limit applies to all that is still to come.
 """
 
 import argparse
@@ -20,11 +20,11 @@ def host_and_port(text):
 
 
 def exchange(args):
-    """Sends and receives at once. Whoever sends all first waits for ever if it is much: the server waits
-    until somebody reads what it has echoed, and we wait until it reads on."""
+    """Sends and receives at the same time. A client that first sends everything can wait forever: the
+    server stops reading when nobody takes its echoes, and then the client's own write cannot go on."""
     counts = {"received": 0}
     with socket.create_connection(args.addr, args.timeout) as connection:
-        connection.settimeout(None)  # There is no hurry while there is still something to send.
+        connection.settimeout(None)  # No time limit while there is something to send.
         receiving = threading.Thread(target=receive, args=(connection, counts), daemon=True)
         receiving.start()
         sent = send(connection, args.messages)
@@ -33,9 +33,9 @@ def exchange(args):
 
 
 def send(connection, messages):
-    """Sends all, half-closes to say so, and returns how many bytes it was."""
+    """Sends everything, then half-closes. Returns how many bytes it sent."""
     lines = (os.fsencode(message) + b"\n" for message in messages)
-    # read1 returns what is there: a line that is typed is sent at once.
+    # read1 returns what is there, so a line is sent as soon as it is typed.
     sent = 0
     for data in lines if messages else iter(lambda: sys.stdin.buffer.read1(65535), b""):
         connection.sendall(data)
@@ -45,7 +45,7 @@ def send(connection, messages):
 
 
 def receive(connection, counts):
-    """Prints what comes as soon as it comes, until the server closes."""
+    """Prints bytes as soon as they arrive, until the server closes the connection."""
     try:
         while data := connection.recv(65535):
             sys.stdout.buffer.write(data)

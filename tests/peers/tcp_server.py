@@ -1,10 +1,10 @@
-"""Sends every byte back, to many clients at once: the twin of tcp-server.
+"""Sends every byte back, to many clients at the same time: the twin of tcp-server.
 
     $ python3 tcp_server.py --addr 127.0.0.1:7007
     listening on 127.0.0.1:7007
 
-It differs in that it knows IPv4 alone and logs only what fails, and in its time limit, which Python
-counts for all of a sendall and not for each write.
+Unlike tcp-server, it uses only IPv4 and logs only errors. Python applies the time limit to all of a sendall,
+not to each write.
 """
 
 import argparse
@@ -23,11 +23,11 @@ def host_and_port(text):
 
 
 def work(listener):
-    """Serves one client after the other. All threads do so: no more clients at once than threads."""
+    """Serves one client after the other. Each thread serves one at a time, so the threads are the limit."""
     while True:
         try:
             connection, peer = listener.accept()
-        except OSError as error:  # Out of descriptors: it would fail again at once, and again.
+        except OSError as error:  # No descriptor is left. Without a pause the loop would spin.
             print(f"cannot accept: {error}", file=sys.stderr)
             time.sleep(0.1)
             continue
@@ -41,8 +41,8 @@ def work(listener):
 def echo(connection):
     connection.settimeout(IDLE_TIMEOUT)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while data := connection.recv(65535):  # Nothing: the client has half-closed.
-        connection.sendall(data)  # send might take a part only.
+    while data := connection.recv(65535):  # No bytes: the client has half-closed.
+        connection.sendall(data)  # send may take only a part.
 
 
 def main():
@@ -59,5 +59,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:  # Ctrl-C is how it ends.
+    except KeyboardInterrupt:  # Ctrl-C ends the server.
         pass

@@ -1,9 +1,9 @@
-"""Sends datagrams and waits for each to come back: the twin of udp-client.
+"""Sends messages and waits for each to come back: the twin of udp-client.
 
     $ python3 udp_client.py --addr 127.0.0.1:7007 hello
     hello
 
-It differs in that it knows IPv4 alone, does not broadcast, and says nothing of how long it took.
+Unlike udp-client, it uses only IPv4 and prints only the answers.
 """
 
 import argparse
@@ -19,8 +19,9 @@ def host_and_port(text):
 
 
 def ask(server, message, args):
-    """Sends again what is not answered, since the network may lose either way."""
-    # To connect sends nothing. It keeps out other senders, and has the kernel tell if nobody listens.
+    """Sends the message again if no answer comes, because the network can lose the message or the answer."""
+    # connect sends nothing. From now on the kernel drops datagrams from other senders, and the next
+    # call fails if the server's host says that nobody listens.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(server)
         for _ in range(args.attempts):
@@ -31,7 +32,7 @@ def ask(server, message, args):
 
 
 def came_back(client, message, deadline):
-    """Waits until the deadline, also when something else comes meanwhile."""
+    """Waits for the echo until the deadline. Other datagrams do not count."""
     while (left := deadline - time.monotonic()) > 0:
         client.settimeout(left)
         try:

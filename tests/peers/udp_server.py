@@ -3,7 +3,7 @@
     $ python3 udp_server.py --addr 127.0.0.1:7007
     listening on 127.0.0.1:7007
 
-It differs in that it knows IPv4 alone and logs only what fails.
+Unlike udp-server, it uses only IPv4 and logs only errors.
 """
 
 import argparse
@@ -19,10 +19,10 @@ def host_and_port(text):
 def serve(server):
     own_port = server.getsockname()[1]
     while True:
-        # Longer than any datagram: what does not fit is lost without an error.
+        # Longer than any datagram, because bytes that do not fit are lost without an error.
         datagram, peer = server.recvfrom(65535)
-        # Port 0 is nowhere. A service of the system, or a second server on our port number, might
-        # answer the answer, and so on without end.
+        # Port 0 stands for no socket. A system service, or another echo server with our port number,
+        # could answer our answer, and so on without end.
         if peer[1] < 1024 or peer[1] == own_port:
             continue
         try:
@@ -44,5 +44,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:  # Ctrl-C is how it ends.
+    except KeyboardInterrupt:  # Ctrl-C ends the server.
         pass

@@ -1,4 +1,4 @@
-"""An echo between processes of one machine: the twin of unix-echo.
+"""An echo between programs on one machine: the twin of unix-echo.
 
     $ python3 unix_echo.py server --path /tmp/echo.sock
     listening on /tmp/echo.sock
@@ -6,9 +6,9 @@
     $ python3 unix_echo.py client --path /tmp/echo.sock hello
     hello
 
-It differs in that it takes paths alone, no abstract names, and logs nothing; its stream client gives up
-at once where the server's queue is full, and counts its time limit for all that is still to come when
-everything is sent; and the name of its datagram client is a file, in a directory that goes with it.
+Unlike unix-echo, it accepts only paths, no names without a file, and logs nothing. Its stream client gives up
+at once if the server's backlog is full. Once everything is sent, the time limit of this client applies to all
+that is still to come. Its datagram client binds to a file, in a directory that it removes at the end.
 """
 
 import argparse
@@ -23,11 +23,11 @@ import time
 from contextlib import suppress
 
 MAX_CONNECTIONS = 100
-LONGEST = 1024 * 1024  # Longer than any datagram: the sender's buffer (SO_SNDBUF) is the limit.
+LONGEST = 1024 * 1024  # Longer than any datagram; the sender's buffer (SO_SNDBUF) is the limit.
 
 
 def remove_stale(kind, path):
-    """Removes the file of a server that has died: a socket, and nobody answers there any more."""
+    """Removes the file of a server that was killed: a socket on which nobody listens any more."""
     with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)
         try:
@@ -36,13 +36,13 @@ def remove_stale(kind, path):
             if stat.S_ISSOCK(os.lstat(path).st_mode):
                 os.unlink(path)
         except OSError:
-            pass  # Nothing is there, or somebody: bind tells.
+            pass  # Either there is no file, or a server is running, which bind reports.
 
 
 def serve(kind, path):
     remove_stale(kind, path)
     with socket.socket(socket.AF_UNIX, kind) as server:
-        os.umask(0o177)  # The file is for us alone, from the beginning.
+        os.umask(0o177)  # From its creation, only we may use the file.
         server.bind(path)
         try:
             if kind == socket.SOCK_STREAM:
@@ -51,7 +51,7 @@ def serve(kind, path):
             serve_clients = serve_streams if kind == socket.SOCK_STREAM else serve_datagrams
             serve_clients(server)
         finally:
-            os.unlink(path)  # The kernel leaves it.
+            os.unlink(path)  # The kernel does not remove it.
 
 
 def serve_streams(listener):
@@ -61,11 +61,11 @@ def serve_streams(listener):
 
 
 def work(listener):
-    """Serves one client after the other. All threads do so: no more clients at once than threads."""
+    """Serves one client after the other. Each thread serves one at a time, so the threads are the limit."""
     while True:
         try:
             connection, _ = listener.accept()
-        except OSError:  # Out of descriptors: it would fail again at once, and again.
+        except OSError:  # No descriptor is left. Without a pause the loop would spin.
             time.sleep(0.1)
             continue
         with connection, suppress(OSError):  # It concerns this client alone.
@@ -78,9 +78,9 @@ def serve_datagrams(server):
     while True:
         datagram, peer = server.recvfrom(LONGEST)
         if not peer:
-            continue  # It has no name to be answered at.
+            continue  # A client without an address gets no answer.
         with suppress(OSError):  # It concerns this client alone.
-            # Without waiting for a client that does not read.
+            # Does not wait for a client that does not read.
             server.sendto(datagram, socket.MSG_DONTWAIT, peer)
 
 
@@ -88,7 +88,7 @@ def ask_by_stream(args):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(args.timeout)
         client.connect(args.path)
-        client.settimeout(None)  # There is no hurry while there is still something to send.
+        client.settimeout(None)  # No time limit while there is something to send.
         counts = {"received": 0}
         receiving = threading.Thread(target=receive, args=(client, counts), daemon=True)
         receiving.start()
@@ -104,7 +104,7 @@ def ask_by_stream(args):
 
 
 def receive(client, counts):
-    """Prints what comes as soon as it comes, until the server closes."""
+    """Prints bytes as soon as they arrive, until the server closes the connection."""
     try:
         while data := client.recv(65535):
             sys.stdout.buffer.write(data)
@@ -117,13 +117,13 @@ def receive(client, counts):
 def ask_by_datagrams(args):
     lines = (line[:-1] if line.endswith(b"\n") else line for line in sys.stdin.buffer)
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
-        client.bind(os.path.join(folder, "client"))  # Without a name nobody can answer it.
+        client.bind(os.path.join(folder, "client"))  # Without an address it gets no answer.
         client.settimeout(args.timeout)
-        client.connect(args.path)  # It keeps out other senders.
+        client.connect(args.path)  # The kernel drops datagrams from other senders.
         for message in map(os.fsencode, args.messages) if args.messages else lines:
             client.send(message)
             while client.recv(LONGEST) != message:
-                pass  # It is no answer to this one.
+                pass  # This is the answer to another message.
             sys.stdout.buffer.write(message + b"\n")
             sys.stdout.buffer.flush()
 
@@ -137,7 +137,7 @@ def main():
     parser.add_argument("messages", nargs="*", metavar="MESSAGE", help="without any, stdin")
     args = parser.parse_intermixed_args()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit())  # An exception, so that each finally is run.
+        signal.signal(number, lambda *_: sys.exit())  # An exception, so that each finally runs.
     try:
         if args.role == "server":
             serve(socket.SOCK_DGRAM if args.datagram else socket.SOCK_STREAM, args.path)

@@ -36,7 +36,7 @@ const HEADER: usize = 12;
 /// The longest answer over UDP, in bytes (RFC 1035, 4.2.1), unless the question allows more (EDNS).
 const MAX_ANSWER: usize = 512;
 
-/// The error of a call whose time limit has passed. Unix and Windows have different ones.
+/// The error of a read or write that ran out of time. Unix and Windows have different ones.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
     ErrorKind::TimedOut
 } else {
@@ -83,7 +83,7 @@ fn main() -> Result<()> {
 
 /// Reads a time limit in seconds.
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    match text.parse() {
+    match text.parse::<f64>() {
         Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
         _ => Err("write a number of seconds from 0.001 to 86400"),
     }
@@ -184,20 +184,20 @@ fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Resul
     let mut buffer = [0; MAX_ANSWER];
     loop {
         // The kernel applies a time limit to each call, so each call gets the time that is
-        // left. It must not be zero. The shortest still takes an answer that is in the queue.
+        // left. Zero is not allowed; one microsecond still takes an answer from the queue.
         let left = deadline.saturating_duration_since(Instant::now());
         socket.set_read_timeout(Some(left.max(Duration::from_micros(1))))?;
         match socket.recv_from(&mut buffer) {
-            // Before we called connect, other senders could put datagrams into the queue.
+            // A datagram of another sender may have come before we called connect.
             Ok((len, from)) if from == peer && is_answer(&buffer[..len], query) => {
                 return Ok(Some(buffer[..len].to_vec()));
             }
             Ok(_) => {}
-            // SIGSTOP and SIGCONT interrupt a call that has a time limit (signal(7)).
+            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
             Err(error) if matches!(error.kind(), TIMED_OUT | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
-        // The last call begins after the deadline: an answer may have come while we were stopped.
+        // Checked after a last call, because an answer may have come while we were suspended.
         if left.is_zero() {
             return Ok(None);
         }

@@ -12,11 +12,11 @@
 //! 127.0.0.1:7007: answered in 86.4µs
 //! ```
 //!
-//! A datagram to a *broadcast address* goes to every host of a network. 127.255.255.255, the
-//! default here, is the broadcast address of the loopback network on Linux, which has only
-//! one host. A datagram to a multicast group goes to the members of the group, wherever they
-//! are; see the example `multicast` of `udp-server`. Only UDP can do either: a TCP connection
-//! joins two sockets and no more.
+//! A datagram to a *broadcast address* goes to every host of a network. The default here,
+//! 127.255.255.255, is the broadcast address of the loopback network on Linux, which has one
+//! host, so nothing leaves the machine. A datagram to a multicast group goes to the members of
+//! the group; see the example `multicast` of `udp-server`. TCP can do neither, because a
+//! connection joins two sockets and no more.
 //!
 //! Try next:
 //!
@@ -39,7 +39,7 @@ use socket2::SockRef;
 const MAX_PAYLOAD_V4: usize = 65_507;
 const MAX_PAYLOAD_V6: usize = 65_527;
 
-/// The error of a call whose time limit has passed. Unix and Windows have different ones.
+/// The error of a read or write that ran out of time. Unix and Windows have different ones.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
     ErrorKind::TimedOut
 } else {
@@ -54,9 +54,9 @@ struct Args {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.255.255.255:7007")]
     addr: String,
 
-    /// Interface to send from: its address for IPv4, its number for IPv6
+    /// Interface to send to a group from: its address for IPv4, its number for IPv6
     ///
-    /// Without it the kernel chooses an interface by its routes.
+    /// Without it, and for broadcasts, the kernel chooses one from its routing table.
     #[arg(long, value_name = "INTERFACE")]
     interface: Option<String>,
 
@@ -88,11 +88,8 @@ fn main() -> Result<()> {
     while let Some(from) = next_echo(&socket, message, started + args.timeout)? {
         let time = started.elapsed();
         answered = true;
-        // println! would panic if nobody reads our stdout any more.
-        let line = [message, b"\n"].concat();
-        io::stdout()
-            .write_all(&line)
-            .context("cannot write to stdout")?;
+        let written = io::stdout().write_all(&[message, b"\n"].concat());
+        written.context("cannot write to stdout")?;
         log(args.quiet, format_args!("{from}: answered in {time:.1?}"));
     }
     ensure!(
@@ -105,13 +102,13 @@ fn main() -> Result<()> {
 
 /// Reads a time limit in seconds.
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    match text.parse() {
+    match text.parse::<f64>() {
         Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
         _ => Err("write a number of seconds from 0.001 to 86400"),
     }
 }
 
-/// Finds an address to which one can send to many.
+/// Finds an IPv4 address or the address of an IPv6 group.
 fn resolve(addr: &str) -> Result<SocketAddr> {
     let mut found = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
@@ -120,9 +117,9 @@ fn resolve(addr: &str) -> Result<SocketAddr> {
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
     })?;
-    let suitable = found.find(|found| found.is_ipv4() || found.ip().is_multicast());
+    let suitable = found.find(|addr| addr.is_ipv4() || addr.ip().is_multicast());
     suitable.with_context(|| {
-        format!("cannot send to {addr}: IPv6 has no broadcast; give the address of a group")
+        format!("cannot send to {addr}: IPv6 has no broadcast; give a multicast group")
     })
 }
 
@@ -141,8 +138,8 @@ fn check_length(message: &[u8], to: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Opens a socket that may send to many. It is not connected, because every answer comes from
-/// another address.
+/// Opens a socket that may send to many. It is not connected, because the answers come from
+/// other addresses.
 fn open(to: SocketAddr, interface: Option<&str>) -> Result<UdpSocket> {
     let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" });
     let socket = socket.context("cannot open a UDP socket")?;
@@ -158,8 +155,8 @@ fn open(to: SocketAddr, interface: Option<&str>) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Chooses the interface from which datagrams to a group are sent. For broadcasts the routes
-/// decide. std has no methods for this (IP_MULTICAST_IF in ip(7), IPV6_MULTICAST_IF).
+/// Chooses the interface from which datagrams to a group are sent. std has no methods for this
+/// (IP_MULTICAST_IF in ip(7), and IPV6_MULTICAST_IF).
 fn choose_interface(socket: &UdpSocket, to: SocketAddr, interface: &str) -> Result<()> {
     let options = SockRef::from(socket);
     if to.is_ipv4() {
@@ -178,6 +175,7 @@ fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> Result<Op
     let mut buffer = vec![0; MAX_PAYLOAD_V6];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
+        // Checked before each call, so that answers without end cannot hold us.
         if left.is_zero() {
             return Ok(None);
         }
@@ -187,7 +185,7 @@ fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> Result<Op
         match socket.recv_from(&mut buffer) {
             Ok((len, from)) if buffer[..len] == *message => return Ok(Some(from)),
             Ok(_) => {}
-            // SIGSTOP and SIGCONT interrupt a call that has a time limit (signal(7)).
+            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
             Err(error) if matches!(error.kind(), TIMED_OUT | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error).context("cannot receive"),
         }

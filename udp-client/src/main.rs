@@ -21,7 +21,7 @@
 //! - Stop the server (Ctrl-C) and send a message. You learn at once that nobody listens.
 //! - Suspend the server (Ctrl-Z) and send a message. Now only the time limit tells you that
 //!   something is wrong. A slow server and a lost datagram look the same to the client.
-//! - Leave out the message and type lines. Each line is a datagram, and so is an empty line.
+//! - Leave out the message and type lines. Each line is a datagram, even an empty one.
 //!
 //! Read next: `tcp-server` and `tcp-client`, which leave all this work to the kernel.
 
@@ -31,14 +31,14 @@ use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 
 /// The longest payloads, in bytes; `udp-server` explains them.
 const MAX_PAYLOAD_V4: usize = 65_507;
 const MAX_PAYLOAD_V6: usize = 65_527;
 
-/// The error of a call whose time limit has passed. Unix and Windows have different ones.
+/// The error of a read or write that ran out of time. Unix and Windows have different ones.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
     ErrorKind::TimedOut
 } else {
@@ -58,7 +58,7 @@ struct Args {
     #[arg(value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
 
-    /// How often to send a message before giving up
+    /// How many times to send a message before giving up
     #[arg(long, value_name = "N", default_value = "3")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     attempts: u32,
@@ -76,12 +76,12 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let mut servers = resolve(&args.addr)?;
     for message in &args.messages {
-        send(message.as_encoded_bytes(), &mut servers, &args)?;
+        ask_and_print(message.as_encoded_bytes(), &mut servers, &args)?;
     }
     if args.messages.is_empty() {
         let mut stdin = io::stdin().lock();
         while let Some(line) = next_line(&mut stdin).context("cannot read stdin")? {
-            send(&line, &mut servers, &args)?;
+            ask_and_print(&line, &mut servers, &args)?;
         }
     }
     Ok(())
@@ -89,7 +89,7 @@ fn main() -> Result<()> {
 
 /// Reads a time limit in seconds.
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    match text.parse() {
+    match text.parse::<f64>() {
         Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
         _ => Err("write a number of seconds from 0.001 to 86400"),
     }
@@ -111,12 +111,10 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
 /// Reads a line and removes its newline. Returns `None` at the end of the input.
 fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
-    // A line without end must not fill the memory: one byte too many is enough to refuse it.
-    if stdin
-        .take(MAX_PAYLOAD_V6 as u64 + 1)
-        .read_until(b'\n', &mut line)?
-        == 0
-    {
+    // A line without end must not fill the memory. This much is already too long to send.
+    let limit = MAX_PAYLOAD_V6 as u64 + 1;
+    let len = stdin.take(limit).read_until(b'\n', &mut line)?;
+    if len == 0 {
         return Ok(None);
     }
     if line.last() == Some(&b'\n') {
@@ -126,44 +124,41 @@ fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Sends a message and prints its echo. Later messages go only to the address that answered.
-fn send(message: &[u8], servers: &mut Vec<SocketAddr>, args: &Args) -> Result<()> {
+fn ask_and_print(message: &[u8], servers: &mut Vec<SocketAddr>, args: &Args) -> Result<()> {
     let (server, time) = ask_any(servers, message, args)?;
     *servers = vec![server];
-    // println! would panic if nobody reads our stdout any more.
-    let line = [message, b"\n"].concat();
-    io::stdout()
-        .write_all(&line)
-        .context("cannot write to stdout")?;
+    // Nobody may be reading stdout any more: println! would panic, and this does not.
+    let written = io::stdout().write_all(&[message, b"\n"].concat());
+    written.context("cannot write to stdout")?;
     log(args.quiet, format_args!("{server}: answered in {time:.1?}"));
     Ok(())
 }
 
 /// Asks one address after the other. Returns the first that answers, and how long it took.
 fn ask_any(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<(SocketAddr, Duration)> {
-    let (&last, others) = servers
-        .split_last()
-        .context("cannot ask: the name has no address")?;
-    for &server in others {
+    let mut failure = anyhow!("cannot ask the server: its name has no address");
+    for (number, &server) in servers.iter().enumerate() {
         match ask(server, message, args) {
             Ok(time) => return Ok((server, time)),
-            Err(error) => log(
+            Err(error) => failure = error,
+        }
+        if number + 1 < servers.len() {
+            log(
                 args.quiet,
-                format_args!("{error:#}; trying the next address"),
-            ),
+                format_args!("{failure:#}; trying the next address"),
+            );
         }
     }
-    Ok((last, ask(last, message, args)?))
+    Err(failure)
 }
 
 /// Asks one address. Returns how long the answer took, or an error that says what to do.
 fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
     check_length(message, server)?;
-    let answered = exchange(server, message, args).map_err(|error| explain(error, server))?;
-    let Args {
-        attempts, timeout, ..
-    } = args;
-    let s = if *attempts == 1 { "" } else { "s" };
-    answered.with_context(|| {
+    let time = exchange(server, message, args).map_err(|error| explain(error, server))?;
+    let (attempts, timeout) = (args.attempts, args.timeout);
+    let s = if attempts == 1 { "" } else { "s" };
+    time.with_context(|| {
         format!("cannot get an answer from {server} in {attempts} attempt{s} of {timeout:?}")
     })
 }
@@ -183,37 +178,38 @@ fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Sends a message until its echo comes. Returns how long that took, or `None` if no attempt
-/// was answered.
+/// Sends a message again and again until its echo comes. Returns how long that took, or
+/// `None` if no attempt was answered.
 fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> io::Result<Option<Duration>> {
     let socket = connect(server)?;
     let started = Instant::now();
-    for attempt in 1..=args.attempts {
+    let attempts = args.attempts;
+    for attempt in 1..=attempts {
         socket.send(message)?;
         if wait_for_echo(&socket, message, Instant::now() + args.timeout)? {
             return Ok(Some(started.elapsed()));
         }
-        let line = format_args!(
-            "{server}: no answer to attempt {attempt} of {}",
-            args.attempts
+        log(
+            args.quiet,
+            format_args!("{server}: no answer to attempt {attempt} of {attempts}"),
         );
-        log(args.quiet, line);
     }
     Ok(None)
 }
 
-/// Opens a socket for one message. An echo of an earlier message that comes late finds that
-/// message's socket closed, and cannot be taken for the echo of this one.
+/// Opens a socket for one message. A late echo of an earlier message finds that its socket is
+/// closed, so nobody takes it for the echo of this one.
 fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
-    // The wildcard address and port 0: the kernel chooses a free port and, below, the address.
-    let socket = UdpSocket::bind(if server.is_ipv4() {
+    // 0.0.0.0 and [::] stand for all addresses of this host, and port 0 for any free port.
+    let any = if server.is_ipv4() {
         "0.0.0.0:0"
     } else {
         "[::]:0"
-    })?;
+    };
+    let socket = UdpSocket::bind(any)?;
     // connect(2) on a UDP socket sends nothing. From now on the kernel drops datagrams from
-    // other senders, and if the server's host says that nobody listens on the port (by ICMP),
-    // the next call fails with ECONNREFUSED.
+    // other senders. And if the server's host reports that nobody listens on the port, the
+    // next call fails with ECONNREFUSED.
     socket.connect(server)?;
     Ok(socket)
 }
@@ -224,30 +220,30 @@ fn wait_for_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::R
     let mut buffer = vec![0; MAX_PAYLOAD_V6];
     loop {
         // The kernel applies a time limit to each call, so each call gets the time that is
-        // left. It must not be zero. The shortest still takes an echo that is in the queue.
+        // left. Zero is not allowed; one microsecond still takes an echo from the queue.
         let left = deadline.saturating_duration_since(Instant::now());
         socket.set_read_timeout(Some(left.max(Duration::from_micros(1))))?;
         match socket.recv_from(&mut buffer) {
-            // Before we called connect, other senders could put datagrams into the queue.
+            // A datagram of another sender may have come before we called connect.
             Ok((len, from)) if from == peer && buffer[..len] == *message => return Ok(true),
             Ok(_) => {}
-            // SIGSTOP and SIGCONT interrupt a call that has a time limit (signal(7)).
+            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
             Err(error) if matches!(error.kind(), TIMED_OUT | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
-        // The last call begins after the deadline: an echo may have come while we were stopped.
+        // Checked after a last call, because an echo may have come while we were suspended.
         if left.is_zero() {
             return Ok(false);
         }
     }
 }
 
-/// Adds to an error of the socket what it means here and what to do about it.
+/// Adds to an error of the socket what it means here and what to do.
 fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
-    let meaning = match error.kind() {
+    let advice = match error.kind() {
         // Windows reports a reset where Unix reports a refusal.
         ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
-            ": nobody listens there, start udp-server"
+            ": nobody listens there; start udp-server"
         }
         ErrorKind::PermissionDenied => {
             ": if it is a broadcast address, run the example one_to_many"
@@ -256,7 +252,7 @@ fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
         ErrorKind::NotConnected => ": port 0 stands for no socket; give the server's port",
         _ => "",
     };
-    anyhow::Error::new(error).context(format!("cannot reach {server}{meaning}"))
+    anyhow::Error::new(error).context(format!("cannot reach {server}{advice}"))
 }
 
 /// Writes a line to stderr, if anybody reads it. eprintln! would panic if nobody does.

@@ -41,7 +41,7 @@
 //!
 //! Read `udp-server` first: what it explains is not explained again.
 
-// Elsewhere only the last function is used.
+// On other systems than Linux, only the last function is used.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
 use std::fmt;
@@ -72,7 +72,7 @@ const MAX_PAYLOAD: usize = 65_527;
 /// How many bytes of a datagram the log shows.
 const SHOWN: usize = 64;
 
-/// The pause after an error, so that an error that lasts does not make the loop spin.
+/// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Send every UDP datagram back to its sender
@@ -99,7 +99,6 @@ fn main() -> Result<()> {
     let local = socket
         .local_addr()
         .context("cannot read the address of the socket")?;
-    // println! would panic if nobody reads our stdout any more.
     let _ = writeln!(io::stdout(), "listening on {local}");
     serve(&socket, local.port(), args.quiet)
 }
@@ -164,11 +163,7 @@ fn to_std(address: SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::from(*v6)))
 }
 
-/// Returns why the server must not answer this peer, if there is a reason.
-///
-/// The sender address of a datagram can be forged. A datagram that seems to come from another
-/// echo server would make the two servers answer each other without end (CERT CA-1996-01,
-/// CVE-2024-2169). Such services use the ports below 1024, or the same port number as we do.
+/// Returns the reason not to answer a peer, if there is one.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
     match peer.port() {
         0 => Some("port 0 asks for no answer (RFC 768)"),
@@ -278,8 +273,6 @@ fn log_all(datagrams: &[Datagram], quiet: bool) {
     }
 }
 
-/// Writes a line to stderr with one system call. eprintln! makes one for each part of the
-/// line, and panics if nobody reads stderr any more; a lost log line must not end a program.
 fn log(quiet: bool, line: fmt::Arguments) {
     if !quiet {
         let _ = io::stderr().write_all(format!("{line}\n").as_bytes());

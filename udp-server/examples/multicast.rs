@@ -1,7 +1,7 @@
 //! `udp-server` as a member of a multicast group.
 //!
 //! ```console
-//! $ cargo run -p udp-server --example multicast -- 239.1.2.3 --interface 127.0.0.1
+//! $ cargo run -p udp-server --example multicast -- 239.1.2.3 --interface 127.0.0.1  # 1
 //! listening on 0.0.0.0:7007
 //! 127.0.0.1:50931: length 5 "hello"
 //! ```
@@ -15,18 +15,17 @@
 //!
 //! A *multicast group* is an address that stands for no host, but for all sockets that have
 //! joined the group: 224.0.0.0 to 239.255.255.255 over IPv4, ff00::/8 over IPv6. One datagram
-//! to the group reaches every member, and here each member answers for itself. A group costs
-//! the network less than a broadcast, which every host must look at. The price is that the
-//! routers must know where the members are.
+//! to the group reaches every member. A host joins on an *interface*, which is where it is
+//! connected to a network: a network card, or the loopback interface within the host.
 //!
 //! Try next:
 //!
 //! - Leave out `--interface` on both sides, and run the server on several hosts of a network.
-//!   The kernel then chooses the interface by its routes.
-//! - Join the group ff12::7007 with `--interface 1`, which is the number of the loopback
-//!   interface on Linux, and send to `[ff12::7007]:7007`.
+//!   The kernel then chooses the interface from its routing table.
+//! - On Linux the loopback interface has the number 1. With `--interface 1` on both sides, join
+//!   the group ff12::7007 and send to `[ff12::7007]:7007`.
 //!
-//! Read `udp-server` first: what it explains is not explained again.
+//! Read `udp-server` first. Only `join` is new here.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -43,7 +42,7 @@ const MAX_PAYLOAD: usize = 65_527;
 /// How many bytes of a datagram the log shows.
 const SHOWN: usize = 64;
 
-/// The pause after an error, so that an error that lasts does not make the loop spin.
+/// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Join a multicast group and send every datagram back to its sender
@@ -51,19 +50,18 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[command(version)]
 struct Args {
     /// Group to join, such as 239.1.2.3 or ff12::7007
-    #[arg(value_name = "GROUP", value_parser = group)]
+    #[arg(value_name = "GROUP", value_parser = multicast_group)]
     group: IpAddr,
 
     /// Interface on which to join: its address for IPv4, its number for IPv6
     ///
-    /// Without it the kernel chooses an interface by its routes.
+    /// Without it the kernel chooses an interface from its routing table.
     #[arg(long, value_name = "INTERFACE")]
     interface: Option<String>,
 
     /// Address to listen on [default: 0.0.0.0:7007, or [::]:7007 for an IPv6 group]
     ///
-    /// It must stand for all addresses of the host, because a datagram to a group is not sent
-    /// to any of them.
+    /// Usually all addresses of the host: a datagram to a group is not sent to any single one.
     #[arg(long, value_name = "HOST:PORT")]
     addr: Option<String>,
 
@@ -82,22 +80,21 @@ fn main() -> Result<()> {
     let socket = bind(args.addr.as_deref().unwrap_or(all))?;
     let interface = args.interface.as_deref();
     join(&socket, args.group, interface).with_context(|| {
-        let interface = interface.unwrap_or("of the kernel's choice");
+        let interface = interface.unwrap_or("that the kernel chooses");
         format!("cannot join {} on the interface {interface}", args.group)
     })?;
     let local = socket
         .local_addr()
         .context("cannot read the address of the socket")?;
-    // println! would panic if nobody reads our stdout any more.
     let _ = writeln!(io::stdout(), "listening on {local}");
     serve(&socket, local.port(), args.quiet)
 }
 
-fn group(text: &str) -> Result<IpAddr> {
+fn multicast_group(text: &str) -> Result<IpAddr> {
     let group: IpAddr = text.parse()?;
     ensure!(
         group.is_multicast(),
-        "not a multicast address; those are 224.0.0.0 to 239.255.255.255 and ff00::/8"
+        "not a multicast address (224.0.0.0 to 239.255.255.255, or ff00::/8)"
     );
     Ok(group)
 }
@@ -115,39 +112,41 @@ fn bind(addr: &str) -> Result<UdpSocket> {
     })
 }
 
-/// Joins the group. From now on the kernel also takes datagrams from this interface that are
-/// sent to the group, and tells the routers of its network (IGMP for IPv4, MLD for IPv6).
+/// Joins the group. From now on the kernel also takes what comes to this interface for the
+/// group, and tells the routers there about it (IGMP for IPv4, MLD for IPv6).
 fn join(socket: &UdpSocket, group: IpAddr, interface: Option<&str>) -> Result<()> {
     match group {
         IpAddr::V4(group) => {
-            let any = Ok(Ipv4Addr::UNSPECIFIED);
-            let addr = interface.map_or(any, str::parse);
-            let addr = addr.context("for IPv4, write the address of the interface")?;
+            let addr: Ipv4Addr = match interface {
+                Some(text) => text
+                    .parse()
+                    .context("for IPv4, write the interface's address")?,
+                None => Ipv4Addr::UNSPECIFIED,
+            };
             socket.join_multicast_v4(&group, &addr)?;
         }
         IpAddr::V6(group) => {
-            let any = Ok(0);
-            let number = interface.map_or(any, str::parse);
-            let number = number.context("for IPv6, write the number of the interface")?;
+            let number: u32 = match interface {
+                Some(text) => text
+                    .parse()
+                    .context("for IPv6, write the interface's number")?,
+                None => 0,
+            };
             socket.join_multicast_v6(&group, number)?;
         }
     }
     Ok(())
 }
 
-/// Echoes forever. UDP has no connections, so one socket serves all peers: with each datagram
-/// the kernel returns the address of its sender.
+/// From here on, all is as in `udp-server`: each member answers for itself.
 fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
     let mut buffer = vec![0; MAX_PAYLOAD];
     loop {
-        // Takes exactly one datagram from the queue, or waits for one.
         match socket.recv_from(&mut buffer) {
             Ok((len, peer)) => match refusal(peer, own_port) {
-                // `len` may be 0: that is an empty datagram, and not an end.
                 None => echo(socket, &buffer[..len], peer, quiet),
                 Some(reason) => log(quiet, format_args!("{peer}: not answered, {reason}")),
             },
-            // Only Windows reports this. It means that an earlier echo found no socket.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
             Err(error) => {
                 log(quiet, format_args!("cannot receive: {error}"));
@@ -157,11 +156,7 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
     }
 }
 
-/// Returns why the server must not answer this peer, if there is a reason.
-///
-/// The sender address of a datagram can be forged. A datagram that seems to come from another
-/// echo server would make the two servers answer each other without end (CERT CA-1996-01,
-/// CVE-2024-2169). Such services use the ports below 1024, or the same port number as we do.
+/// Returns the reason not to answer a peer, if there is one.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
     match peer.port() {
         0 => Some("port 0 asks for no answer (RFC 768)"),
@@ -171,12 +166,9 @@ fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
     }
 }
 
-/// Sends a datagram back. The kernel takes all of it or none. Success means that the kernel
-/// has taken it, not that it has arrived. An error concerns this peer alone.
 fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, quiet: bool) {
     match socket.send_to(datagram, peer) {
         Ok(len) => {
-            // Escaped, so that a peer cannot forge log lines or send commands to the terminal.
             let shown = datagram[..len.min(SHOWN)].escape_ascii();
             let more = if len > SHOWN { "..." } else { "" };
             log(
@@ -188,8 +180,6 @@ fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, quiet: bool) {
     }
 }
 
-/// Writes a line to stderr with one system call. eprintln! makes one for each part of the
-/// line, and panics if nobody reads stderr any more; a lost log line must not end a program.
 fn log(quiet: bool, line: fmt::Arguments) {
     if !quiet {
         let _ = io::stderr().write_all(format!("{line}\n").as_bytes());

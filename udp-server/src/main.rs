@@ -12,18 +12,20 @@
 //! 127.0.0.1:7007: answered in 86.4µs
 //! ```
 //!
-//! A *socket* is an endpoint for communication. The kernel keeps it, and a program sends and
-//! receives through it. Other programs find it by its *address*: an IP address, which stands
-//! for a host, and a *port*, a number that stands for one socket on that host. UDP carries
-//! *datagrams*: messages that travel separately and arrive whole or not at all. The bytes
-//! that a program puts into a datagram are its *payload*.
+//! A *socket* is what a program sends and receives through. The kernel keeps it, and gives the
+//! program a number for it. Other programs find it by its *address*: an IP address, which
+//! stands for a *host* (a machine on a network), and a *port*, a number that stands for one
+//! socket on that host. 127.0.0.1 is the *loopback* address, by which a host reaches itself.
+//! UDP carries *datagrams*: messages that travel separately and arrive whole or not at all.
+//! The bytes that a program puts into a datagram are its *payload*. The program at the other
+//! end is the *peer*.
 //!
 //! Try next:
 //!
 //! - Suspend the server (Ctrl-Z), send a message, and resume the server (`fg`). It answers
-//!   now, because the datagrams waited in the kernel. The client gave up long ago.
-//! - Start a second server. It fails, because the port is taken. With `-- --addr 127.0.0.1:0`
-//!   the kernel chooses a free port.
+//!   now, because what you sent waited in the kernel. The client gave up long ago.
+//! - Start a second server. It fails, because the port is taken. If you add
+//!   `-- --addr 127.0.0.1:0`, the kernel chooses a free port.
 //!
 //! Read next: `udp-client`, the other half, which has to cope with lost datagrams.
 
@@ -46,7 +48,7 @@ const MAX_PAYLOAD: usize = 65_527;
 /// How many bytes of a datagram the log shows.
 const SHOWN: usize = 64;
 
-/// The pause after an error, so that an error that lasts does not make the loop spin.
+/// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Send every UDP datagram back to its sender
@@ -72,7 +74,7 @@ fn main() -> Result<()> {
     let local = socket
         .local_addr()
         .context("cannot read the address of the socket")?;
-    // println! would panic if nobody reads our stdout any more.
+    // Nobody may be reading stdout any more: println! would panic, and this does not.
     let _ = writeln!(io::stdout(), "listening on {local}");
     serve(&socket, local.port(), args.quiet)
 }
@@ -100,11 +102,11 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
         // Takes exactly one datagram from the queue, or waits for one.
         match socket.recv_from(&mut buffer) {
             Ok((len, peer)) => match refusal(peer, own_port) {
-                // `len` may be 0: that is an empty datagram, and not an end.
+                // `len` may be 0: an empty datagram is a datagram, and nothing has ended.
                 None => echo(socket, &buffer[..len], peer, quiet),
                 Some(reason) => log(quiet, format_args!("{peer}: not answered, {reason}")),
             },
-            // Only Windows reports this. It means that an earlier echo found no socket.
+            // Only Windows reports this: nobody listened for an earlier echo.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
             Err(error) => {
                 log(quiet, format_args!("cannot receive: {error}"));
@@ -114,11 +116,11 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
     }
 }
 
-/// Returns why the server must not answer this peer, if there is a reason.
+/// Returns the reason not to answer this peer, if there is one.
 ///
 /// The sender address of a datagram can be forged. A datagram that seems to come from another
 /// echo server would make the two servers answer each other without end (CERT CA-1996-01,
-/// CVE-2024-2169). Such services use the ports below 1024, or the same port number as we do.
+/// CVE-2024-2169). Services that answer everything use ports below 1024, or our port number.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
     match peer.port() {
         0 => Some("port 0 asks for no answer (RFC 768)"),
@@ -129,7 +131,7 @@ fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
 }
 
 /// Sends a datagram back. The kernel takes all of it or none. Success means that the kernel
-/// has taken it, not that it has arrived. An error concerns this peer alone.
+/// has taken it, not that it has arrived. An error concerns only this peer.
 fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, quiet: bool) {
     match socket.send_to(datagram, peer) {
         Ok(len) => {
@@ -146,7 +148,8 @@ fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, quiet: bool) {
 }
 
 /// Writes a line to stderr with one system call. eprintln! makes one for each part of the
-/// line, and panics if nobody reads stderr any more; a lost log line must not end a program.
+/// line, and panics if nobody reads stderr any more. (format_args! is like format!, but the
+/// text is made only if it is needed.)
 fn log(quiet: bool, line: fmt::Arguments) {
     if !quiet {
         let _ = io::stderr().write_all(format!("{line}\n").as_bytes());

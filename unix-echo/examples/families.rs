@@ -38,7 +38,7 @@
 //!
 //! Read next: address_families(7), netlink(7) and rtnetlink(7).
 
-// Elsewhere only the last function is used.
+// On other systems than Linux, only the last function is used.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
 use std::io::{self, ErrorKind, Write};

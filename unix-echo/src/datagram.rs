@@ -1,7 +1,8 @@
-//! The echo over Unix datagrams. Like UDP they keep message boundaries, but none is lost or
-//! overtaken: if the receive queue is full, the sender waits, where UDP drops the datagram.
+//! The echo over Unix datagrams. Like UDP they keep message boundaries. Unlike UDP the kernel
+//! loses none and keeps their order: if the receive queue is full, the sender waits.
 //!
-//! A server can answer only a client that has an address. So the client binds its socket too.
+//! A server can answer only a client that has an address. Here the kernel does not give it one
+//! by itself, as with UDP, so the client binds its socket.
 
 use std::env;
 use std::fs;
@@ -17,14 +18,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{ClientOptions, Name, log};
 
-/// Longer than any datagram that can arrive. Its length is limited by the sender's send
-/// buffer (SO_SNDBUF), which is 208 KiB on Linux unless somebody has raised it.
+/// Longer than datagrams usually are: the sender's send buffer (SO_SNDBUF) limits them, on
+/// Linux to less than 208 KiB if nobody has raised it.
 const BUFFER_SIZE: usize = 1024 * 1024;
 
-/// How long the server waits for a client that does not read, while all others wait too.
+/// How long the server waits for a client that does not read. All others wait as well.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// The pause after an error, so that an error that lasts does not make the loop spin.
+/// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many bytes of a datagram the log shows.
@@ -36,7 +37,7 @@ pub fn serve(name: &Name, quiet: bool) -> Result<()> {
     socket
         .set_write_timeout(Some(PATIENCE))
         .context("cannot set a time limit")?;
-    // println! would panic if nobody reads our stdout any more.
+    // Nobody may be reading stdout any more: println! would panic, and this does not.
     let _ = writeln!(io::stdout(), "listening on {name}");
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {
@@ -54,17 +55,19 @@ pub fn serve(name: &Name, quiet: bool) -> Result<()> {
 fn echo(socket: &UnixDatagram, datagram: &[u8], peer: &Name, quiet: bool) {
     let len = datagram.len();
     if peer.0.is_unnamed() {
-        return log(
+        log(
             quiet,
             format_args!("{peer}: not answered, it has no address"),
         );
+        return;
     }
     // A datagram that fills the buffer may have been longer.
     if len == BUFFER_SIZE {
-        return log(
+        log(
             quiet,
             format_args!("{peer}: not answered, longer than {len} bytes"),
         );
+        return;
     }
     match answer(socket, datagram, &peer.0) {
         Ok(_) => {
@@ -88,14 +91,15 @@ fn echo(socket: &UnixDatagram, datagram: &[u8], peer: &Name, quiet: bool) {
 
 /// Sends an answer, and does not let one client block the others.
 ///
-/// A datagram that a client has not read yet counts against the send buffer of the *sender*.
-/// A client that never reads could fill the buffer of our socket, and nobody would get an
-/// answer any more. So a second socket then sends this answer. A client that has connected
-/// its socket to ours accepts nothing from the second, and gets no answer.
+/// A datagram that nobody has read yet takes space in the send buffer of its *sender*. So a
+/// client that never reads could fill ours, and nobody would get an answer any more. Then a
+/// second socket sends the answer. Only a client that has connected its socket to ours gets
+/// none, because it accepts nothing from the second.
 fn answer(socket: &UnixDatagram, datagram: &[u8], peer: &SocketAddr) -> io::Result<usize> {
     match socket.send_to_addr(datagram, peer) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => {
             let second = UnixDatagram::unbound()?;
+            // A non-blocking call fails with WouldBlock where another would wait.
             second.set_nonblocking(true)?;
             second.send_to_addr(datagram, peer)
         }
@@ -103,7 +107,7 @@ fn answer(socket: &UnixDatagram, datagram: &[u8], peer: &SocketAddr) -> io::Resu
     }
 }
 
-/// The client. It sends a message, and the next when the echo has come.
+/// The client. It sends each message after the echo of the one before.
 pub fn ask(name: &Name, options: &ClientOptions) -> Result<()> {
     let socket = bind_client()?;
     let result = ask_all(&socket, name, options);
@@ -114,8 +118,8 @@ pub fn ask(name: &Name, options: &ClientOptions) -> Result<()> {
     result
 }
 
-/// Opens a socket with an address that nobody else uses. On Linux the kernel chooses one
-/// without a file ("autobind" in unix(7)).
+/// Opens a socket with an address that nobody else uses. On Linux an empty path lets the kernel
+/// choose an abstract name ("autobind" in unix(7)).
 fn bind_client() -> Result<UnixDatagram> {
     let path = if cfg!(target_os = "linux") {
         PathBuf::new()
@@ -141,12 +145,10 @@ fn ask_all(socket: &UnixDatagram, name: &Name, options: &ClientOptions) -> Resul
 /// Reads a line and removes its newline. Returns `None` at the end of the input.
 fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
-    // A line without end must not fill the memory. This is already too long for a datagram.
-    if stdin
-        .take(BUFFER_SIZE as u64)
-        .read_until(b'\n', &mut line)?
-        == 0
-    {
+    // A line without end must not fill the memory. This much is already too long to send.
+    let limit = BUFFER_SIZE as u64;
+    let len = stdin.take(limit).read_until(b'\n', &mut line)?;
+    if len == 0 {
         return Ok(None);
     }
     if line.last() == Some(&b'\n') {
@@ -156,7 +158,7 @@ fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Sends a message, waits for its echo, and prints it. Nothing is sent a second time, because
-/// nothing gets lost.
+/// the kernel loses nothing.
 fn exchange(socket: &UnixDatagram, message: &[u8], name: &Name, timeout: Duration) -> Result<()> {
     let deadline = Instant::now() + timeout;
     socket
@@ -168,11 +170,9 @@ fn exchange(socket: &UnixDatagram, message: &[u8], name: &Name, timeout: Duratio
         answered,
         "cannot get an answer from {name} within {timeout:?}"
     );
-    // println! would panic if nobody reads our stdout any more.
-    let line = [message, b"\n"].concat();
-    io::stdout()
-        .write_all(&line)
-        .context("cannot write to stdout")
+    // Nobody may be reading stdout any more: println! would panic, and this does not.
+    let written = io::stdout().write_all(&[message, b"\n"].concat());
+    written.context("cannot write to stdout")
 }
 
 /// Sends a datagram. Waits, up to the time limit of the socket, while the server's queue is
@@ -182,12 +182,12 @@ fn send(socket: &UnixDatagram, message: &[u8], name: &Name) -> Result<()> {
     loop {
         match socket.send_to_addr(message, &name.0) {
             Ok(_) => return Ok(()),
-            // SIGSTOP and SIGCONT interrupt a call that has a time limit (signal(7)).
+            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.raw_os_error() == Some(EMSGSIZE) => {
                 let len = message.len();
                 return Err(error).with_context(|| {
-                    format!("cannot send {len} bytes: the send buffer (SO_SNDBUF) is the limit")
+                    format!("cannot send {len} bytes: more than the send buffer (SO_SNDBUF) takes")
                 });
             }
             Err(error) => return Err(name.explain(error)),
@@ -200,7 +200,7 @@ fn wait_for_echo(socket: &UnixDatagram, message: &[u8], deadline: Instant) -> io
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {
         // The kernel applies a time limit to each call, so each call gets the time that is
-        // left. It must not be zero. The shortest still takes an echo that is in the queue.
+        // left. Zero is not allowed; one microsecond still takes an echo from the queue.
         let left = deadline.saturating_duration_since(Instant::now());
         socket.set_read_timeout(Some(left.max(Duration::from_micros(1))))?;
         match socket.recv_from(&mut buffer) {
@@ -210,7 +210,7 @@ fn wait_for_echo(socket: &UnixDatagram, message: &[u8], deadline: Instant) -> io
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
-        // The last call begins after the deadline: an echo may have come while we were stopped.
+        // Checked after a last call, because an echo may have come while we were suspended.
         if left.is_zero() {
             return Ok(false);
         }

@@ -12,10 +12,12 @@
 //! hello
 //! ```
 //!
-//! A *Unix socket* (family AF_UNIX) needs no network. It has the two types that you know from
-//! TCP and UDP: streams, and with `--datagram` on both sides, datagrams. What differs is the
-//! address, which is the subject of this file. It is the path of a file that the kernel
-//! creates for the socket, or on Linux a name without a file, which we write as `@NAME`.
+//! The *family* of a socket says what an address is: AF_INET and AF_INET6 stand for IP addresses
+//! with ports, AF_UNIX for a *Unix socket*, which needs no network. The *type* says how bytes
+//! travel, and there are the same two: SOCK_STREAM, as with TCP, and SOCK_DGRAM, as with UDP,
+//! which you choose with `--datagram` on both sides. So only the address is new, and this file
+//! is about it. It is the path of a file that the kernel creates for the socket, or on Linux an
+//! *abstract* name, which has no file and is written `@NAME` here.
 //!
 //! Try next:
 //!
@@ -26,7 +28,7 @@
 //!
 //! Read next: `stream.rs`, then `datagram.rs`.
 
-// Elsewhere only the last function is used.
+// On other systems than Unix, only the last function is used.
 #![cfg_attr(not(unix), allow(dead_code, unused_imports))]
 
 use std::env;
@@ -38,7 +40,7 @@ use std::time::Duration;
 #[cfg(unix)]
 use std::{
     fmt, fs, io,
-    io::ErrorKind,
+    io::{ErrorKind, Write},
     os::unix::ffi::OsStrExt,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     os::unix::net::{SocketAddr, UnixDatagram},
@@ -56,7 +58,7 @@ mod stream;
 
 /// The longest path or name, in bytes. The field `sun_path` of the address has 108 bytes on
 /// Linux and 104 on macOS and the BSDs (unix(7)). One of them is the zero byte that ends a
-/// path, or that begins a name without a file.
+/// path, or that begins an abstract name.
 const MAX_NAME: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 /// Echo between programs on one machine, over a Unix socket
@@ -73,7 +75,7 @@ struct CommandLine {
     #[arg(long, global = true)]
     path: Option<PathBuf>,
 
-    /// Use datagrams instead of a stream; give it to both sides
+    /// Use datagrams instead of a stream; needed on both sides
     #[arg(long, global = true)]
     datagram: bool,
 }
@@ -105,7 +107,7 @@ struct ServerOptions {
 
 #[derive(Args)]
 struct ClientOptions {
-    /// Seconds to wait for a connection and, once everything is sent, for an answer
+    /// Seconds to wait for the connection, and for an answer after everything is sent
     #[arg(long, value_name = "SECS", default_value = "5")]
     #[arg(value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
@@ -129,14 +131,14 @@ fn main() -> Result<()> {
 
 /// Reads a time limit in seconds.
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    match text.parse() {
+    match text.parse::<f64>() {
         Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
         _ => Err("write a number of seconds from 0.001 to 86400"),
     }
 }
 
-/// Only the user can enter the directory `$XDG_RUNTIME_DIR`. Its specification says that a
-/// path that is not absolute must be ignored.
+/// Returns the default path. Only the user can enter the directory `$XDG_RUNTIME_DIR`, whose
+/// specification says that a path that is not absolute must be ignored.
 fn default_path() -> PathBuf {
     let runtime_dir = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let runtime_dir = runtime_dir.filter(|dir| dir.is_absolute());
@@ -145,7 +147,7 @@ fn default_path() -> PathBuf {
         .join("unix-echo.sock")
 }
 
-/// The address of a socket: a path, a name without a file, or nothing (`unnamed`).
+/// The address of a socket: a path, an abstract name, or nothing (`unnamed`).
 #[cfg(unix)]
 struct Name(SocketAddr);
 
@@ -156,7 +158,7 @@ impl Name {
         let abstract_name = bytes.strip_prefix(b"@");
         let len = abstract_name.unwrap_or(bytes).len();
         let shown = path.display();
-        ensure!(len > 0, "cannot use an empty name; give --path a path");
+        ensure!(len > 0, "cannot use an empty name; give a path to --path");
         ensure!(
             len <= MAX_NAME,
             "cannot use the name {shown}: it has {len} bytes, the limit is {MAX_NAME}"
@@ -165,7 +167,7 @@ impl Name {
             #[cfg(target_os = "linux")]
             Some(name) => SocketAddr::from_abstract_name(name),
             #[cfg(not(target_os = "linux"))]
-            Some(_) => bail!("cannot use {shown}: only Linux has names without a file"),
+            Some(_) => bail!("cannot use {shown}: only Linux has abstract names"),
             None => SocketAddr::from_pathname(path),
         };
         Ok(Name(
@@ -173,24 +175,24 @@ impl Name {
         ))
     }
 
-    /// Creates a server's socket with this name. For a path the kernel also creates a file,
-    /// and it does not remove the file when the socket is closed.
-    fn bind<S>(&self, bind: impl Fn(&SocketAddr) -> io::Result<S>) -> Result<S> {
+    /// Creates a server's socket with this name; `create` decides on the type. For a path the
+    /// kernel also creates a file, and leaves it there when the socket is closed.
+    fn bind<S>(&self, create: impl Fn(&SocketAddr) -> io::Result<S>) -> Result<S> {
         if let Some(path) = self.0.as_pathname() {
             self.remove_dead_socket(path)?;
         }
-        let socket = bind(&self.0).map_err(|error| {
-            let meaning = match error.kind() {
-                ErrorKind::AddrInUse => ": already in use, choose another --path",
+        let socket = create(&self.0).map_err(|error| {
+            let advice = match error.kind() {
+                ErrorKind::AddrInUse => ": already in use; choose another --path",
                 ErrorKind::NotFound => ": its directory does not exist",
                 ErrorKind::PermissionDenied => ": you may not write to its directory",
                 _ => "",
             };
-            anyhow::Error::new(error).context(format!("cannot listen on {self}{meaning}"))
+            anyhow::Error::new(error).context(format!("cannot listen on {self}{advice}"))
         })?;
         if let Some(path) = self.0.as_pathname() {
-            // A client needs write permission for the file (unix(7)). Until the next line has
-            // run, the umask decides who has it. A private directory protects at any time.
+            // A client needs permission to write to the file (unix(7)). Until we have set it,
+            // the umask decides who has it; a private directory protects all the time.
             let owner_only = fs::Permissions::from_mode(0o600);
             fs::set_permissions(path, owner_only)
                 .with_context(|| format!("cannot restrict the access to {self}"))?;
@@ -201,58 +203,58 @@ impl Name {
 
     /// Removes the file that a server left when it was killed. Fails if anything else is there.
     ///
-    /// If two servers start at the same moment, one can remove the file of the other. To
-    /// exclude that, they would have to lock another file first (flock(2)).
+    /// If two servers start at the same moment, one can remove the file of the other. A lock on
+    /// another file would prevent that (flock(2)).
     fn remove_dead_socket(&self, path: &Path) -> Result<()> {
-        // Unlike metadata(), this does not follow a symbolic link, which must stay as well.
+        // Unlike metadata(), this does not follow a symbolic link, which is not ours either.
         let Ok(file) = fs::symlink_metadata(path) else {
-            return Ok(()); // There is nothing.
+            return Ok(()); // Nothing is there, or bind will say why we cannot look.
         };
         ensure!(
             file.file_type().is_socket(),
             "cannot listen on {self}: this file is not a socket, and stays as it is"
         );
-        // Connecting a datagram socket never waits, and disturbs no server of either type.
+        // Connecting a datagram socket never waits, and no server of either type notices it.
         match UnixDatagram::unbound().and_then(|probe| probe.connect(path)) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
                 .with_context(|| format!("cannot remove {self}, whose server has ended")),
-            _ => bail!("cannot listen on {self}: already in use, choose another --path"),
+            _ => bail!("cannot listen on {self}: already in use; choose another --path"),
         }
     }
 
-    /// Adds to an error of a client what it means here and what to do about it.
+    /// Adds to an error of a client what it means here and what to do.
     fn explain(&self, error: io::Error) -> anyhow::Error {
+        // The socket there is of the other type.
         const EPROTOTYPE: i32 = if cfg!(target_os = "linux") { 91 } else { 41 };
         let file = self
             .0
             .as_pathname()
             .and_then(|path| fs::metadata(path).ok());
-        let meaning = match (error.kind(), file) {
-            (ErrorKind::ConnectionRefused, Some(file)) if !file.file_type().is_socket() => {
-                ": this file is not a socket"
-            }
-            (ErrorKind::ConnectionRefused, Some(_)) => {
-                ": its server has ended, start unix-echo server"
+        let is_socket = file.map(|file| file.file_type().is_socket());
+        let advice = match (error.kind(), is_socket) {
+            (ErrorKind::ConnectionRefused, Some(false)) => ": this file is not a socket",
+            (ErrorKind::ConnectionRefused, Some(true)) => {
+                ": its server has ended; start unix-echo server"
             }
             (ErrorKind::ConnectionRefused, None) => {
-                ": nobody listens there, start unix-echo server"
+                ": nobody listens there; start unix-echo server"
             }
-            (ErrorKind::NotFound, _) => ": there is no such file, start unix-echo server",
+            (ErrorKind::NotFound, _) => ": there is no such file; start unix-echo server",
             (ErrorKind::PermissionDenied, _) => {
                 ": only the user who started the server may connect"
             }
             (ErrorKind::WouldBlock, _) => ": its queue is full, and the server does not read",
             _ if error.raw_os_error() == Some(EPROTOTYPE) => {
-                ": give --datagram to both sides or to none"
+                ": give --datagram to both sides or to neither"
             }
             _ => "",
         };
-        anyhow::Error::new(error).context(format!("cannot reach {self}{meaning}"))
+        anyhow::Error::new(error).context(format!("cannot reach {self}{advice}"))
     }
 }
 
-/// Removes the file when SIGINT or SIGTERM ends the server, unless the path leads to another
-/// file by then.
+/// Removes the file when SIGINT or SIGTERM ends the server, if it is still our file: device
+/// and inode number tell.
 #[cfg(unix)]
 fn remove_on_signal(path: &Path) -> Result<()> {
     let path = path.to_owned();
@@ -286,7 +288,6 @@ impl fmt::Display for Name {
 /// mix. eprintln! would panic if nobody reads stderr any more.
 #[cfg(unix)]
 fn log(quiet: bool, line: fmt::Arguments) {
-    use io::Write;
     if !quiet {
         let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
     }

@@ -18,25 +18,25 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{ClientOptions, Name, ServerOptions, log};
 
 /// How many bytes the server reads at once. Any size is correct. A larger buffer saves system
-/// calls; a smaller one is still in the processor's cache when its bytes are written.
+/// calls, but its bytes may have left the processor's cache before they are written.
 const SERVER_BUFFER_SIZE: usize = 32 * 1024;
 
 /// How many bytes the client reads at once.
 const CLIENT_BUFFER_SIZE: usize = 64 * 1024;
 
-/// The pause after an error of accept, so that an error that lasts does not make the loop spin.
+/// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The server. It serves as many clients at the same time as it has workers.
 pub fn serve(name: &Name, options: ServerOptions) -> Result<()> {
-    // std asks for the longest backlog that the kernel allows here.
+    // For Unix sockets std asks for the longest backlog that the kernel allows.
     let listener = name.bind(UnixListener::bind_addr)?;
     let server = Arc::new(Server {
         listener: Mutex::new(listener),
         options,
     });
     start_workers(&server)?;
-    // println! would panic if nobody reads our stdout any more.
+    // Nobody may be reading stdout any more: println! would panic, and this does not.
     let _ = writeln!(io::stdout(), "listening on {name}");
     server.work()
 }
@@ -62,15 +62,15 @@ struct Server {
 
 impl Server {
     /// Serves one client after the other, forever. A client's socket has no address unless
-    /// the client binds it, so in the log most of them are `unnamed`.
+    /// the client binds it, so most clients are `unnamed` in the log.
     fn work(&self) -> ! {
         let idle_timeout = self.options.idle_timeout;
         let quiet = self.options.quiet;
         let mut buffer = vec![0; SERVER_BUFFER_SIZE];
         loop {
-            let (stream, peer) = self.accept();
+            let (mut stream, peer) = self.accept();
             log(quiet, format_args!("{peer}: connected"));
-            match echo(&stream, idle_timeout, &mut buffer) {
+            match echo(&mut stream, idle_timeout, &mut buffer) {
                 Ok(echoed) => log(
                     quiet,
                     format_args!("{peer}: closed, bytes echoed: {echoed}"),
@@ -103,7 +103,7 @@ impl Server {
 }
 
 /// Writes what it reads, until the client half-closes. Returns how many bytes it echoed.
-fn echo(mut stream: &UnixStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
+fn echo(stream: &mut UnixStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
     // There is no TCP_NODELAY to set: Unix sockets have no Nagle's algorithm.
     stream.set_read_timeout(Some(idle_timeout))?;
     stream.set_write_timeout(Some(idle_timeout))?;
@@ -115,7 +115,7 @@ fn echo(mut stream: &UnixStream, idle_timeout: Duration, buffer: &mut [u8]) -> i
                 stream.write_all(&buffer[..len])?;
                 echoed += len as u64;
             }
-            // SIGSTOP and SIGCONT interrupt a call that has a time limit (signal(7)).
+            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -124,52 +124,53 @@ fn echo(mut stream: &UnixStream, idle_timeout: Duration, buffer: &mut [u8]) -> i
 
 /// The client. A second thread sends, while the main thread prints what comes back.
 pub fn ask(name: &Name, options: ClientOptions) -> Result<()> {
-    let stream = connect(name, options.timeout)?;
+    let mut stream = connect(name, options.timeout)?;
     let sending = Arc::new(Sending::default());
     start_sending(options.messages, &stream, &sending)?;
     let mut received = 0;
-    let outcome = receive(&stream, &sending, options.timeout, &mut received);
+    let outcome = receive(&mut stream, &sending, options.timeout, &mut received);
     outcome.with_context(|| {
         let sent = sending.count.load(Ordering::Relaxed);
-        let count = format!("{received} of {sent} bytes came back");
-        format!("cannot get everything back from {name}: {count}")
+        format!("cannot get everything back from {name}: {received} of {sent} bytes came back")
     })
 }
 
-/// Connects. While the backlog is full, connect(2) waits, where TCP would try again, and std
-/// has no time limit for it. So another thread connects, and this one waits for its result.
+/// Connects. While the backlog is full, connect(2) waits, and std has no time limit for it. So
+/// another thread connects, and this one waits for the result.
 fn connect(name: &Name, timeout: Duration) -> Result<UnixStream> {
     let addr = name.0.clone();
-    let (sender, receiver) = mpsc::channel();
-    let connecting = move || sender.send(UnixStream::connect_addr(&addr));
-    thread::Builder::new()
-        .spawn(connecting)
-        .context("cannot start a thread")?;
-    let connected = receiver.recv_timeout(timeout);
-    let connected =
-        connected.with_context(|| format!("cannot reach {name}: the server's backlog is full"))?;
-    connected.map_err(|error| name.explain(error))
+    let (result, results) = mpsc::channel();
+    let work = move || result.send(UnixStream::connect_addr(&addr));
+    let started = thread::Builder::new().spawn(work);
+    started.context("cannot start a thread")?;
+    match results.recv_timeout(timeout) {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(name.explain(error)),
+        Err(_) => bail!("cannot reach {name} within {timeout:?}: the server's backlog is full"),
+    }
 }
 
 /// What the sending thread tells the main thread.
 #[derive(Default)]
 struct Sending {
-    /// How many bytes it has sent or is about to send.
+    /// How many bytes it has read in order to send them.
     count: AtomicU64,
     /// When it ended, and whether it could send everything.
     end: OnceLock<(Instant, Result<()>)>,
 }
 
-/// Starts a thread that sends all input and then half-closes the connection.
+/// Starts a thread that sends all input and then half-closes the connection. Nobody waits for
+/// the thread to end: it may wait for input while the server closes.
 fn start_sending(
     messages: Vec<OsString>,
     stream: &UnixStream,
     sending: &Arc<Sending>,
 ) -> Result<()> {
-    let stream = stream.try_clone().context("cannot share the stream")?;
+    let mut stream = stream.try_clone().context("cannot share the stream")?;
     let sending = Arc::clone(sending);
     let work = move || {
-        let result = send(input(&messages), &stream, &sending.count);
+        let result = send(input(&messages), &mut stream, &sending.count);
+        // Set before the server can learn that we have ended, and end as well.
         let _ = sending.end.set((Instant::now(), result));
         // The half-close. It fails only on a connection that is gone.
         let _ = stream.shutdown(Shutdown::Write);
@@ -192,14 +193,14 @@ fn input(messages: &[OsString]) -> Box<dyn Read> {
     Box::new(Cursor::new(lines))
 }
 
-fn send(mut input: impl Read, mut stream: &UnixStream, count: &AtomicU64) -> Result<()> {
+fn send(mut input: impl Read, stream: &mut UnixStream, count: &AtomicU64) -> Result<()> {
     let mut buffer = vec![0; CLIENT_BUFFER_SIZE];
     loop {
         let len = input.read(&mut buffer).context("cannot read stdin")?;
         if len == 0 {
             return Ok(());
         }
-        // Counted before they are sent, so that no byte comes back uncounted.
+        // Counted before they are sent, so that no byte comes back that is not counted.
         count.fetch_add(len as u64, Ordering::Relaxed);
         stream.write_all(&buffer[..len]).context("cannot send")?;
     }
@@ -207,13 +208,13 @@ fn send(mut input: impl Read, mut stream: &UnixStream, count: &AtomicU64) -> Res
 
 /// Prints what comes back, as soon as it comes, until the server closes the connection.
 fn receive(
-    mut stream: &UnixStream,
+    stream: &mut UnixStream,
     sending: &Sending,
     timeout: Duration,
     received: &mut u64,
 ) -> Result<()> {
     let stdout = io::stdout().as_fd().try_clone_to_owned();
-    let mut stdout = File::from(stdout.context("cannot open stdout")?);
+    let mut output = File::from(stdout.context("cannot open stdout")?);
     let mut buffer = vec![0; CLIENT_BUFFER_SIZE];
     let mut silent_since = Instant::now();
     stream.set_read_timeout(Some(timeout))?;
@@ -222,12 +223,11 @@ fn receive(
             Ok(0) => return sending.check(*received),
             Ok(len) => {
                 *received += len as u64;
-                stdout
-                    .write_all(&buffer[..len])
-                    .context("cannot write to stdout")?;
+                let written = output.write_all(&buffer[..len]);
+                written.context("cannot write to stdout")?;
                 silent_since = Instant::now();
             }
-            // SIGSTOP and SIGCONT interrupt a call that has a time limit (signal(7)).
+            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let left = sending.time_left(silent_since, timeout);
@@ -252,12 +252,13 @@ impl Sending {
         }
     }
 
-    /// Checks, when the server has closed the connection, that everything came back.
+    /// Checks, after the server has closed the connection, that everything came back.
     fn check(&self, received: u64) -> Result<()> {
         match self.end.get() {
             None => bail!("the server closed the connection before everything was sent"),
             Some((_, Err(error))) => bail!("{error:#}"),
             Some((_, Ok(()))) => {
+                // The count is complete, because it was finished before `end` was set.
                 let is_complete = received >= self.count.load(Ordering::Relaxed);
                 ensure!(is_complete, "the server closed the connection");
                 Ok(())
