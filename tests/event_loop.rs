@@ -170,7 +170,7 @@ fn each_is_closed_when_its_own_time_is_over() {
     for addr in [second_addr, first_addr, third_addr] {
         assert_eq!(
             server.running.stderr_line(),
-            format!("{addr}: closed, nothing moved for 600ms")
+            format!("{addr}: closed, no read or write for 600ms")
         );
     }
 }

@@ -609,6 +609,14 @@ pub fn with_twofold_name(command: &Command) -> Option<Command> {
     unshared("-rm", set_up, command)
 }
 
+/// The same command in a network namespace where the kernel gives port 7007, and no other, to
+/// sockets that do not choose one.
+#[cfg(target_os = "linux")]
+pub fn where_7007_is_the_only_free_port(command: &Command) -> Option<Command> {
+    let set_up = "ip link set lo up && echo 7007 7007 >/proc/sys/net/ipv4/ip_local_port_range";
+    unshared("-rn", set_up, command)
+}
+
 /// How one of two compares with the other.
 pub struct Ratio {
     /// The median of all rounds.

@@ -214,9 +214,12 @@ fn the_terms_of_the_glossary_are_explained_where_it_says() {
         let Some((terms, link)) = row.split_once("](") else {
             continue;
         };
-        let text = read(link.split(')').next().unwrap())
-            .replace("//! ", "")
-            .replace("/// ", "");
+        let text = read(link.split(')').next().unwrap());
+        let lines = text
+            .lines()
+            .map(|line| line.trim_start().trim_start_matches(['/', '!']));
+        let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+        let text = words.join(" ");
         for term in terms.split('*').skip(1).step_by(2) {
             assert!(
                 text.contains(&format!("*{term}")),

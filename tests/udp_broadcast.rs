@@ -165,6 +165,42 @@ fn being_suspended_neither_ends_it_nor_loses_an_answer() {
 }
 
 #[test]
+fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
+    let server = shared_socket(0);
+    let client = broadcast(port_of(&server), &["--timeout", "1", "hello"]);
+    let (_, addr) = server.recv_from(&mut [0; 64]).unwrap();
+    client.suspend();
+    server.send_to(b"hello", addr).unwrap();
+    thread::sleep(Duration::from_millis(1200)); // The deadline passes.
+    client.resume();
+    let client = client.finish();
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(0), &b"hello\n"[..]),
+        "{client:?}"
+    );
+}
+
+#[test]
+fn it_does_not_take_itself_for_a_server() {
+    // The kernel has no second port to give to it, and so it fails.
+    let client = harness::where_7007_is_the_only_free_port(&one_to_many(&["hello"]));
+    let Some(mut client) = client else { return };
+    let client = run(&mut client, b"");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(1), &b""[..]),
+        "{client:?}"
+    );
+    assert!(
+        client
+            .stderr
+            .starts_with("Error: cannot open a UDP socket\n"),
+        "{client:?}"
+    );
+}
+
+#[test]
 fn udp_client_names_the_example_for_a_broadcast_address() {
     let mut client = program("udp-client");
     let client = run(

@@ -439,6 +439,27 @@ fn the_longest_datagram_passes_and_a_longer_one_is_explained() {
     }
 }
 
+/// TCP can connect a socket to itself, and so can UDP, if the kernel gives the client the port
+/// that it asks for, which no server has.
+#[test]
+#[cfg(target_os = "linux")]
+fn it_does_not_take_itself_for_the_server() {
+    let client = harness::where_7007_is_the_only_free_port(program("udp-client").arg("hello"));
+    let Some(mut client) = client else { return };
+    let client = run(&mut client, b"");
+    assert_eq!(
+        (client.code, &client.stdout[..]),
+        (Some(1), &b""[..]),
+        "{client:?}"
+    );
+    assert!(
+        client
+            .stderr
+            .contains(": nobody listens there; start udp-server"),
+        "{client:?}"
+    );
+}
+
 #[test]
 fn wrong_usage_is_refused_with_what_is_right() {
     let wrong = [

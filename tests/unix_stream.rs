@@ -161,7 +161,7 @@ fn who_never_writes_or_never_reads_is_closed_and_the_place_comes_free() {
         assert_eq!(server.running.stderr_line(), "unnamed: connected");
         assert_eq!(
             server.running.stderr_line(),
-            "unnamed: closed, nothing moved for 300ms"
+            "unnamed: closed, no read or write for 300ms"
         );
     }
     echo(&waiting, b"my turn");

@@ -86,8 +86,8 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// Connects to the first of a name's addresses that accepts. Each gets an equal share of the
-/// time that is left, so that a silent one leaves time for the others.
+/// Connects to the first of a name's addresses that accepts. Each gets an equal share of
+/// the time that is left, so that a silent one leaves time for the others.
 fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
     let deadline = Instant::now() + timeout;
     let servers = resolve(addr)?;
@@ -98,6 +98,11 @@ fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
         // Zero is not allowed.
         let share = (left / untried as u32).max(Duration::from_millis(1));
         match TcpStream::connect_timeout(&server, share) {
+            // If no server has the port, the kernel may give it to us, and TCP then
+            // connects the socket to itself.
+            Ok(stream) if stream.local_addr().is_ok_and(|local| local == server) => {
+                failure = explain(ErrorKind::ConnectionRefused.into(), server);
+            }
             Ok(stream) => return Ok((stream, server)),
             Err(error) => failure = explain(error, server),
         }
@@ -112,7 +117,9 @@ fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
     let servers = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
-            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007",
+            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
+            }
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
@@ -139,8 +146,8 @@ struct Sending {
     end: OnceLock<(Instant, Result<()>)>,
 }
 
-/// Starts a thread that sends all input and then half-closes the connection. Nobody waits for
-/// the thread to end: it may wait for input while the server closes.
+/// Starts a thread that sends all input and then half-closes the connection. Nobody waits
+/// for the thread to end: it may wait for input while the server closes.
 fn start_sending(
     messages: Vec<OsString>,
     stream: &TcpStream,
@@ -152,8 +159,8 @@ fn start_sending(
         let result = send(input(&messages), &mut stream, &sending.count);
         // Set before the server can learn that we have ended, and end as well.
         let _ = sending.end.set((Instant::now(), result));
-        // The half-close: our kernel sends a FIN, and we can still receive. It fails only on a
-        // connection that is gone, which the main thread notices as well.
+        // The half-close: our kernel sends a FIN, and we can still receive. It fails only
+        // on a connection that is gone, which the main thread notices as well.
         let _ = stream.shutdown(Shutdown::Write);
     };
     // thread::spawn would panic if the system has no thread left.
@@ -209,7 +216,7 @@ fn receive(
                 printed.context("cannot write to stdout")?;
                 silent_since = Instant::now();
             }
-            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
+            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == TIMED_OUT => {
                 let left = sending.time_left(silent_since, timeout);
@@ -222,8 +229,8 @@ fn receive(
 }
 
 impl Sending {
-    /// Returns how much longer the server may be silent. The time limit counts only from the
-    /// moment when everything was sent.
+    /// Returns how much longer the server may be silent. The time limit counts only from
+    /// the moment when everything was sent.
     fn time_left(&self, silent_since: Instant, timeout: Duration) -> Duration {
         match self.end.get() {
             Some((end, _)) => {
@@ -240,7 +247,9 @@ impl Sending {
             None => bail!("the server closed the connection before everything was sent"),
             Some((_, Err(error))) => bail!("{error:#}"),
             Some((_, Ok(()))) => {
-                // The count is complete, because it was finished before `end` was set.
+                // The count is complete, because it was finished before `end` was set. A
+                // server that sends more than it got is no echo server, but nothing is
+                // lost.
                 let is_complete = received >= self.count.load(Ordering::Relaxed);
                 ensure!(is_complete, "the server closed the connection");
                 Ok(())

@@ -13,16 +13,17 @@
 //! ```
 //!
 //! A TCP *connection* joins two sockets, and carries a *stream* of bytes in each direction.
-//! The kernels cut a stream into *segments*, send again what gets lost, and restore the order.
-//! But a stream has no message boundaries: two writes may arrive in one read, and one write in
-//! two reads.
+//! The kernels cut a stream into *segments*, send again what gets lost, and restore the
+//! order. But a stream has no message boundaries: two writes may arrive in one read, and
+//! one write in two reads.
 //!
 //! Try next:
 //!
-//! - Run `udp-server` at the same time. It can use the same port number, because UDP and TCP
-//!   count their ports separately.
-//! - Start the server with `-- --max-connections 1`, then two clients without a message. Both
-//!   connect, but the lines of the second come back only after the first client has ended.
+//! - Run `udp-server` at the same time. It can use the same port number, because UDP and
+//!   TCP count their ports separately.
+//! - Start the server with `-- --max-connections 1`, then two clients without a message.
+//!   Both connect, but the lines of the second come back only after the first client has
+//!   ended.
 //!
 //! Read next: `tcp-client`, which must send and receive at the same time.
 
@@ -37,8 +38,8 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 /// How many bytes to read at once. Any size is correct. A larger buffer saves system calls,
-/// but 64 KiB would be a little more than one segment carries over loopback, which makes a
-/// long stream slower there.
+/// but 64 KiB would be a little more than one segment carries over loopback on Linux, which
+/// makes a long stream slower there.
 const BUFFER_SIZE: usize = 48 * 1024;
 
 /// The pause after an error, so that an error that repeats does not keep a processor busy.
@@ -66,7 +67,7 @@ struct Args {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
 
-    /// Seconds without traffic after which a connection is closed
+    /// Seconds without a read or write after which a connection is closed
     #[arg(long, value_name = "SECS", default_value = "60")]
     #[arg(value_parser = seconds, allow_negative_numbers = true)]
     idle_timeout: Duration,
@@ -104,15 +105,17 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 /// now on the kernel completes connections without us, and keeps them in a queue, the
 /// *backlog*, until we accept them. std asks for a backlog of 128.
 ///
-/// On Unix, std also sets SO_REUSEADDR. Without it the port would stay taken for a minute
-/// after a server has ended, because the kernel remembers its connections (TIME_WAIT).
+/// On Unix, std also sets SO_REUSEADDR. Without it the port would stay taken, on Linux for
+/// a minute, if the server was the first to close a connection (TIME_WAIT).
 fn listen(addr: &str) -> Result<TcpListener> {
     TcpListener::bind(addr).map_err(|error| {
         let advice = match error.kind() {
-            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007",
+            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
+            }
             ErrorKind::AddrInUse => ": another socket uses it; choose another port",
             ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 need a privilege",
+            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot listen on {addr}{advice}"))
@@ -120,7 +123,7 @@ fn listen(addr: &str) -> Result<TcpListener> {
 }
 
 /// Starts all workers except one, which is the main thread. Each serves one connection at a
-/// time, so there are never more connections than workers.
+/// time, so there are never more accepted connections than workers.
 fn start_workers(server: &Arc<Server>) -> Result<()> {
     let wanted = server.args.max_connections;
     for number in 1..wanted {
@@ -157,10 +160,11 @@ impl Server {
                 Err(error) if error.kind() == TIMED_OUT => {
                     log(
                         quiet,
-                        format_args!("{peer}: closed, nothing moved for {idle_timeout:?}"),
+                        format_args!("{peer}: closed, no read or write for {idle_timeout:?}"),
                     );
                 }
-                // Often a *reset* (RST): at the other end nobody reads any more.
+                // Often a *reset* (RST): the peer's kernel says that the connection is no
+                // more.
                 Err(error) => log(quiet, format_args!("{peer}: closed, {error}")),
             }
         }
@@ -169,16 +173,21 @@ impl Server {
     /// Takes the next connection from the backlog. The lock lets one worker wait at a time.
     ///
     /// A *descriptor* is the number by which a process knows a socket or a file. Linux
-    /// reserves one for each accept(2) that waits, so waiting workers alone could use up all
-    /// that `ulimit -n` allows.
+    /// reserves one for each accept(2) that waits, so waiting workers alone could use up
+    /// all that `ulimit -n` allows.
     fn accept(&self) -> (TcpStream, SocketAddr) {
         // A panic of another worker would poison the lock; the listener can still be used.
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match listener.accept() {
                 Ok(connection) => return connection,
-                // The client has already gone. Linux does not report this.
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                // The client has already gone. Linux does not report this, other systems
+                // do.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
+                    ) => {}
                 Err(error) => {
                     log(self.args.quiet, format_args!("cannot accept: {error}"));
                     thread::sleep(PAUSE);
@@ -190,11 +199,14 @@ impl Server {
 
 /// Prepares a connection and echoes on it. Returns how many bytes it echoed.
 fn serve(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
-    // *Nagle's algorithm* holds back a small segment until the peer has acknowledged the one
-    // before (RFC 9293, 3.7.4). The peer may delay that (RFC 9293, 3.8.6.3), on Linux by 40
-    // milliseconds. An echo should not wait, so TCP_NODELAY switches the algorithm off.
+    // *Nagle's algorithm* holds back a small segment until the peer has acknowledged what
+    // was sent before (RFC 9293, 3.7.4). The peer may delay that (RFC 9293, 3.8.6.3), on
+    // Linux by 40 milliseconds and more. An echo should not wait, so TCP_NODELAY switches
+    // the algorithm off.
     stream.set_nodelay(true)?;
-    // The limits apply to each call: a read or write fails if no byte moves for this long.
+    // The limits apply to each call: a read or write fails if the kernel moves no byte for
+    // this long. A client that reads slowly can meet the limit too, since Linux lets a
+    // writer go on only when a third of its buffer is free.
     stream.set_read_timeout(Some(idle_timeout))?;
     stream.set_write_timeout(Some(idle_timeout))?;
     echo(stream, buffer)
@@ -205,18 +217,19 @@ fn echo(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
     let mut echoed = 0;
     loop {
         match stream.read(buffer) {
-            // The end of the stream: the client's kernel has sent a *FIN*. This is a *half-close*,
-            // after which the client can still receive. When `work` drops the stream, our side
-            // is closed too. The kernel still sends what it has not sent yet, and then our FIN.
+            // The end of the stream: the client's kernel has sent a *FIN*. After a
+            // *half-close* the client can still receive; after a full close it cannot, but
+            // the FIN is the same. When `work` drops the stream, our side is closed too:
+            // the kernel still sends what it has not sent yet, and then our FIN.
             Ok(0) => return Ok(echoed),
             Ok(len) => {
                 // A write may take only a part; write_all writes until all is taken. If the
-                // client does not read, write_all waits, so we stop reading, and in the end the
-                // client's own writes must wait. This is the *flow control* of TCP.
+                // client does not read, write_all waits, so we stop reading, and in the end
+                // the client's own writes must wait. This is the *flow control* of TCP.
                 stream.write_all(&buffer[..len])?;
                 echoed += len as u64;
             }
-            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
+            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -248,7 +248,7 @@ fn who_never_writes_is_closed_after_the_idle_timeout() {
     assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
     assert_eq!(
         server.running.stderr_line(),
-        format!("{peer}: closed, nothing moved for 300ms")
+        format!("{peer}: closed, no read or write for 300ms")
     );
     assert_serves(&server);
 }
@@ -266,9 +266,28 @@ fn who_never_reads_is_closed_after_the_idle_timeout() {
     assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
     assert_eq!(
         server.running.stderr_line(),
-        format!("{peer}: closed, nothing moved for 300ms")
+        format!("{peer}: closed, no read or write for 300ms")
     );
     echo(&waiting, b"my turn");
+}
+
+#[test]
+#[cfg(unix)]
+fn what_came_while_it_was_suspended_is_echoed_before_it_counts_who_is_idle() {
+    let server = start(&["--idle-timeout", "1"]);
+    let clients: Vec<TcpStream> = (0..5).map(|_| connect(&server)).collect();
+    clients.iter().for_each(|client| echo(client, b"hello"));
+    server.running.suspend();
+    for mut client in &clients {
+        client.write_all(b"are you back?").unwrap();
+    }
+    thread::sleep(Duration::from_millis(1200));
+    server.running.resume();
+    for mut client in &clients {
+        let mut back = [0; 13];
+        client.read_exact(&mut back).expect("an echo");
+        assert_eq!(&back, b"are you back?");
+    }
 }
 
 #[test]

@@ -345,7 +345,7 @@ fn a_port_of_the_system_needs_the_right_to_it() {
     assert!(
         server
             .stderr
-            .contains("127.0.0.1:1: ports below 1024 need a privilege"),
+            .contains("127.0.0.1:1: ports below 1024 often need a privilege"),
         "{}",
         server.stderr
     );

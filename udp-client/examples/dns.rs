@@ -10,14 +10,14 @@
 //! 192.0.2.7
 //! ```
 //!
-//! UDP suits DNS. A question and its answer fit into one datagram each, no connection has to
-//! be made first, the server keeps nothing about a client between two questions, and asking
-//! twice does no harm. The price is that anybody can forge an answer, so the client checks
-//! all of it before it believes any.
+//! UDP suits DNS. A question and its answer usually fit into one datagram each, no
+//! connection has to be made first, the server keeps nothing about a client between two
+//! questions, and asking twice does no harm. The price is that anybody can forge an answer,
+//! so the client checks that an answer fits its question.
 //!
 //! A real resolver does more. It asks again, and asks other servers, because UDP can lose
-//! either datagram. It asks over TCP when an answer is cut (truncated). And no forger may be
-//! able to guess the id of a question (see `random_id`).
+//! either datagram. It asks over TCP when an answer is cut (truncated). And no forger may
+//! be able to predict the id of a question (see `random_id`).
 //!
 //! The functions that are `pub` are also called by `tests/dns.rs`.
 
@@ -29,11 +29,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 
-/// The length of the header, in bytes. It consists of six numbers of 16 bits: the id, the flags,
-/// and how many questions, answers and two other kinds of records follow (RFC 1035, 4.1.1).
+/// The length of the header, in bytes. It consists of six numbers of 16 bits: the id, the
+/// flags, and how many questions, answers and two other kinds of records follow (RFC 1035,
+/// 4.1.1).
 const HEADER: usize = 12;
 
-/// The longest answer over UDP, in bytes (RFC 1035, 4.2.1), unless the question allows more (EDNS).
+/// The longest answer over UDP, in bytes (RFC 1035, 4.2.1), unless the question allows more
+/// (EDNS).
 const MAX_ANSWER: usize = 512;
 
 /// The error of a read or write that ran out of time. Unix and Windows have different ones.
@@ -43,8 +45,8 @@ const TIMED_OUT: ErrorKind = if cfg!(windows) {
     ErrorKind::WouldBlock
 };
 
-/// Type A, an IPv4 address, and class IN, the internet. They follow the name in questions and
-/// records.
+/// Type A, an IPv4 address, and class IN, the internet. They follow the name in questions
+/// and records.
 const IPV4_ADDRESS: [u8; 4] = [0, 1, 0, 1];
 
 /// Ask a DNS server for the IPv4 addresses of a name
@@ -89,8 +91,8 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// Returns a number that a forger cannot guess. Whoever knows it, and the port that the kernel
-/// has chosen for us, can answer before the server does.
+/// Returns a number that a forger cannot predict. Whoever knows it, and the port that the
+/// kernel has chosen for us, can answer before the server does.
 ///
 /// std has no random numbers, but it gives every `HashMap` a random key, so that nobody can
 /// choose data that makes it slow. A hash with such a key is as good as random.
@@ -109,8 +111,8 @@ pub fn query(id: u16, name: &str) -> Result<Vec<u8>> {
     Ok(query)
 }
 
-/// Writes a name as DNS does: each label after its length, and an empty label at the end (RFC
-/// 1035, 3.1).
+/// Writes a name as DNS does: each label after its length, and an empty label at the end
+/// (RFC 1035, 3.1).
 fn encode(name: &str) -> Result<Vec<u8>> {
     let mut encoded = Vec::new();
     // A dot at the end of a name stands for the empty label.
@@ -148,7 +150,9 @@ fn ask_any(server: &str, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
     let servers = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
-            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.0.0.1:53 or [::1]:53",
+            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+                ": write HOST:PORT, as in 127.0.0.1:53 or [::1]:53"
+            }
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
@@ -170,8 +174,8 @@ fn exchange(server: SocketAddr, query: &[u8], timeout: Duration) -> io::Result<O
     } else {
         "[::]:0"
     })?;
-    // From now on the kernel drops datagrams from other senders, and reports if the server's
-    // host says that nobody listens.
+    // From now on the kernel drops datagrams from other senders, and reports if the
+    // server's host says that nobody listens.
     socket.connect(server)?;
     socket.send(query)?;
     let deadline = Instant::now() + timeout;
@@ -193,19 +197,20 @@ fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Resul
                 return Ok(Some(buffer[..len].to_vec()));
             }
             Ok(_) => {}
-            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
+            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
             Err(error) if matches!(error.kind(), TIMED_OUT | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
-        // Checked after a last call, because an answer may have come while we were suspended.
+        // Checked after a last call, because an answer may have come while we were
+        // suspended.
         if left.is_zero() {
             return Ok(None);
         }
     }
 }
 
-/// Tells whether a datagram answers the query: it has the same id, it is marked as an answer
-/// (in a query this bit is 0), and it repeats the question.
+/// Tells whether a datagram answers the query: it has the same id, it is marked as an
+/// answer (in a query this bit is 0), and it repeats the question.
 pub fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
     let Some((asked, question)) = query.split_first_chunk::<HEADER>() else {
         return false;
@@ -216,7 +221,8 @@ pub fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
     let same_id = header[..2] == asked[..2];
     let marked = header[2] & 0x80 != 0;
     let one_question = header[4..6] == asked[4..6];
-    // Case does not matter in names. Lengths of labels are at most 63, and letters begin at 65.
+    // Case does not matter in names. Lengths of labels are at most 63, and letters begin at
+    // 65.
     let repeated = rest
         .get(..question.len())
         .is_some_and(|it| it.eq_ignore_ascii_case(question));
@@ -238,10 +244,7 @@ pub fn addresses(answer: &[u8]) -> Result<Vec<Ipv4Addr>> {
     for _ in 0..u16::from_be_bytes([count_high, count_low]) {
         found.extend(reader.record()?);
     }
-    ensure!(
-        !found.is_empty(),
-        "the name exists, but has no IPv4 address"
-    );
+    ensure!(!found.is_empty(), "the answer has no IPv4 address");
     Ok(found)
 }
 
@@ -274,9 +277,9 @@ impl Reader<'_> {
         Ok(self.take(N)?.try_into()?)
     }
 
-    /// Skips a name. It ends with an empty label, or with a pointer to an earlier place where
-    /// the rest stands. A program that follows pointers must not be led in circles; we stop at
-    /// the first.
+    /// Skips a name. It ends with an empty label, or with a pointer to an earlier place
+    /// where the rest stands. A program that follows pointers must not be led in circles;
+    /// we stop at the first.
     fn skip_name(&mut self) -> Result<()> {
         loop {
             let [length] = self.array()?;
@@ -289,8 +292,9 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a record, and returns its address if it has one. Other records do not matter here: a
-    /// CNAME, for example, says which other name has the addresses, and those follow.
+    /// Reads a record, and returns its address if it has one. Other records do not matter
+    /// here: a CNAME, for example, says which other name has the addresses, and those
+    /// follow.
     fn record(&mut self) -> Result<Option<Ipv4Addr>> {
         self.skip_name()?;
         let kind = self.array()?;

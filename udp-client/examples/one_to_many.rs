@@ -13,15 +13,16 @@
 //! ```
 //!
 //! A datagram to a *broadcast address* goes to every host of a network. The default here,
-//! 127.255.255.255, is the broadcast address of the loopback network on Linux, which has one
-//! host, so nothing leaves the machine. A datagram to a multicast group goes to the members of
-//! the group; see the example `multicast` of `udp-server`. TCP can do neither, because a
-//! connection joins two sockets and no more.
+//! 127.255.255.255, is the broadcast address of the loopback network on Linux, which has
+//! one host, so nothing leaves the machine. A datagram to a multicast group goes to the
+//! members of the group, by default only to those on the same network; see the example
+//! `multicast` of `udp-server`. TCP can do neither, because a connection joins two sockets
+//! and no more.
 //!
 //! Try next:
 //!
-//! - Start the server without `--addr`. A socket that is bound to 127.0.0.1 does not receive
-//!   what is sent to the broadcast address, and so nobody answers.
+//! - Start the server without `--addr`. A socket that is bound to 127.0.0.1 does not
+//!   receive what is sent to the broadcast address, and so nobody answers.
 //!
 //! Read `udp-client` first: what it explains is not explained again.
 
@@ -45,6 +46,9 @@ const TIMED_OUT: ErrorKind = if cfg!(windows) {
 } else {
     ErrorKind::WouldBlock
 };
+
+/// How many answers to print that came while the program was suspended, or later.
+const MAX_LATE: u32 = 1000;
 
 /// Send a datagram to many servers and print every answer
 #[derive(Parser)]
@@ -81,19 +85,26 @@ fn main() -> Result<()> {
     check_length(message, to)?;
     let socket = open(to, args.interface.as_deref())?;
     let started = Instant::now();
+    let deadline = started + args.timeout;
     socket
         .send_to(message, to)
         .with_context(|| format!("cannot send to {to}"))?;
-    let mut answered = false;
-    while let Some(from) = next_echo(&socket, message, started + args.timeout)? {
+    let (mut answers, mut late) = (0, 0);
+    // Answers may have come while we were suspended, but answers without end must not hold
+    // us.
+    while late < MAX_LATE {
+        let Some(from) = next_echo(&socket, message, deadline)? else {
+            break;
+        };
         let time = started.elapsed();
-        answered = true;
+        answers += 1;
+        late += u32::from(time > args.timeout);
         let written = io::stdout().write_all(&[message, b"\n"].concat());
         written.context("cannot write to stdout")?;
         log(args.quiet, format_args!("{from}: answered in {time:.1?}"));
     }
     ensure!(
-        answered,
+        answers > 0,
         "cannot get an answer from {to} within {:?}",
         args.timeout
     );
@@ -112,7 +123,9 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 fn resolve(addr: &str) -> Result<SocketAddr> {
     let mut found = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
-            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.255.255.255:7007",
+            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+                ": write HOST:PORT, as in 127.255.255.255:7007"
+            }
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
@@ -141,8 +154,12 @@ fn check_length(message: &[u8], to: SocketAddr) -> Result<()> {
 /// Opens a socket that may send to many. It is not connected, because the answers come from
 /// other addresses.
 fn open(to: SocketAddr, interface: Option<&str>) -> Result<UdpSocket> {
-    let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" });
-    let socket = socket.context("cannot open a UDP socket")?;
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let mut socket = UdpSocket::bind(any).context("cannot open a UDP socket")?;
+    // The kernel may choose the port of the servers, and we would hear ourselves.
+    if socket.local_addr()?.port() == to.port() {
+        socket = UdpSocket::bind(any).context("cannot open a UDP socket")?;
+    }
     // Without this option the kernel refuses broadcast addresses (EACCES), so that nobody
     // sends to a whole network by mistake.
     socket
@@ -155,8 +172,8 @@ fn open(to: SocketAddr, interface: Option<&str>) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Chooses the interface from which datagrams to a group are sent. std has no methods for this
-/// (IP_MULTICAST_IF in ip(7), and IPV6_MULTICAST_IF).
+/// Chooses the interface from which datagrams to a group are sent. std has no methods for
+/// this (IP_MULTICAST_IF in ip(7), and IPV6_MULTICAST_IF).
 fn choose_interface(socket: &UdpSocket, to: SocketAddr, interface: &str) -> Result<()> {
     let options = SockRef::from(socket);
     if to.is_ipv4() {
@@ -169,25 +186,26 @@ fn choose_interface(socket: &UdpSocket, to: SocketAddr, interface: &str) -> Resu
     Ok(())
 }
 
-/// Waits for the next datagram that equals the message, and returns who sent it. Returns
-/// `None` when the deadline has passed.
+/// Waits until the deadline for the next datagram that equals the message, and returns who
+/// sent it.
 fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> Result<Option<SocketAddr>> {
     let mut buffer = vec![0; MAX_PAYLOAD_V6];
     loop {
+        // Zero is not allowed; one microsecond still takes an answer from the queue.
         let left = deadline.saturating_duration_since(Instant::now());
-        // Checked before each call, so that answers without end cannot hold us.
-        if left.is_zero() {
-            return Ok(None);
-        }
+        let limit = left.max(Duration::from_micros(1));
         socket
-            .set_read_timeout(Some(left))
+            .set_read_timeout(Some(limit))
             .context("cannot set a time limit")?;
         match socket.recv_from(&mut buffer) {
             Ok((len, from)) if buffer[..len] == *message => return Ok(Some(from)),
             Ok(_) => {}
-            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
+            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
             Err(error) if matches!(error.kind(), TIMED_OUT | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error).context("cannot receive"),
+        }
+        if left.is_zero() {
+            return Ok(None);
         }
     }
 }

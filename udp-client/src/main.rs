@@ -12,9 +12,9 @@
 //! 127.0.0.1:7007: answered in 86.4µs
 //! ```
 //!
-//! UDP can lose a datagram, deliver it twice, or deliver it late, and it tells nobody. So the
-//! client sends a message, waits for the echo, and sends the message again if no echo comes
-//! in time. This is called *stop and wait*.
+//! UDP can lose a datagram, deliver it twice, or deliver it late, and it tells nobody. So
+//! the client sends a message, waits for the echo, and sends the message again if no echo
+//! comes in time. This is called *stop and wait*.
 //!
 //! Try next:
 //!
@@ -100,7 +100,9 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
     let servers = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
-            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007",
+            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
+            }
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
@@ -123,7 +125,8 @@ fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(line))
 }
 
-/// Sends a message and prints its echo. Later messages go only to the address that answered.
+/// Sends a message and prints its echo. Later messages go only to the address that
+/// answered.
 fn ask_and_print(message: &[u8], servers: &mut Vec<SocketAddr>, args: &Args) -> Result<()> {
     let (server, time) = ask_any(servers, message, args)?;
     *servers = vec![server];
@@ -197,8 +200,8 @@ fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> io::Result<Optio
     Ok(None)
 }
 
-/// Opens a socket for one message. A late echo of an earlier message finds that its socket is
-/// closed, so nobody takes it for the echo of this one.
+/// Opens a socket for one message. A late echo of an earlier message finds that its socket
+/// is closed, so nobody takes it for the echo of this one.
 fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
     // 0.0.0.0 and [::] stand for all addresses of this host, and port 0 for any free port.
     let any = if server.is_ipv4() {
@@ -208,9 +211,14 @@ fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
     };
     let socket = UdpSocket::bind(any)?;
     // connect(2) on a UDP socket sends nothing. From now on the kernel drops datagrams from
-    // other senders. And if the server's host reports that nobody listens on the port, the
-    // next call fails with ECONNREFUSED.
+    // other senders. And if the server's host reports that nobody listens on the port, a
+    // call that waits, or the next one, fails with ECONNREFUSED.
     socket.connect(server)?;
+    // If no server has the port, the kernel may give it to us, and we would answer
+    // ourselves.
+    if socket.local_addr()? == server {
+        return Err(ErrorKind::ConnectionRefused.into());
+    }
     Ok(socket)
 }
 
@@ -227,7 +235,7 @@ fn wait_for_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::R
             // A datagram of another sender may have come before we called connect.
             Ok((len, from)) if from == peer && buffer[..len] == *message => return Ok(true),
             Ok(_) => {}
-            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
+            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
             Err(error) if matches!(error.kind(), TIMED_OUT | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
@@ -248,7 +256,7 @@ fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
         ErrorKind::PermissionDenied => {
             ": if it is a broadcast address, run the example one_to_many"
         }
-        // connect(2) accepts port 0, but it connects to nothing.
+        // On Linux, connect(2) accepts port 0, but it connects to nothing.
         ErrorKind::NotConnected => ": port 0 stands for no socket; give the server's port",
         _ => "",
     };

@@ -1,13 +1,14 @@
-//! `udp-server` with fewer system calls: it takes and sends up to 32 datagrams in one (Linux).
+//! `udp-server` with fewer system calls: it takes and sends up to 32 datagrams in one
+//! (Linux).
 //!
 //! ```console
 //! $ cargo run --release -p udp-server --example batch -- --quiet
 //! listening on 127.0.0.1:7007
 //! ```
 //!
-//! It uses three means. recvmmsg(2) takes all datagrams that wait in the queue, sendmmsg(2)
-//! sends many, and the option UDP_SEGMENT (udp(7)) goes further: datagrams of the same length
-//! for the same peer become one large piece, which goes through the network code of the kernel
+//! It uses three means. recvmmsg(2) takes many datagrams from the queue, sendmmsg(2) sends
+//! many, and the option UDP_SEGMENT (udp(7)) goes further: datagrams of the same length for
+//! the same peer become one large piece, which goes through the network code of the kernel
 //! once and is cut into datagrams at the end.
 //!
 //! This is for many small datagrams that arrive faster than a server can answer them one by
@@ -25,19 +26,21 @@
 //! gains little with long datagrams, because copying them is what takes the time.
 //!
 //! The price is clarity. The kernel reads and fills headers that point to buffers and
-//! addresses, an error concerns one datagram of many, and there are two ways to send. std has
-//! none of these calls. Two crates are needed: rustix has no recvmmsg and no UDP_SEGMENT, and
-//! sendmmsg of nix 0.31 cannot tell reliably how many datagrams it has sent. For each call
-//! the headers are built anew, with a few allocations, because they borrow the buffers.
+//! addresses, an error concerns one datagram of many, and there are two ways to send. std
+//! has none of these calls. Two crates are needed: rustix has no recvmmsg and no
+//! UDP_SEGMENT, and sendmmsg of nix 0.31 cannot tell reliably how many datagrams it has
+//! sent. For each call the headers are built anew, with a few allocations, because they
+//! borrow the buffers.
 //!
 //! Try next:
 //!
-//! - Run this program and `udp-server` under `strace -c -f`, with the same load, and compare
-//!   the number of system calls.
+//! - Run this program and `udp-server` under `strace -c -f`, with the same load, and
+//!   compare the number of system calls.
 //! - Set `BATCH` to 1, or to 64, the most that every kernel cuts a piece into, and measure.
-//! - Watch the load with `tcpdump -n -i lo udp`. The long ones are pieces that are not cut yet.
-//! - Set the option UDP_GRO. Then the kernel also delivers several datagrams as one piece, and
-//!   the program has to take it apart.
+//! - Watch the load with `tcpdump -n -i lo udp`. The long ones are pieces that are not cut
+//!   yet.
+//! - Set the option UDP_GRO. Then the kernel also delivers several datagrams as one piece,
+//!   and the program has to take it apart.
 //!
 //! Read `udp-server` first: what it explains is not explained again.
 
@@ -82,8 +85,8 @@ struct Args {
     /// Address to listen on; port 0 lets the kernel choose a port
     ///
     /// Only programs on this machine can reach the default address. Think twice before you
-    /// choose another, such as 0.0.0.0:7007. The sender address of a datagram can be forged,
-    /// and an echo server then sends its answers to somebody who never asked.
+    /// choose another, such as 0.0.0.0:7007. The sender address of a datagram can be
+    /// forged, and an echo server then sends its answers to somebody who never asked.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007")]
     addr: String,
 
@@ -106,25 +109,28 @@ fn main() -> Result<()> {
 fn bind(addr: &str) -> Result<UdpSocket> {
     UdpSocket::bind(addr).map_err(|error| {
         let advice = match error.kind() {
-            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007",
+            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
+            }
             ErrorKind::AddrInUse => ": another socket uses it; choose another port",
             ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 need a privilege",
+            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot bind a UDP socket to {addr}{advice}"))
     })
 }
 
-/// Echoes forever. Takes the datagrams that are there, and answers all that may be answered.
+/// Echoes forever. Takes the datagrams that are there, and answers all that may be
+/// answered.
 #[cfg(target_os = "linux")]
 fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
     // 2 MiB of address space, but little memory as long as datagrams are small: the kernel
     // provides a page of memory only when something is written to it.
     let mut memory = vec![0; BATCH * MAX_PAYLOAD];
     let mut headers = MultiHeaders::preallocate(BATCH, None);
-    // Setting 0 changes nothing, but it fails if the kernel does not know the option. Kernels
-    // before Linux 4.18 would send a piece as one long datagram, without an error.
+    // Setting 0 changes nothing, but it fails if the kernel does not know the option.
+    // Kernels before Linux 4.18 would send a piece as one long datagram, without an error.
     let can_cut = setsockopt(socket, UdpGsoSegment, &0).is_ok();
     loop {
         let slots = memory.chunks_exact_mut(MAX_PAYLOAD);
@@ -207,9 +213,10 @@ fn answer(socket: &UdpSocket, batch: &[Datagram], can_cut: bool, quiet: bool) {
     send_each(socket, &singles, quiet);
 }
 
-/// Hands datagrams of one length for one peer to the kernel as one piece, to be cut as late as
-/// possible: by the network card or just before it. The limits are 64 datagrams in a piece, the
-/// path's MTU for each datagram, and the length of the longest datagram for the piece.
+/// Hands datagrams of one length for one peer to the kernel as one piece, to be cut as late
+/// as possible: by the network card or just before it. The limits are at least 64 datagrams
+/// in a piece, the path's MTU for each datagram, and the length of the longest datagram for
+/// the piece.
 #[cfg(target_os = "linux")]
 fn send_as_one(socket: &UdpSocket, run: &[Datagram]) -> nix::Result<usize> {
     let peer = SockaddrStorage::from(run[0].peer);
@@ -250,7 +257,7 @@ fn send_each(socket: &UdpSocket, datagrams: &[Datagram], quiet: bool) {
                 log_all(&datagrams[done..done + sent], quiet);
                 done += sent;
             }
-            // It concerns this peer alone.
+            // An error is no reason to stop serving others.
             Err(error) => {
                 let (peer, error) = (datagrams[done].peer, io::Error::from(error));
                 log(quiet, format_args!("{peer}: cannot send the echo: {error}"));

@@ -1,7 +1,8 @@
 //! `udp-server` as a member of a multicast group.
 //!
 //! ```console
-//! $ cargo run -p udp-server --example multicast -- 239.1.2.3 --interface 127.0.0.1  # 1
+//! $ cargo run -p udp-server --example multicast -- \
+//!     239.1.2.3 --interface 127.0.0.1                                    # terminal 1
 //! listening on 0.0.0.0:7007
 //! 127.0.0.1:50931: length 5 "hello"
 //! ```
@@ -14,16 +15,20 @@
 //! ```
 //!
 //! A *multicast group* is an address that stands for no host, but for all sockets that have
-//! joined the group: 224.0.0.0 to 239.255.255.255 over IPv4, ff00::/8 over IPv6. One datagram
-//! to the group reaches every member. A host joins on an *interface*, which is where it is
-//! connected to a network: a network card, or the loopback interface within the host.
+//! joined the group: 224.0.0.0 to 239.255.255.255 over IPv4, ff00::/8 over IPv6. One
+//! datagram to the group can reach every member, by default only those on the same network.
+//! A host joins on an *interface*, which is where it is connected to a network: a network
+//! card, or the loopback interface within the host.
 //!
 //! Try next:
 //!
-//! - Leave out `--interface` on both sides, and run the server on several hosts of a network.
-//!   The kernel then chooses the interface from its routing table.
-//! - On Linux the loopback interface has the number 1. With `--interface 1` on both sides, join
-//!   the group ff12::7007 and send to `[ff12::7007]:7007`.
+//! - Leave out `--interface` on both sides, and run the server on several hosts of a
+//!   network. The kernel then chooses the interface from its routing table.
+//! - Join the group ff12::7007 with `--interface N` on both sides, where N is the number of
+//!   a network card (`ip link` shows it), and send to `[ff12::7007]:7007`.
+//! - On Linux, start `udp-server -- --addr 0.0.0.0:7008` and send to port 7008 of the
+//!   group. It hears what is sent to a group that any other program on this host has joined
+//!   (IP_MULTICAST_ALL in ip(7)).
 //!
 //! Read `udp-server` first. Only `join` is new here.
 
@@ -61,7 +66,8 @@ struct Args {
 
     /// Address to listen on [default: 0.0.0.0:7007, or [::]:7007 for an IPv6 group]
     ///
-    /// Usually all addresses of the host: a datagram to a group is not sent to any single one.
+    /// It must not be one single address of the host: a datagram to a group is not sent to
+    /// it.
     #[arg(long, value_name = "HOST:PORT")]
     addr: Option<String>,
 
@@ -102,10 +108,12 @@ fn multicast_group(text: &str) -> Result<IpAddr> {
 fn bind(addr: &str) -> Result<UdpSocket> {
     UdpSocket::bind(addr).map_err(|error| {
         let advice = match error.kind() {
-            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007",
+            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
+            }
             ErrorKind::AddrInUse => ": another socket uses it; choose another port",
             ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 need a privilege",
+            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot bind a UDP socket to {addr}{advice}"))

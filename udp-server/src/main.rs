@@ -12,13 +12,13 @@
 //! 127.0.0.1:7007: answered in 86.4µs
 //! ```
 //!
-//! A *socket* is what a program sends and receives through. The kernel keeps it, and gives the
-//! program a number for it. Other programs find it by its *address*: an IP address, which
-//! stands for a *host* (a machine on a network), and a *port*, a number that stands for one
-//! socket on that host. 127.0.0.1 is the *loopback* address, by which a host reaches itself.
-//! UDP carries *datagrams*: messages that travel separately and arrive whole or not at all.
-//! The bytes that a program puts into a datagram are its *payload*. The program at the other
-//! end is the *peer*.
+//! A *socket* is what a program sends and receives through. The kernel keeps it, and gives
+//! the program a number for it. Other programs find it by its *address*: an IP address,
+//! which stands for a *host* (a machine on a network), and a *port*, a number by which that
+//! host finds the socket. 127.0.0.1 is the *loopback* address, by which a host reaches
+//! itself. UDP carries *datagrams*: messages that travel separately and arrive whole or not
+//! at all. The bytes that a program puts into a datagram are its *payload*. The program at
+//! the other end is the *peer*.
 //!
 //! Try next:
 //!
@@ -38,9 +38,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-/// The longest payload, in bytes. The length field of UDP has 16 bits and includes the header
-/// of 8 bytes (RFC 768), which leaves 65,527 bytes over IPv6. Over IPv4 it is 65,507 bytes,
-/// because the length field of IPv4 also includes its own header of 20 bytes (RFC 791).
+/// The longest payload, in bytes. The length field of UDP has 16 bits and includes the
+/// header of 8 bytes (RFC 768), which leaves 65,527 bytes over IPv6. Over IPv4 it is 65,507
+/// bytes, because the length field of IPv4 also includes its own header of 20 bytes (RFC
+/// 791).
 ///
 /// The buffer must be this long: bytes that do not fit are lost, on most systems silently.
 const MAX_PAYLOAD: usize = 65_527;
@@ -58,8 +59,8 @@ struct Args {
     /// Address to listen on; port 0 lets the kernel choose a port
     ///
     /// Only programs on this machine can reach the default address. Think twice before you
-    /// choose another, such as 0.0.0.0:7007. The sender address of a datagram can be forged,
-    /// and an echo server then sends its answers to somebody who never asked.
+    /// choose another, such as 0.0.0.0:7007. The sender address of a datagram can be
+    /// forged, and an echo server then sends its answers to somebody who never asked.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7007")]
     addr: String,
 
@@ -79,23 +80,26 @@ fn main() -> Result<()> {
     serve(&socket, local.port(), args.quiet)
 }
 
-/// Creates a socket and *binds* it, which means: gives it an address. From now on the kernel
-/// puts every datagram that arrives for this address into the socket's *receive queue*.
+/// Creates a socket and *binds* it, which means: gives it an address. From now on the
+/// kernel puts the datagrams that arrive for this address into the socket's *receive
+/// queue*, and drops them while the queue is full.
 fn bind(addr: &str) -> Result<UdpSocket> {
     UdpSocket::bind(addr).map_err(|error| {
         let advice = match error.kind() {
-            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007",
+            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
+            }
             ErrorKind::AddrInUse => ": another socket uses it; choose another port",
             ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 need a privilege",
+            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot bind a UDP socket to {addr}{advice}"))
     })
 }
 
-/// Echoes forever. UDP has no connections, so one socket serves all peers: with each datagram
-/// the kernel returns the address of its sender.
+/// Echoes forever. UDP has no connections, so one socket serves all peers: with each
+/// datagram the kernel returns the address of its sender.
 fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
     let mut buffer = vec![0; MAX_PAYLOAD];
     loop {
@@ -118,9 +122,11 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
 
 /// Returns the reason not to answer this peer, if there is one.
 ///
-/// The sender address of a datagram can be forged. A datagram that seems to come from another
-/// echo server would make the two servers answer each other without end (CERT CA-1996-01,
-/// CVE-2024-2169). Services that answer everything use ports below 1024, or our port number.
+/// The sender address of a datagram can be forged. A datagram that seems to come from
+/// another echo server would make the two servers answer each other without end (CERT
+/// CA-1996-01, CVE-2024-2169). Most services that answer everything use a port below 1024,
+/// or our own port number. Against two servers like this one on different ports, the check
+/// does not help.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
     match peer.port() {
         0 => Some("port 0 asks for no answer (RFC 768)"),
@@ -131,11 +137,12 @@ fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
 }
 
 /// Sends a datagram back. The kernel takes all of it or none. Success means that the kernel
-/// has taken it, not that it has arrived. An error concerns only this peer.
+/// has taken it, not that it has arrived. An error is no reason to stop serving others.
 fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, quiet: bool) {
     match socket.send_to(datagram, peer) {
         Ok(len) => {
-            // Escaped, so that a peer cannot forge log lines or send commands to the terminal.
+            // Escaped, so that a peer cannot forge log lines or send commands to the
+            // terminal.
             let shown = datagram[..len.min(SHOWN)].escape_ascii();
             let more = if len > SHOWN { "..." } else { "" };
             log(

@@ -15,25 +15,25 @@
 //! ```
 //!
 //! The *family* of a socket says what an address is: a path, an IP address and a port, the
-//! name of a service. The *type* says how bytes are delivered. SOCK_STREAM keeps their order
-//! but no boundaries. SOCK_DGRAM delivers each message separately. SOCK_SEQPACKET keeps order
-//! and boundaries. With SOCK_RAW the program itself writes headers that otherwise the kernel
-//! writes. (AF_UNIX has no headers, and treats SOCK_RAW as SOCK_DGRAM.)
+//! name of a service. The *type* says how bytes are delivered. SOCK_STREAM keeps their
+//! order but no boundaries. SOCK_DGRAM delivers each message separately. SOCK_SEQPACKET
+//! keeps order and boundaries. With SOCK_RAW the program itself writes headers that
+//! otherwise the kernel writes. (AF_UNIX and AF_NETLINK treat SOCK_RAW as SOCK_DGRAM.)
 //!
 //! ```console
 //! $ cargo run -p unix-echo --example families -- links
 //! lo               UNKNOWN        00:00:00:00:00:00 <LOOPBACK,UP,LOWER_UP>
 //! ```
 //!
-//! This command asks the kernel through a socket, too. The kernel is the peer of an AF_NETLINK
-//! socket: with datagrams to it and from it, programs such as `ip` list and change network
-//! interfaces, addresses and routes.
+//! This command asks the kernel through a socket, too. The kernel is the peer of an
+//! AF_NETLINK socket: with datagrams to it and from it, programs such as `ip` list and
+//! change network interfaces, addresses and routes.
 //!
 //! Try next:
 //!
-//! - Run it as root (`sudo target/debug/examples/families`). What was `not permitted` requires
-//!   the capability CAP_NET_RAW, because such sockets can read and forge the traffic of other
-//!   programs.
+//! - Run it as root (`sudo target/debug/examples/families`). What was `not permitted`
+//!   requires the capability CAP_NET_RAW, because such sockets can read and forge the
+//!   traffic of other programs.
 //! - Run `strace -e network ip -brief link`, which asks as `links` does.
 //!
 //! Read next: address_families(7), netlink(7) and rtnetlink(7).
@@ -47,8 +47,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Linux's numbers for the families (AF_* in its include/linux/socket.h). address_families(7)
-/// says what each is for.
+/// Linux's numbers for the families (AF_* in its include/linux/socket.h).
+/// address_families(7) says what each is for.
 const AF_UNIX: i32 = 1;
 const AF_INET: i32 = 2;
 const AF_INET6: i32 = 10;
@@ -74,8 +74,9 @@ const TYPES: [(&str, Type); 4] = [
     ("SOCK_RAW", Type::RAW),
 ];
 
-/// The error of a family that the kernel does not have (EAFNOSUPPORT), and the errors of types
-/// that a family does not have (EPROTOTYPE, EPROTONOSUPPORT, ESOCKTNOSUPPORT); errno(3).
+/// The error of a family that the kernel does not have (EAFNOSUPPORT), and the errors of
+/// types that a family does not have (EPROTOTYPE, EPROTONOSUPPORT, ESOCKTNOSUPPORT);
+/// errno(3).
 const NO_SUCH_FAMILY: i32 = 97;
 const NO_SUCH_TYPE: [i32; 3] = [91, 93, 94];
 
@@ -135,8 +136,8 @@ fn cell(family: i32, kind: Type) -> String {
 
 /// Opens a socket. It has no address yet, and nothing is sent.
 fn open(family: i32, kind: Type) -> io::Result<Socket> {
-    // The kernel knows which protocol a family and a type imply: AF_INET and SOCK_STREAM imply
-    // TCP. Raw IP could carry any protocol, so it must be named.
+    // The kernel knows which protocol a family and a type imply: AF_INET and SOCK_STREAM
+    // imply TCP. Raw IP could carry any protocol, so it must be named.
     let protocol = match (family, kind) {
         (AF_INET, Type::RAW) => Some(Protocol::ICMPV4),
         (AF_INET6, Type::RAW) => Some(Protocol::ICMPV6),
@@ -217,11 +218,13 @@ mod links {
     /// Sends the question to the kernel: RTM_GETLINK with NLM_F_DUMP, which asks for all.
     fn ask() -> Result<Socket> {
         let socket = Socket::new(NETLINK_ROUTE).context("cannot open a netlink socket")?;
-        // Port 0 is the kernel. Once connected, the socket receives nothing from other processes.
+        // Port 0 is the kernel. Once connected, the socket receives nothing from other
+        // processes.
         socket
             .connect(&SocketAddr::new(0, 0))
             .context("cannot connect to the kernel")?;
-        // The kernel has answered when a call returns. Should it not, we do not wait for it.
+        // The kernel has answered when a call returns. Should it not, we do not wait for
+        // it.
         socket
             .set_non_blocking(true)
             .context("cannot make a socket non-blocking")?;
@@ -237,14 +240,15 @@ mod links {
         Ok(socket)
     }
 
-    /// Receives the answer: several datagrams, with several messages in each; the last message
-    /// says that it is the last. Returns `None` if the list changed meanwhile, because then an
-    /// interface may be missing or may be there twice.
+    /// Receives the answer: several datagrams, with several messages in each; the last
+    /// message says that it is the last. Returns `None` if the list changed meanwhile,
+    /// because then an interface may be missing or may be there twice.
     fn receive(socket: &Socket) -> Result<Option<Vec<LinkMessage>>> {
         let mut links = Vec::new();
         let mut is_consistent = true;
         loop {
-            // "full": asks for the length first (MSG_PEEK with MSG_TRUNC), so that nothing is cut.
+            // "full": asks for the length first (MSG_PEEK with MSG_TRUNC), so that nothing
+            // is cut.
             let (datagram, _) = socket
                 .recv_from_full()
                 .context("cannot receive all from the kernel")?;
@@ -267,7 +271,8 @@ mod links {
         }
     }
 
-    /// Splits a datagram into its messages. Each begins with its length, at a multiple of four.
+    /// Splits a datagram into its messages. Each begins with its length, at a multiple of
+    /// four.
     fn messages(mut datagram: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
         let mut messages = Vec::new();
         while !datagram.is_empty() {

@@ -1,8 +1,8 @@
-//! The echo over Unix datagrams. Like UDP they keep message boundaries. Unlike UDP the kernel
-//! loses none and keeps their order: if the receive queue is full, the sender waits.
+//! The echo over Unix datagrams. Like UDP they keep message boundaries. Unlike UDP, none is
+//! lost or overtaken on its way: on Linux the sender waits if the receive queue is full.
 //!
-//! A server can answer only a client that has an address. Here the kernel does not give it one
-//! by itself, as with UDP, so the client binds its socket.
+//! A server can answer only a client that has an address. Here the kernel does not give it
+//! one by itself, as with UDP, so the client binds its socket.
 
 use std::env;
 use std::fs;
@@ -18,8 +18,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{ClientOptions, Name, log};
 
-/// Longer than datagrams usually are: the sender's send buffer (SO_SNDBUF) limits them, on
-/// Linux to less than 208 KiB if nobody has raised it.
+/// Longer than most datagrams. The sender's send buffer (SO_SNDBUF) limits their length, on
+/// Linux to less than 208 KiB by default.
 const BUFFER_SIZE: usize = 1024 * 1024;
 
 /// How long the server waits for a client that does not read. All others wait as well.
@@ -71,7 +71,8 @@ fn echo(socket: &UnixDatagram, datagram: &[u8], peer: &Name, quiet: bool) {
     }
     match answer(socket, datagram, &peer.0) {
         Ok(_) => {
-            // Escaped, so that a peer cannot forge log lines or send commands to the terminal.
+            // Escaped, so that a peer cannot forge log lines or send commands to the
+            // terminal.
             let shown = datagram[..len.min(SHOWN)].escape_ascii();
             let more = if len > SHOWN { "..." } else { "" };
             log(
@@ -89,7 +90,7 @@ fn echo(socket: &UnixDatagram, datagram: &[u8], peer: &Name, quiet: bool) {
     }
 }
 
-/// Sends an answer, and does not let one client block the others.
+/// Sends an answer, and does not let one client block the others for long.
 ///
 /// A datagram that nobody has read yet takes space in the send buffer of its *sender*. So a
 /// client that never reads could fill ours, and nobody would get an answer any more. Then a
@@ -118,8 +119,8 @@ pub fn ask(name: &Name, options: &ClientOptions) -> Result<()> {
     result
 }
 
-/// Opens a socket with an address that nobody else uses. On Linux an empty path lets the kernel
-/// choose an abstract name ("autobind" in unix(7)).
+/// Opens a socket with an address that nobody else uses. On Linux an empty path lets the
+/// kernel choose an abstract name ("autobind" in unix(7)).
 fn bind_client() -> Result<UnixDatagram> {
     let path = if cfg!(target_os = "linux") {
         PathBuf::new()
@@ -157,8 +158,8 @@ fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(line))
 }
 
-/// Sends a message, waits for its echo, and prints it. Nothing is sent a second time, because
-/// the kernel loses nothing.
+/// Sends a message, waits for its echo, and prints it. Nothing is sent a second time: if no
+/// echo comes, the server has ended or has given up.
 fn exchange(socket: &UnixDatagram, message: &[u8], name: &Name, timeout: Duration) -> Result<()> {
     let deadline = Instant::now() + timeout;
     socket
@@ -182,7 +183,7 @@ fn send(socket: &UnixDatagram, message: &[u8], name: &Name) -> Result<()> {
     loop {
         match socket.send_to_addr(message, &name.0) {
             Ok(_) => return Ok(()),
-            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
+            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.raw_os_error() == Some(EMSGSIZE) => {
                 let len = message.len();

@@ -12,19 +12,20 @@
 //! hello
 //! ```
 //!
-//! The *family* of a socket says what an address is: AF_INET and AF_INET6 stand for IP addresses
-//! with ports, AF_UNIX for a *Unix socket*, which needs no network. The *type* says how bytes
-//! travel, and there are the same two: SOCK_STREAM, as with TCP, and SOCK_DGRAM, as with UDP,
-//! which you choose with `--datagram` on both sides. So only the address is new, and this file
-//! is about it. It is the path of a file that the kernel creates for the socket, or on Linux an
-//! *abstract* name, which has no file and is written `@NAME` here.
+//! The *family* of a socket says what an address is: AF_INET and AF_INET6 stand for IP
+//! addresses with ports, AF_UNIX for a *Unix socket*, which needs no network. The *type*
+//! says how bytes travel, and there are the same two: SOCK_STREAM, as with TCP, and
+//! SOCK_DGRAM, as with UDP, which you choose with `--datagram` on both sides. So only the
+//! address is new, and this file is about it. It is the path of a file that the kernel
+//! creates for the socket, or on Linux an *abstract* name, which has no file and is written
+//! `@NAME` here.
 //!
 //! Try next:
 //!
 //! - Look at the file of a running server with `ls -l`. Its type is `s`, for socket, and
 //!   only you may write to it.
-//! - Kill the server (`kill -9`) and start the client. The file is still there, but the kernel
-//!   refuses the connection, because no socket belongs to the file any more.
+//! - Kill the server (`kill -9`) and start the client. The file is still there, but the
+//!   kernel refuses the connection, because no socket belongs to the file any more.
 //!
 //! Read next: `stream.rs`, then `datagram.rs`.
 
@@ -95,7 +96,7 @@ struct ServerOptions {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
 
-    /// Seconds without traffic after which a connection is closed (streams only)
+    /// Seconds without a read or write after which a connection is closed (streams only)
     #[arg(long, value_name = "SECS", default_value = "60")]
     #[arg(value_parser = seconds, allow_negative_numbers = true)]
     idle_timeout: Duration,
@@ -137,8 +138,8 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// Returns the default path. Only the user can enter the directory `$XDG_RUNTIME_DIR`, whose
-/// specification says that a path that is not absolute must be ignored.
+/// Returns the default path. Only the user can enter the directory `$XDG_RUNTIME_DIR`,
+/// whose specification says that a path that is not absolute should be ignored.
 fn default_path() -> PathBuf {
     let runtime_dir = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let runtime_dir = runtime_dir.filter(|dir| dir.is_absolute());
@@ -175,8 +176,8 @@ impl Name {
         ))
     }
 
-    /// Creates a server's socket with this name; `create` decides on the type. For a path the
-    /// kernel also creates a file, and leaves it there when the socket is closed.
+    /// Creates a server's socket with this name; `create` decides on the type. For a path
+    /// the kernel also creates a file, and leaves it there when the socket is closed.
     fn bind<S>(&self, create: impl Fn(&SocketAddr) -> io::Result<S>) -> Result<S> {
         if let Some(path) = self.0.as_pathname() {
             self.remove_dead_socket(path)?;
@@ -191,8 +192,9 @@ impl Name {
             anyhow::Error::new(error).context(format!("cannot listen on {self}{advice}"))
         })?;
         if let Some(path) = self.0.as_pathname() {
-            // A client needs permission to write to the file (unix(7)). Until we have set it,
-            // the umask decides who has it; a private directory protects all the time.
+            // On Linux a client needs permission to write to the file (unix(7)). Until we
+            // have set it, the umask decides who has it; a private directory protects all
+            // the time.
             let owner_only = fs::Permissions::from_mode(0o600);
             fs::set_permissions(path, owner_only)
                 .with_context(|| format!("cannot restrict the access to {self}"))?;
@@ -201,12 +203,14 @@ impl Name {
         Ok(socket)
     }
 
-    /// Removes the file that a server left when it was killed. Fails if anything else is there.
+    /// Removes the file that a server left when it was killed. Fails if anything else is
+    /// there.
     ///
-    /// If two servers start at the same moment, one can remove the file of the other. A lock on
-    /// another file would prevent that (flock(2)).
+    /// If two servers start at the same moment, one can remove the file of the other. A
+    /// lock on another file would prevent that (flock(2)).
     fn remove_dead_socket(&self, path: &Path) -> Result<()> {
-        // Unlike metadata(), this does not follow a symbolic link, which is not ours either.
+        // Unlike metadata(), this does not follow a symbolic link, which is not ours
+        // either.
         let Ok(file) = fs::symlink_metadata(path) else {
             return Ok(()); // Nothing is there, or bind will say why we cannot look.
         };
@@ -214,11 +218,14 @@ impl Name {
             file.file_type().is_socket(),
             "cannot listen on {self}: this file is not a socket, and stays as it is"
         );
-        // Connecting a datagram socket never waits, and no server of either type notices it.
+        // Connecting a datagram socket never waits, and no server of either type notices
+        // it.
         match UnixDatagram::unbound().and_then(|probe| probe.connect(path)) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
                 .with_context(|| format!("cannot remove {self}, whose server has ended")),
-            _ => bail!("cannot listen on {self}: already in use; choose another --path"),
+            _ => bail!(
+                "cannot listen on {self}: already in use, or not yours; choose another --path"
+            ),
         }
     }
 
@@ -253,8 +260,8 @@ impl Name {
     }
 }
 
-/// Removes the file when SIGINT or SIGTERM ends the server, if it is still our file: device
-/// and inode number tell.
+/// Removes the file when SIGINT, SIGTERM or SIGHUP ends the server, if it is still our
+/// file: device and inode number tell.
 #[cfg(unix)]
 fn remove_on_signal(path: &Path) -> Result<()> {
     let path = path.to_owned();
@@ -271,7 +278,8 @@ fn remove_on_signal(path: &Path) -> Result<()> {
 
 #[cfg(unix)]
 impl fmt::Display for Name {
-    /// Escaped, because a client chooses its own name and can put control characters into it.
+    /// Escaped, because a client chooses its own name and can put control characters into
+    /// it.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         #[cfg(target_os = "linux")]
         if let Some(name) = self.0.as_abstract_name() {

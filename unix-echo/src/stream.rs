@@ -1,5 +1,5 @@
-//! The echo over a Unix stream: what `tcp-server` and `tcp-client` do, with another address.
-//! Those two explain the pattern; the comments here explain what differs.
+//! The echo over a Unix stream: what `tcp-server` and `tcp-client` do, with another
+//! address. Those two explain the pattern; the comments here explain what differs.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -17,8 +17,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{ClientOptions, Name, ServerOptions, log};
 
-/// How many bytes the server reads at once. Any size is correct. A larger buffer saves system
-/// calls, but its bytes may have left the processor's cache before they are written.
+/// How many bytes the server reads at once. Any size is correct. A larger buffer saves
+/// system calls, but its bytes may have left the processor's cache before they are written.
 const SERVER_BUFFER_SIZE: usize = 32 * 1024;
 
 /// How many bytes the client reads at once.
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The server. It serves as many clients at the same time as it has workers.
 pub fn serve(name: &Name, options: ServerOptions) -> Result<()> {
-    // For Unix sockets std asks for the longest backlog that the kernel allows.
+    // For Unix sockets on Linux, std asks for the longest backlog that the kernel allows.
     let listener = name.bind(UnixListener::bind_addr)?;
     let server = Arc::new(Server {
         listener: Mutex::new(listener),
@@ -78,7 +78,7 @@ impl Server {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     log(
                         quiet,
-                        format_args!("{peer}: closed, nothing moved for {idle_timeout:?}"),
+                        format_args!("{peer}: closed, no read or write for {idle_timeout:?}"),
                     );
                 }
                 Err(error) => log(quiet, format_args!("{peer}: closed, {error}")),
@@ -115,7 +115,7 @@ fn echo(stream: &mut UnixStream, idle_timeout: Duration, buffer: &mut [u8]) -> i
                 stream.write_all(&buffer[..len])?;
                 echoed += len as u64;
             }
-            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
+            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -135,8 +135,8 @@ pub fn ask(name: &Name, options: ClientOptions) -> Result<()> {
     })
 }
 
-/// Connects. While the backlog is full, connect(2) waits, and std has no time limit for it. So
-/// another thread connects, and this one waits for the result.
+/// Connects. On Linux connect(2) waits while the backlog is full, and std has no time limit
+/// for it. So another thread connects, and this one waits for the result.
 fn connect(name: &Name, timeout: Duration) -> Result<UnixStream> {
     let addr = name.0.clone();
     let (result, results) = mpsc::channel();
@@ -159,8 +159,8 @@ struct Sending {
     end: OnceLock<(Instant, Result<()>)>,
 }
 
-/// Starts a thread that sends all input and then half-closes the connection. Nobody waits for
-/// the thread to end: it may wait for input while the server closes.
+/// Starts a thread that sends all input and then half-closes the connection. Nobody waits
+/// for the thread to end: it may wait for input while the server closes.
 fn start_sending(
     messages: Vec<OsString>,
     stream: &UnixStream,
@@ -227,7 +227,7 @@ fn receive(
                 written.context("cannot write to stdout")?;
                 silent_since = Instant::now();
             }
-            // Being suspended and resumed interrupts a call that has a time limit (signal(7)).
+            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let left = sending.time_left(silent_since, timeout);
@@ -240,8 +240,8 @@ fn receive(
 }
 
 impl Sending {
-    /// Returns how much longer the server may be silent. The time limit counts only from the
-    /// moment when everything was sent.
+    /// Returns how much longer the server may be silent. The time limit counts only from
+    /// the moment when everything was sent.
     fn time_left(&self, silent_since: Instant, timeout: Duration) -> Duration {
         match self.end.get() {
             Some((end, _)) => {
@@ -258,7 +258,9 @@ impl Sending {
             None => bail!("the server closed the connection before everything was sent"),
             Some((_, Err(error))) => bail!("{error:#}"),
             Some((_, Ok(()))) => {
-                // The count is complete, because it was finished before `end` was set.
+                // The count is complete, because it was finished before `end` was set. A
+                // server that sends more than it got is no echo server, but nothing is
+                // lost.
                 let is_complete = received >= self.count.load(Ordering::Relaxed);
                 ensure!(is_complete, "the server closed the connection");
                 Ok(())
