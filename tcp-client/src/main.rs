@@ -247,9 +247,8 @@ impl Sending {
             None => bail!("the server closed the connection before everything was sent"),
             Some((_, Err(error))) => bail!("{error:#}"),
             Some((_, Ok(()))) => {
-                // The count is complete, because it was finished before `end` was set. A
-                // server that sends more than it got is no echo server, but nothing is
-                // lost.
+                // The count is complete, because it was finished before `end` was set. A server
+                // that sends more than it got is no echo server, but nothing is lost.
                 let is_complete = received >= self.count.load(Ordering::Relaxed);
                 ensure!(is_complete, "the server closed the connection");
                 Ok(())

@@ -35,8 +35,7 @@
 //!
 //! - Start it with `ulimit -n 24` and open 60 connections. It pauses when it has no
 //!   descriptor left, and goes on when others close.
-//! - Suspend it (Ctrl-Z) and start many clients. All are connected, because its backlog is
-//!   long.
+//! - Suspend it (Ctrl-Z) and start many clients. All are connected, because its backlog is long.
 //!
 //! Read `tcp-server` first: what it explains is not explained again.
 
@@ -68,6 +67,9 @@ const BACKLOG: i32 = 4096;
 
 /// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The errors of accept for a client that has already gone. Linux reports neither.
+const GONE: [ErrorKind; 2] = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset];
 
 /// The token in the events of the listener. The connections have the tokens from 1.
 const LISTENER: Token = Token(0);
@@ -233,13 +235,7 @@ impl Server {
                 Ok((stream, peer)) => self.add(stream, peer),
                 // The backlog is empty. The kernel sends an event when that changes.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.accept_at = None,
-                // The client has already gone. Linux does not report this, other systems
-                // do.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
-                    ) => {}
+                Err(error) if GONE.contains(&error.kind()) => {}
                 Err(error) => {
                     log(self.args.quiet, format_args!("cannot accept: {error}"));
                     self.accept_at = Some(self.now + PAUSE);
@@ -282,9 +278,8 @@ impl Server {
                 self.close(token, format_args!("bytes echoed: {echoed}"));
             }
             Ok(Turn::Unfinished) => {
-                // The kernel reports each change only once (edge-triggered). Registering
-                // again makes it report the connection again, after the others had their
-                // turn.
+                // The kernel reports each change only once (edge-triggered). Registering again
+                // makes it report the connection again, after the others had their turn.
                 let stream = &mut connection.stream;
                 if let Err(error) = self.registry.reregister(stream, token, READ_AND_WRITE) {
                     self.close(token, format_args!("{error}"));
@@ -322,8 +317,7 @@ impl Server {
         }
     }
 
-    /// Removes a connection. Dropping its stream closes it, and the kernel forgets its
-    /// events.
+    /// Removes a connection. Dropping its stream closes it, and the kernel forgets its events.
     fn close(&mut self, token: Token, why: fmt::Arguments) {
         if let Some(connection) = self.connections.remove(&token) {
             self.checks.remove(&(connection.check_at, token));
@@ -359,9 +353,8 @@ impl Connection {
     /// One read in each turn is fair: a client that sends as fast as we read gets no more
     /// turns than the others.
     fn echo(&mut self, buffer: &mut [u8], now: Instant, half_closed: bool) -> io::Result<Turn> {
-        // While the client does not read, this write fails and we do not read either. So
-        // flow control reaches the client's own writes, and we never keep more than one
-        // read.
+        // While the client does not read, this write fails and we do not read either. So flow
+        // control reaches the client's own writes, and we never keep more than one read.
         let unwritten = mem::take(&mut self.unwritten);
         self.write(&unwritten, now)?;
         let len = self.stream.read(buffer)?;
@@ -370,10 +363,9 @@ impl Connection {
         }
         self.last_moved = now;
         self.write(&buffer[..len], now)?;
-        // A short read has emptied the socket (epoll(7), "Questions and answers"), so the
-        // next would fail. But after a half-close, another read is needed to see the end.
-        // (A read also ends at urgent data, tcp(7): a client that sends such waits until it
-        // sends more.)
+        // A short read has emptied the socket (epoll(7), "Questions and answers"), so the next
+        // would fail. But after a half-close, another read is needed to see the end. (A read also
+        // ends at urgent data, tcp(7): a client that sends such waits until it sends more.)
         if cfg!(target_os = "linux") && len < buffer.len() && !half_closed {
             return Err(ErrorKind::WouldBlock.into());
         }

@@ -21,9 +21,8 @@
 //!
 //! - Run `udp-server` at the same time. It can use the same port number, because UDP and
 //!   TCP count their ports separately.
-//! - Start the server with `-- --max-connections 1`, then two clients without a message.
-//!   Both connect, but the lines of the second come back only after the first client has
-//!   ended.
+//! - Start the server with `-- --max-connections 1`, then two clients without a message. Both
+//!   connect, but the lines of the second come back only after the first client has ended.
 //!
 //! Read next: `tcp-client`, which must send and receive at the same time.
 
@@ -44,6 +43,9 @@ const BUFFER_SIZE: usize = 48 * 1024;
 
 /// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The errors of accept for a client that has already gone. Linux reports neither.
+const GONE: [ErrorKind; 2] = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset];
 
 /// The error of a read or write that ran out of time. Unix and Windows have different ones.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
@@ -152,21 +154,15 @@ impl Server {
         loop {
             let (mut stream, peer) = self.accept();
             log(quiet, format_args!("{peer}: connected"));
-            match serve(&mut stream, idle_timeout, &mut buffer) {
-                Ok(echoed) => log(
-                    quiet,
-                    format_args!("{peer}: closed, bytes echoed: {echoed}"),
-                ),
+            let outcome = match serve(&mut stream, idle_timeout, &mut buffer) {
+                Ok(echoed) => format!("bytes echoed: {echoed}"),
                 Err(error) if error.kind() == TIMED_OUT => {
-                    log(
-                        quiet,
-                        format_args!("{peer}: closed, no read or write for {idle_timeout:?}"),
-                    );
+                    format!("no read or write for {idle_timeout:?}")
                 }
-                // Often a *reset* (RST): the peer's kernel says that the connection is no
-                // more.
-                Err(error) => log(quiet, format_args!("{peer}: closed, {error}")),
-            }
+                // Often a *reset* (RST): the peer's kernel says that the connection is no more.
+                Err(error) => error.to_string(),
+            };
+            log(quiet, format_args!("{peer}: closed, {outcome}"));
         }
     }
 
@@ -181,13 +177,7 @@ impl Server {
         loop {
             match listener.accept() {
                 Ok(connection) => return connection,
-                // The client has already gone. Linux does not report this, other systems
-                // do.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
-                    ) => {}
+                Err(error) if GONE.contains(&error.kind()) => {}
                 Err(error) => {
                     log(self.args.quiet, format_args!("cannot accept: {error}"));
                     thread::sleep(PAUSE);

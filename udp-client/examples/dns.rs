@@ -29,9 +29,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 
-/// The length of the header, in bytes. It consists of six numbers of 16 bits: the id, the
-/// flags, and how many questions, answers and two other kinds of records follow (RFC 1035,
-/// 4.1.1).
+/// The length of the header, in bytes. It consists of six numbers of 16 bits: the id, the flags,
+/// and how many questions, answers and two other kinds of records follow (RFC 1035, 4.1.1).
 const HEADER: usize = 12;
 
 /// The longest answer over UDP, in bytes (RFC 1035, 4.2.1), unless the question allows more
@@ -201,8 +200,7 @@ fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Resul
             Err(error) if matches!(error.kind(), TIMED_OUT | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
-        // Checked after a last call, because an answer may have come while we were
-        // suspended.
+        // Checked after a last call, because an answer may have come while we were suspended.
         if left.is_zero() {
             return Ok(None);
         }
@@ -221,8 +219,7 @@ pub fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
     let same_id = header[..2] == asked[..2];
     let marked = header[2] & 0x80 != 0;
     let one_question = header[4..6] == asked[4..6];
-    // Case does not matter in names. Lengths of labels are at most 63, and letters begin at
-    // 65.
+    // Case does not matter in names. Lengths of labels are at most 63, and letters begin at 65.
     let repeated = rest
         .get(..question.len())
         .is_some_and(|it| it.eq_ignore_ascii_case(question));
@@ -292,9 +289,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a record, and returns its address if it has one. Other records do not matter
-    /// here: a CNAME, for example, says which other name has the addresses, and those
-    /// follow.
+    /// Reads a record, and returns its address if it has one. Other records do not matter here: a
+    /// CNAME, for example, says which other name has the addresses, and those follow.
     fn record(&mut self) -> Result<Option<Ipv4Addr>> {
         self.skip_name()?;
         let kind = self.array()?;

@@ -90,8 +90,7 @@ fn main() -> Result<()> {
         .send_to(message, to)
         .with_context(|| format!("cannot send to {to}"))?;
     let (mut answers, mut late) = (0, 0);
-    // Answers may have come while we were suspended, but answers without end must not hold
-    // us.
+    // Answers may have come while we were suspended, but answers without end must not hold us.
     while late < MAX_LATE {
         let Some(from) = next_echo(&socket, message, deadline)? else {
             break;

@@ -125,8 +125,7 @@ fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(line))
 }
 
-/// Sends a message and prints its echo. Later messages go only to the address that
-/// answered.
+/// Sends a message and prints its echo. Later messages go only to the address that answered.
 fn ask_and_print(message: &[u8], servers: &mut Vec<SocketAddr>, args: &Args) -> Result<()> {
     let (server, time) = ask_any(servers, message, args)?;
     *servers = vec![server];
@@ -214,8 +213,7 @@ fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
     // other senders. And if the server's host reports that nobody listens on the port, a
     // call that waits, or the next one, fails with ECONNREFUSED.
     socket.connect(server)?;
-    // If no server has the port, the kernel may give it to us, and we would answer
-    // ourselves.
+    // If no server has the port, the kernel may give it to us, and we would answer ourselves.
     if socket.local_addr()? == server {
         return Err(ErrorKind::ConnectionRefused.into());
     }

@@ -1,5 +1,4 @@
-//! `udp-server` with fewer system calls: it takes and sends up to 32 datagrams in one
-//! (Linux).
+//! `udp-server` with fewer system calls: it takes and sends up to 32 datagrams in one (Linux).
 //!
 //! ```console
 //! $ cargo run --release -p udp-server --example batch -- --quiet
@@ -37,8 +36,7 @@
 //! - Run this program and `udp-server` under `strace -c -f`, with the same load, and
 //!   compare the number of system calls.
 //! - Set `BATCH` to 1, or to 64, the most that every kernel cuts a piece into, and measure.
-//! - Watch the load with `tcpdump -n -i lo udp`. The long ones are pieces that are not cut
-//!   yet.
+//! - Watch the load with `tcpdump -n -i lo udp`. The long ones are pieces that are not cut yet.
 //! - Set the option UDP_GRO. Then the kernel also delivers several datagrams as one piece,
 //!   and the program has to take it apart.
 //!
@@ -121,8 +119,7 @@ fn bind(addr: &str) -> Result<UdpSocket> {
     })
 }
 
-/// Echoes forever. Takes the datagrams that are there, and answers all that may be
-/// answered.
+/// Echoes forever. Takes the datagrams that are there, and answers all that may be answered.
 #[cfg(target_os = "linux")]
 fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
     // 2 MiB of address space, but little memory as long as datagrams are small: the kernel
@@ -213,10 +210,9 @@ fn answer(socket: &UdpSocket, batch: &[Datagram], can_cut: bool, quiet: bool) {
     send_each(socket, &singles, quiet);
 }
 
-/// Hands datagrams of one length for one peer to the kernel as one piece, to be cut as late
-/// as possible: by the network card or just before it. The limits are at least 64 datagrams
-/// in a piece, the path's MTU for each datagram, and the length of the longest datagram for
-/// the piece.
+/// Hands datagrams of one length for one peer to the kernel as one piece, to be cut as late as
+/// possible: by the network card or just before it. The limits are at least 64 datagrams in a
+/// piece, the path's MTU for each datagram, and the length of the longest datagram for the piece.
 #[cfg(target_os = "linux")]
 fn send_as_one(socket: &UdpSocket, run: &[Datagram]) -> nix::Result<usize> {
     let peer = SockaddrStorage::from(run[0].peer);

@@ -66,8 +66,7 @@ struct Args {
 
     /// Address to listen on [default: 0.0.0.0:7007, or [::]:7007 for an IPv6 group]
     ///
-    /// It must not be one single address of the host: a datagram to a group is not sent to
-    /// it.
+    /// It must not be one single address of the host: a datagram to a group is not sent to it.
     #[arg(long, value_name = "HOST:PORT")]
     addr: Option<String>,
 

@@ -38,10 +38,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-/// The longest payload, in bytes. The length field of UDP has 16 bits and includes the
-/// header of 8 bytes (RFC 768), which leaves 65,527 bytes over IPv6. Over IPv4 it is 65,507
-/// bytes, because the length field of IPv4 also includes its own header of 20 bytes (RFC
-/// 791).
+/// The longest payload, in bytes. The length field of UDP has 16 bits and includes the header of 8
+/// bytes (RFC 768), which leaves 65,527 bytes over IPv6. Over IPv4 it is 65,507 bytes, because the
+/// length field of IPv4 also includes its own header of 20 bytes (RFC 791).
 ///
 /// The buffer must be this long: bytes that do not fit are lost, on most systems silently.
 const MAX_PAYLOAD: usize = 65_527;
@@ -141,8 +140,7 @@ fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
 fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, quiet: bool) {
     match socket.send_to(datagram, peer) {
         Ok(len) => {
-            // Escaped, so that a peer cannot forge log lines or send commands to the
-            // terminal.
+            // Escaped, so that a peer cannot forge log lines or send commands to the terminal.
             let shown = datagram[..len.min(SHOWN)].escape_ascii();
             let more = if len > SHOWN { "..." } else { "" };
             log(

@@ -74,9 +74,8 @@ const TYPES: [(&str, Type); 4] = [
     ("SOCK_RAW", Type::RAW),
 ];
 
-/// The error of a family that the kernel does not have (EAFNOSUPPORT), and the errors of
-/// types that a family does not have (EPROTOTYPE, EPROTONOSUPPORT, ESOCKTNOSUPPORT);
-/// errno(3).
+/// The error of a family that the kernel does not have (EAFNOSUPPORT), and the errors of types
+/// that a family does not have (EPROTOTYPE, EPROTONOSUPPORT, ESOCKTNOSUPPORT); errno(3).
 const NO_SUCH_FAMILY: i32 = 97;
 const NO_SUCH_TYPE: [i32; 3] = [91, 93, 94];
 
@@ -218,13 +217,11 @@ mod links {
     /// Sends the question to the kernel: RTM_GETLINK with NLM_F_DUMP, which asks for all.
     fn ask() -> Result<Socket> {
         let socket = Socket::new(NETLINK_ROUTE).context("cannot open a netlink socket")?;
-        // Port 0 is the kernel. Once connected, the socket receives nothing from other
-        // processes.
+        // Port 0 is the kernel. Once connected, the socket receives nothing from other processes.
         socket
             .connect(&SocketAddr::new(0, 0))
             .context("cannot connect to the kernel")?;
-        // The kernel has answered when a call returns. Should it not, we do not wait for
-        // it.
+        // The kernel has answered when a call returns. Should it not, we do not wait for it.
         socket
             .set_non_blocking(true)
             .context("cannot make a socket non-blocking")?;
@@ -247,8 +244,7 @@ mod links {
         let mut links = Vec::new();
         let mut is_consistent = true;
         loop {
-            // "full": asks for the length first (MSG_PEEK with MSG_TRUNC), so that nothing
-            // is cut.
+            // "full": asks for the length first (MSG_PEEK with MSG_TRUNC), so that nothing is cut.
             let (datagram, _) = socket
                 .recv_from_full()
                 .context("cannot receive all from the kernel")?;
@@ -271,8 +267,7 @@ mod links {
         }
     }
 
-    /// Splits a datagram into its messages. Each begins with its length, at a multiple of
-    /// four.
+    /// Splits a datagram into its messages. Each begins with its length, at a multiple of four.
     fn messages(mut datagram: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
         let mut messages = Vec::new();
         while !datagram.is_empty() {

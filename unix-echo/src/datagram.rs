@@ -71,8 +71,7 @@ fn echo(socket: &UnixDatagram, datagram: &[u8], peer: &Name, quiet: bool) {
     }
     match answer(socket, datagram, &peer.0) {
         Ok(_) => {
-            // Escaped, so that a peer cannot forge log lines or send commands to the
-            // terminal.
+            // Escaped, so that a peer cannot forge log lines or send commands to the terminal.
             let shown = datagram[..len.min(SHOWN)].escape_ascii();
             let more = if len > SHOWN { "..." } else { "" };
             log(
@@ -176,8 +175,7 @@ fn exchange(socket: &UnixDatagram, message: &[u8], name: &Name, timeout: Duratio
     written.context("cannot write to stdout")
 }
 
-/// Sends a datagram. Waits, up to the time limit of the socket, while the server's queue is
-/// full.
+/// Sends a datagram. Waits, up to the time limit of the socket, while the server's queue is full.
 fn send(socket: &UnixDatagram, message: &[u8], name: &Name) -> Result<()> {
     const EMSGSIZE: i32 = if cfg!(target_os = "linux") { 90 } else { 40 };
     loop {

@@ -12,13 +12,12 @@
 //! hello
 //! ```
 //!
-//! The *family* of a socket says what an address is: AF_INET and AF_INET6 stand for IP
-//! addresses with ports, AF_UNIX for a *Unix socket*, which needs no network. The *type*
-//! says how bytes travel, and there are the same two: SOCK_STREAM, as with TCP, and
-//! SOCK_DGRAM, as with UDP, which you choose with `--datagram` on both sides. So only the
-//! address is new, and this file is about it. It is the path of a file that the kernel
-//! creates for the socket, or on Linux an *abstract* name, which has no file and is written
-//! `@NAME` here.
+//! The *family* of a socket says what an address is: AF_INET and AF_INET6 stand for IP addresses
+//! with ports, AF_UNIX for a *Unix socket*, which needs no network. The *type* says how bytes
+//! travel, and there are the same two: SOCK_STREAM, as with TCP, and SOCK_DGRAM, as with UDP,
+//! which you choose with `--datagram` on both sides. So only the address is new, and this file is
+//! about it. It is the path of a file that the kernel creates for the socket, or on Linux an
+//! *abstract* name, which has no file and is written `@NAME` here.
 //!
 //! Try next:
 //!
@@ -192,9 +191,8 @@ impl Name {
             anyhow::Error::new(error).context(format!("cannot listen on {self}{advice}"))
         })?;
         if let Some(path) = self.0.as_pathname() {
-            // On Linux a client needs permission to write to the file (unix(7)). Until we
-            // have set it, the umask decides who has it; a private directory protects all
-            // the time.
+            // On Linux a client needs permission to write to the file (unix(7)). Until we have set
+            // it, the umask decides who has it; a private directory protects all the time.
             let owner_only = fs::Permissions::from_mode(0o600);
             fs::set_permissions(path, owner_only)
                 .with_context(|| format!("cannot restrict the access to {self}"))?;
@@ -203,14 +201,12 @@ impl Name {
         Ok(socket)
     }
 
-    /// Removes the file that a server left when it was killed. Fails if anything else is
-    /// there.
+    /// Removes the file that a server left when it was killed. Fails if anything else is there.
     ///
     /// If two servers start at the same moment, one can remove the file of the other. A
     /// lock on another file would prevent that (flock(2)).
     fn remove_dead_socket(&self, path: &Path) -> Result<()> {
-        // Unlike metadata(), this does not follow a symbolic link, which is not ours
-        // either.
+        // Unlike metadata(), this does not follow a symbolic link, which is not ours either.
         let Ok(file) = fs::symlink_metadata(path) else {
             return Ok(()); // Nothing is there, or bind will say why we cannot look.
         };
@@ -218,8 +214,7 @@ impl Name {
             file.file_type().is_socket(),
             "cannot listen on {self}: this file is not a socket, and stays as it is"
         );
-        // Connecting a datagram socket never waits, and no server of either type notices
-        // it.
+        // Connecting a datagram socket never waits, and no server of either type notices it.
         match UnixDatagram::unbound().and_then(|probe| probe.connect(path)) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
                 .with_context(|| format!("cannot remove {self}, whose server has ended")),
@@ -278,8 +273,7 @@ fn remove_on_signal(path: &Path) -> Result<()> {
 
 #[cfg(unix)]
 impl fmt::Display for Name {
-    /// Escaped, because a client chooses its own name and can put control characters into
-    /// it.
+    /// Escaped, because a client chooses its own name and can put control characters into it.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         #[cfg(target_os = "linux")]
         if let Some(name) = self.0.as_abstract_name() {

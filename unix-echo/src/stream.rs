@@ -70,19 +70,14 @@ impl Server {
         loop {
             let (mut stream, peer) = self.accept();
             log(quiet, format_args!("{peer}: connected"));
-            match echo(&mut stream, idle_timeout, &mut buffer) {
-                Ok(echoed) => log(
-                    quiet,
-                    format_args!("{peer}: closed, bytes echoed: {echoed}"),
-                ),
+            let outcome = match echo(&mut stream, idle_timeout, &mut buffer) {
+                Ok(echoed) => format!("bytes echoed: {echoed}"),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    log(
-                        quiet,
-                        format_args!("{peer}: closed, no read or write for {idle_timeout:?}"),
-                    );
+                    format!("no read or write for {idle_timeout:?}")
                 }
-                Err(error) => log(quiet, format_args!("{peer}: closed, {error}")),
-            }
+                Err(error) => error.to_string(),
+            };
+            log(quiet, format_args!("{peer}: closed, {outcome}"));
         }
     }
 
@@ -258,9 +253,8 @@ impl Sending {
             None => bail!("the server closed the connection before everything was sent"),
             Some((_, Err(error))) => bail!("{error:#}"),
             Some((_, Ok(()))) => {
-                // The count is complete, because it was finished before `end` was set. A
-                // server that sends more than it got is no echo server, but nothing is
-                // lost.
+                // The count is complete, because it was finished before `end` was set. A server
+                // that sends more than it got is no echo server, but nothing is lost.
                 let is_complete = received >= self.count.load(Ordering::Relaxed);
                 ensure!(is_complete, "the server closed the connection");
                 Ok(())
