@@ -1,5 +1,4 @@
 //! The loads of the bench notice a server that sends back other than it was sent.
-#![cfg(target_os = "linux")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -8,7 +7,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use harness::loads;
+use harness::measure::loads;
 
 /// What is wrong with each [`NTH`] piece that a server sends back. It also gets the piece before.
 type Fault = fn(piece: &mut [u8], before: &[u8]);

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use super::placement::Placement;
-use super::{Running, example, example_of, foreign, on_a_free_port, program, python};
+use crate::{Running, example_of, foreign, on_a_free_port, peer as peer_program, program, python};
 
 /// A server that can be measured.
 #[derive(Clone, Copy)]
@@ -88,15 +88,17 @@ pub const TCP: [Peer; 12] = [
     peer("event_loop", |wanted| {
         wanted.of_ours_for_so_many(&mut example_of("tcp-server", "event_loop"))
     }),
-    peer("plain", |wanted| wanted.of(&mut example("plain_tcp_echo"))),
-    peer("epoll", |wanted| wanted.of(&mut example("epoll_echo"))),
+    peer("plain", |wanted| {
+        wanted.of(&mut peer_program("plain_tcp_echo"))
+    }),
+    peer("epoll", |wanted| wanted.of(&mut peer_program("epoll_echo"))),
     peer("tokio", |wanted| {
-        wanted.of(example("tokio_echo").args(["tcp", "1024"]))
+        wanted.of(peer_program("tokio_echo").args(["tcp", "1024"]))
     }),
     peer("tokio_48k", |wanted| {
-        wanted.of(example("tokio_echo").args(["tcp", "49152"]))
+        wanted.of(peer_program("tokio_echo").args(["tcp", "49152"]))
     }),
-    peer("smol", |wanted| wanted.of(&mut example("smol_echo"))),
+    peer("smol", |wanted| wanted.of(&mut peer_program("smol_echo"))),
     foreign_peer("c_threads", "cc", |wanted| {
         wanted.of(&mut Command::new(&*C_THREADS))
     }),
@@ -128,9 +130,11 @@ pub const UDP: [Peer; if cfg!(target_os = "linux") { 9 } else { 8 }] = [
     peer("batch", |wanted| {
         wanted.of_ours(&mut example_of("udp-server", "batch"))
     }),
-    peer("plain", |wanted| wanted.of(&mut example("plain_udp_echo"))),
+    peer("plain", |wanted| {
+        wanted.of(&mut peer_program("plain_udp_echo"))
+    }),
     peer("tokio", |wanted| {
-        wanted.of(example("tokio_echo").arg("udp"))
+        wanted.of(peer_program("tokio_echo").arg("udp"))
     }),
     foreign_peer("c_loop", "cc", |wanted| {
         wanted.of(&mut Command::new(&*C_LOOP))
@@ -159,10 +163,10 @@ pub const UNIX_STREAM: [Peer; 6] = [
             .arg(wanted.path))
     }),
     peer("plain", |wanted| {
-        wanted.of(example("plain_unix_echo").arg(wanted.path))
+        wanted.of(peer_program("plain_unix_echo").arg(wanted.path))
     }),
     peer("tokio_32k", |wanted| {
-        wanted.of(example("tokio_echo")
+        wanted.of(peer_program("tokio_echo")
             .args(["unix", "32768"])
             .arg(wanted.path))
     }),
@@ -188,7 +192,7 @@ pub const UNIX_DATAGRAM: [Peer; 3] = [
             .arg(wanted.path))
     }),
     peer("plain", |wanted| {
-        wanted.of(example("plain_unix_echo")
+        wanted.of(peer_program("plain_unix_echo")
             .arg(wanted.path)
             .arg("--datagram"))
     }),
@@ -226,7 +230,7 @@ fn compiled_c(name: &str) -> PathBuf {
 
 fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("benches")
+        .join("peers")
         .join(name)
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::path::Path;
 
-use harness::placement::Placement::{self, Free, Together};
-use harness::servers::{GO_4K, Peer, Started, TCP, Wanted, named};
-use harness::{allow_descriptors, loads, memory_kib, not_run};
+use harness::measure::loads;
+use harness::measure::placement::Placement::{self, Free, Together};
+use harness::measure::servers::{GO_4K, Peer, Started, TCP, Wanted, named};
+use harness::{allow_descriptors, memory_kib, not_run};
 
 use crate::turns::median;
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{LIMIT, noise, udp_socket};
+use crate::{LIMIT, noise, udp_socket};
 
 /// How many connections [`many_connections`] holds.
 pub const CONNECTIONS: usize = 50;

@@ -258,7 +258,7 @@ impl Asked<'_> {
     fn time_to_first_echo(&self) -> Duration {
         let begin = Instant::now();
         let server = self.server();
-        super::echo(TcpStream::connect(&server.addr).unwrap(), b"hello");
+        crate::echo(TcpStream::connect(&server.addr).unwrap(), b"hello");
         begin.elapsed()
     }
 }

@@ -5,8 +5,8 @@ use std::cell::LazyCell;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use harness::questions::{ALL, Asked, BURST, Question, Unit};
-use harness::servers::Peer;
+use harness::measure::questions::{ALL, Asked, BURST, Question, Unit};
+use harness::measure::servers::Peer;
 use harness::{allow_descriptors, not_run};
 
 /// Asks all questions. For each question, it asks one server after the other.

@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use harness::questions::{ALL, Asked, Question};
-use harness::servers::Peer;
+use harness::measure::questions::{ALL, Asked, Question};
+use harness::measure::servers::Peer;
 
 /// The result of a server.
 pub struct Standing {

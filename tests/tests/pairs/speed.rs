@@ -1,14 +1,14 @@
 //! How fast the programs are, each beside others that do the same, in one run. The bench asks the same
 //! (`cargo bench -p tests`), of more; here two at a time take turns, which tells small differences, and one
 //! that has become clearly slower fails.
-#![cfg(target_os = "linux")]
 
 use std::process::Command;
 use std::time::Instant;
 
-use harness::questions::{self, Asked};
-use harness::servers::{Peer, named};
-use harness::{Server, median_ratio, program};
+use harness::measure::questions::{self, Asked};
+use harness::measure::servers::{Peer, named};
+use harness::measure::median_ratio;
+use harness::{Server, program};
 
 /// The question, how much of it, ours, the other, and the least that their ratio may be.
 ///

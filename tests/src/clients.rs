@@ -1,0 +1,153 @@
+//! What every client must do, and ways to use one.
+
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+#[cfg(target_os = "linux")]
+use crate::unshared;
+use crate::{LIMIT, Running, run};
+
+/// Starts a client, gives it these bytes on stdin, and waits until it has printed the same. Its stdin
+/// stays open: many tools end with it, whatever is still on its way.
+pub fn start_and_expect_echo(command: &mut Command, bytes: &[u8]) -> Running {
+    let mut client = Running::start(command);
+    let (mut stdin, input) = (client.stdin.take().unwrap(), bytes.to_vec());
+    // In a thread, for a client that stands still would hold the write for ever. It ends with the client.
+    let writing = thread::spawn(move || stdin.write_all(&input).map(|()| stdin));
+    let printed = client.stdout_bytes(bytes.len());
+    assert!(
+        printed == bytes,
+        "{} bytes came back, but not those that were sent",
+        bytes.len()
+    );
+    client.stdin = Some(writing.join().unwrap().unwrap());
+    client
+}
+
+/// Writes to a program and reads from it, as Python's `subprocess.run(input=...)` does: in one thread, what
+/// the one pipe takes and what the other has. A program that holds on to either pipe while it waits for
+/// the network brings both to a halt; then it is ended, and the test fails.
+#[cfg(unix)]
+pub fn exchange_in_one_thread(command: &mut Command, input: &[u8]) -> Vec<u8> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::fs::{OFlags, fcntl_setfl};
+    let mut client = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (client.stdin.take(), client.stdout.take().unwrap());
+    fcntl_setfl(stdin.as_ref().unwrap(), OFlags::NONBLOCK).unwrap();
+    let (done, in_time) = mpsc::channel();
+    let guard = thread::spawn(move || {
+        let too_late = in_time.recv_timeout(LIMIT).is_err();
+        if too_late {
+            client.kill().unwrap();
+        }
+        assert!(
+            client.wait().unwrap().success() && !too_late,
+            "the program failed, or stood still"
+        );
+    });
+    let (mut written, mut output, mut buffer) = (0, Vec::new(), vec![0; 32 * 1024]);
+    loop {
+        let mut events = vec![PollFd::new(&stdout, PollFlags::IN)];
+        events.extend(
+            stdin
+                .as_ref()
+                .map(|stdin| PollFd::new(stdin, PollFlags::OUT)),
+        );
+        poll(&mut events, None).unwrap();
+        let ready: Vec<bool> = events
+            .iter()
+            .map(|event| !event.revents().is_empty())
+            .collect();
+        if let (Some(true), Some(pipe)) = (ready.get(1), &mut stdin) {
+            let end = input.len().min(written + 64 * 1024);
+            written += pipe.write(&input[written..end]).unwrap();
+            if written == input.len() {
+                stdin = None;
+            }
+        }
+        if ready[0] {
+            match stdout.read(&mut buffer).unwrap() {
+                0 => break,
+                len => output.extend_from_slice(&buffer[..len]),
+            }
+        }
+    }
+    // The guard has left already if it had to end the program.
+    let _ = done.send(());
+    guard.join().unwrap();
+    output
+}
+
+/// Runs a program with each of these arguments, which it must refuse as wrong usage and say what is right.
+pub fn assert_refuses(program: impl Fn() -> Command, wrong: &[([&str; 2], &str)]) {
+    for (args, right) in wrong {
+        let finished = run(program().args(args), b"");
+        assert_eq!(finished.code, Some(2), "{args:?}: {finished:?}");
+        assert!(
+            finished.stderr.contains(right),
+            "{args:?}: {}",
+            finished.stderr
+        );
+    }
+}
+
+/// Runs a program with texts that are no addresses. The error names what failed and what is right.
+pub fn assert_refuses_addresses(with_address: impl Fn(&str) -> Command, failed: &str) {
+    let port = [
+        "127.0.0.1:65536",
+        "127.0.0.1:",
+        "127.0.0.1:http",
+        "[::1]",
+        "127.0.0.1:-1",
+    ];
+    for (addr, reason) in port
+        .map(|addr| (addr, "invalid port value"))
+        .into_iter()
+        .chain(["127.0.0.1", "localhost", ""].map(|addr| (addr, "invalid socket address")))
+    {
+        let finished = run(&mut with_address(addr), b"");
+        assert_eq!(finished.code, Some(1), "{addr:?}: {finished:?}");
+        let advice = "write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007";
+        let error = format!("Error: {failed}{addr}: {advice}\n\nCaused by:\n    {reason}\n");
+        assert_eq!(finished.stderr, error);
+    }
+    // To the resolver these are names. In a network namespace without a network it can ask nobody.
+    #[cfg(target_os = "linux")]
+    for addr in [":7007", "::1"] {
+        let Some(mut command) = unshared("-rn", "true", &with_address(addr)) else {
+            return;
+        };
+        let finished = run(&mut command, b"");
+        assert_eq!(finished.code, Some(1), "{addr:?}: {finished:?}");
+        let error = format!("Error: {failed}{addr}\n\nCaused by:\n    failed to lookup address");
+        assert!(finished.stderr.starts_with(&error), "{finished:?}");
+    }
+}
+
+/// Has a client's reader go away between two lines, while its stdin goes on: an error, and no panic.
+pub fn assert_survives_a_lost_reader(client: &mut Command) {
+    let mut client = Running::start(client);
+    client.write(b"first\n");
+    assert_eq!(client.stdout_line(), "first");
+    client.stdout = None;
+    let mut stdin = client.stdin.take().unwrap();
+    let writer = thread::spawn(move || while stdin.write_all(b"more\n").is_ok() {});
+    let client = client.finish();
+    writer.join().unwrap();
+    assert_eq!(client.code, Some(1));
+    assert!(
+        client
+            .stderr
+            .starts_with("Error: cannot get everything back from ")
+            && client
+                .stderr
+                .contains("0: cannot write to stdout\n    1: Broken pipe"),
+        "{client:?}"
+    );
+}

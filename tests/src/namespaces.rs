@@ -1,0 +1,52 @@
+//! Commands in Linux namespaces of their own: networks and files that nobody else sees.
+
+use std::process::Command;
+
+use crate::not_run;
+
+/// The same command in namespaces of its own, after some shell commands that set them up. `None`, and
+/// said aloud, where this is not possible.
+#[cfg(target_os = "linux")]
+pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command> {
+    let unshare = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args([flags, "sh", "-c", &format!("{set_up} && exec \"$@\""), "sh"]);
+        unshare
+            .env_remove("RUST_BACKTRACE")
+            .env_remove("RUST_LIB_BACKTRACE");
+        unshare
+    };
+    match unshare().arg("true").output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            not_run(&format!(
+                "unshare {flags}: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ));
+            return None;
+        }
+        Err(error) => {
+            not_run(&format!("cannot start unshare: {error}"));
+            return None;
+        }
+    }
+    let mut unshared = unshare();
+    unshared.arg(command.get_program()).args(command.get_args());
+    Some(unshared)
+}
+
+/// The same command with a name, `twofold`, that has an IPv6 and an IPv4 address.
+#[cfg(target_os = "linux")]
+pub fn with_twofold_name(command: &Command) -> Option<Command> {
+    let set_up = r"hosts=$(mktemp) && printf '127.0.0.1 twofold\n::1 twofold\n' > $hosts &&
+        mount --bind $hosts /etc/hosts && rm $hosts";
+    unshared("-rm", set_up, command)
+}
+
+/// The same command in a network namespace where the kernel gives port 7007, and no other, to
+/// sockets that do not choose one.
+#[cfg(target_os = "linux")]
+pub fn where_7007_is_the_only_free_port(command: &Command) -> Option<Command> {
+    let set_up = "ip link set lo up && echo 7007 7007 >/proc/sys/net/ipv4/ip_local_port_range";
+    unshared("-rn", set_up, command)
+}

@@ -1,0 +1,71 @@
+//! What the tests send, and the sockets that they send it with.
+
+use std::io::{self, Read, Write};
+use std::net::UdpSocket;
+use std::thread;
+
+use crate::LIMIT;
+
+/// Bytes without a pattern that a lost or moved block could hide in (xorshift).
+pub fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| next()).collect();
+    bytes.truncate(len);
+    bytes
+}
+
+/// Sends a few bytes to an echo server and waits for them to come back.
+pub fn echo(mut stream: impl Read + Write, bytes: &[u8]) {
+    stream.write_all(bytes).unwrap();
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back).expect("an echo");
+    assert_eq!(back, bytes);
+}
+
+/// Sends bytes to an echo server, half-closes, and reads meanwhile. Returns all that comes back.
+pub fn echo_all<S: Sync>(
+    stream: &S,
+    bytes: &[u8],
+    half_close: impl Fn(&S) -> io::Result<()> + Sync,
+) -> Vec<u8>
+where
+    for<'a> &'a S: Read + Write,
+{
+    let mut back = Vec::with_capacity(bytes.len());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stream = stream;
+            stream.write_all(bytes).unwrap();
+            half_close(stream).unwrap();
+        });
+        let mut stream = stream;
+        stream.read_to_end(&mut back).unwrap();
+    });
+    back
+}
+
+/// Text, and every byte there is. Both end in a newline, which a client of datagrams takes off and puts back.
+pub fn short_payloads() -> Vec<Vec<u8>> {
+    vec![b"hello\n".to_vec(), (0..=255).chain(*b"\n").collect()]
+}
+
+/// The same and 1 MiB, for streams.
+pub fn payloads() -> Vec<Vec<u8>> {
+    let mut payloads = short_payloads();
+    payloads.push(noise(1024 * 1024));
+    payloads
+}
+
+/// A UDP socket of the test's own, on a port that the kernel chooses.
+pub fn udp_socket(host: &str) -> UdpSocket {
+    let socket =
+        UdpSocket::bind((host, 0)).unwrap_or_else(|error| panic!("cannot bind to {host}: {error}"));
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket
+}

@@ -1,0 +1,344 @@
+//! Starts programs as processes, with a limit on every wait.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::LIMIT;
+
+/// A program that runs. It is killed when this is dropped, also by a test that fails.
+pub struct Running {
+    child: Child,
+    /// What the program reads. `None` closes it.
+    pub stdin: Option<ChildStdin>,
+    pub(crate) stdout: Option<Output>,
+    stderr: Option<Output>,
+    leads_group: bool,
+}
+
+/// What a program left when it ended by itself.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// All of stdout that was not read before.
+    pub stdout: Vec<u8>,
+    /// All of stderr that was not read before.
+    pub stderr: String,
+}
+
+impl Running {
+    /// Starts a program. Its output is read all the time, so that it never waits for a full pipe.
+    pub fn start(command: &mut Command) -> Running {
+        Running::start_with(command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// Starts a program with an stdout and an stderr of the test's own.
+    pub fn start_with(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
+        let started = command
+            .stdin(Stdio::piped())
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn();
+        let mut child = started.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        Running {
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take().map(Output::of),
+            stderr: child.stderr.take().map(Output::of),
+            leads_group: false,
+            child,
+        }
+    }
+
+    /// Starts a server that starts children for its clients: they are killed with it.
+    #[cfg(unix)]
+    pub fn start_with_children(command: &mut Command) -> Running {
+        use std::os::unix::process::CommandExt;
+        let mut running = Running::start(command.process_group(0));
+        running.leads_group = true;
+        running
+    }
+
+    /// What a server says after `listening on`, once it does.
+    pub fn announced(&mut self) -> String {
+        let line = self.stdout_line();
+        let addr = line.strip_prefix("listening on ");
+        addr.unwrap_or_else(|| panic!("not an announcement: {line:?}"))
+            .to_owned()
+    }
+
+    /// The next line of stdout, without its newline.
+    pub fn stdout_line(&mut self) -> String {
+        match self.stdout.as_mut().unwrap().line() {
+            Ok(line) => line,
+            Err(why) => panic!(
+                "stdout: {why}; stderr: {:?}",
+                self.stderr.as_mut().map(Output::so_far)
+            ),
+        }
+    }
+
+    /// The next line of stderr, without its newline.
+    pub fn stderr_line(&mut self) -> String {
+        self.stderr
+            .as_mut()
+            .unwrap()
+            .line()
+            .unwrap_or_else(|why| panic!("stderr: {why}"))
+    }
+
+    /// The next bytes of stdout, exactly so many.
+    pub fn stdout_bytes(&mut self, count: usize) -> Vec<u8> {
+        self.stdout
+            .as_mut()
+            .unwrap()
+            .bytes(count)
+            .unwrap_or_else(|why| panic!("stdout: {why}"))
+    }
+
+    /// No longer reads stdout and stderr.
+    pub fn close_output(&mut self) {
+        (self.stdout, self.stderr) = (None, None);
+    }
+
+    /// Writes to the program's stdin.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    /// Closes stdin and waits for the program to end by itself.
+    pub fn finish(mut self) -> Finished {
+        self.stdin = None;
+        let code = self.wait().code();
+        self.collect(code)
+    }
+
+    /// Ends the program and returns what it wrote until then.
+    pub fn kill(mut self) -> Finished {
+        self.child.kill().unwrap();
+        let code = self.wait().code();
+        self.collect(code)
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "still running after {LIMIT:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn collect(mut self, code: Option<i32>) -> Finished {
+        let rest = |output: Option<Output>| output.map(Output::rest).unwrap_or_default();
+        let stdout = rest(self.stdout.take());
+        let stderr = String::from_utf8(rest(self.stderr.take())).expect("stderr is text");
+        Finished {
+            code,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether the program still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Tries until a server is ready that does not say so. `false` if it ended, and so was not what answered.
+    pub fn becomes_ready(&mut self, is_ready: impl Fn() -> bool) -> bool {
+        let deadline = Instant::now() + LIMIT;
+        while self.is_running() {
+            if is_ready() {
+                return self.is_running();
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the server is not ready after {LIMIT:?}"
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+}
+
+/// Suspending a program as Ctrl-Z does, and waking it.
+#[cfg(unix)]
+impl Running {
+    /// Sends SIGSTOP, and returns when the program is suspended or has ended.
+    pub fn suspend(&self) {
+        use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+        self.signal(Signal::STOP);
+        // NOWAIT: the end of the program is for `finish` to see.
+        let events = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(self.pid()), events).unwrap();
+    }
+
+    /// Sends SIGCONT.
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        if self.leads_group {
+            let _ = rustix::process::kill_process_group(self.pid(), rustix::process::Signal::KILL);
+        }
+        // It may have ended already: nothing to do then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a program, gives it this stdin, and waits for its end.
+pub fn run(command: &mut Command, stdin: &[u8]) -> Finished {
+    let mut running = Running::start(command);
+    // A program that ends without reading is for the test to judge.
+    let _ = running.stdin.as_mut().unwrap().write_all(stdin);
+    running.finish()
+}
+
+/// A server that has said where it listens.
+pub struct Server {
+    /// The process.
+    pub running: Running,
+    /// What it said after `listening on`.
+    pub addr: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server and waits until it listens.
+    pub fn start(command: &mut Command) -> Server {
+        Server::of(Running::start(command))
+    }
+
+    /// Waits until a server that was started listens.
+    pub fn of(mut running: Running) -> Server {
+        let addr = running.announced();
+        let addr = addr
+            .parse()
+            .unwrap_or_else(|error| panic!("{addr:?}: {error}"));
+        Server { running, addr }
+    }
+}
+
+/// Starts a server that must be told its port and does not say when it listens. Between our finding a free
+/// port and its taking it, another may have taken it: then it ends, and is started with another.
+pub fn on_a_free_port(
+    start: impl Fn(SocketAddr) -> Option<Running>,
+    is_ready: impl Fn(SocketAddr) -> bool,
+) -> Option<(Running, SocketAddr)> {
+    let mut said = String::new();
+    for _ in 0..10 {
+        let addr = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        if UdpSocket::bind(addr).is_err() {
+            continue; // Ports are counted per protocol, and this one is free in one alone.
+        }
+        let mut server = start(addr)?;
+        if server.becomes_ready(|| is_ready(addr)) {
+            return Some((server, addr));
+        }
+        said = server.finish().stderr;
+    }
+    panic!("the server finds no port, or ends by itself: {said}");
+}
+
+/// One pipe of a program, read by a thread of its own.
+pub(crate) struct Output {
+    chunks: Receiver<Vec<u8>>,
+    unread: Vec<u8>,
+}
+
+impl Output {
+    fn of(mut pipe: impl Read + Send + 'static) -> Output {
+        let (sender, chunks) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // The end: the program closed the pipe, or the test is no longer interested.
+            while let Ok(len @ 1..) = pipe.read(&mut buffer) {
+                if sender.send(buffer[..len].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Output {
+            chunks,
+            unread: Vec::new(),
+        }
+    }
+
+    fn line(&mut self) -> Result<String, String> {
+        let line = self.take(|unread| {
+            unread
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map(|end| end + 1)
+        })?;
+        Ok(String::from_utf8_lossy(&line[..line.len() - 1]).into_owned())
+    }
+
+    fn bytes(&mut self, count: usize) -> Result<Vec<u8>, String> {
+        self.take(|unread| (unread.len() >= count).then_some(count))
+    }
+
+    /// Waits until there is what is looked for, and takes everything up to its end.
+    fn take(&mut self, end_of: impl Fn(&[u8]) -> Option<usize>) -> Result<Vec<u8>, String> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(end) = end_of(&self.unread) {
+                return Ok(self.unread.drain(..end).collect());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let why = match self.chunks.recv_timeout(left) {
+                Ok(chunk) => {
+                    self.unread.extend(chunk);
+                    continue;
+                }
+                Err(RecvTimeoutError::Timeout) => "not in time",
+                Err(RecvTimeoutError::Disconnected) => "closed",
+            };
+            return Err(format!("{why} after {:?}", self.so_far()));
+        }
+    }
+
+    fn so_far(&mut self) -> String {
+        self.unread.extend(self.chunks.try_iter().flatten());
+        String::from_utf8_lossy(&self.unread).into_owned()
+    }
+
+    fn rest(mut self) -> Vec<u8> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.chunks.recv_timeout(left) {
+                Ok(chunk) => self.unread.extend(chunk),
+                Err(RecvTimeoutError::Disconnected) => return self.unread,
+                Err(RecvTimeoutError::Timeout) => panic!("an output stays open after {LIMIT:?}"),
+            }
+        }
+    }
+}

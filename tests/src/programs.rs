@@ -1,0 +1,150 @@
+//! Commands that start our programs and those of others.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+use crate::not_run;
+
+/// A command that starts a program of this workspace.
+///
+/// `cargo test` does not build the programs of other packages, so this builds it first, from the sources
+/// as they are and in the profile of the running test: a stale program is never tested.
+pub fn program(name: &str) -> Command {
+    built(name, escargot::CargoBuild::new().package(name).bin(name))
+}
+
+/// The same for an example of this package.
+pub fn example(name: &str) -> Command {
+    example_of(env!("CARGO_PKG_NAME"), name)
+}
+
+/// The same for a program of the package `peers`: what other people write.
+pub fn peer(name: &str) -> Command {
+    built(name, escargot::CargoBuild::new().package("peers").bin(name))
+}
+
+/// The same for an example of another package.
+pub fn example_of(package: &str, name: &str) -> Command {
+    built(
+        name,
+        escargot::CargoBuild::new().package(package).example(name),
+    )
+}
+
+/// A program that this project did not write. `None`, and said aloud, where it is not installed.
+pub fn foreign(name: &str) -> Option<Command> {
+    let file = format!("{name}{}", env::consts::EXE_SUFFIX);
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Debian has servers in a folder that not every user's PATH names.
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = folders
+        .map(|folder| folder.join(&file))
+        .find(|path| path.is_file());
+    if found.is_none() {
+        not_run(&format!("{name} is not installed"));
+    }
+    found.map(Command::new)
+}
+
+/// One of the Python programs in `peers`. `None`, and said aloud, without Python 3.8.
+pub fn python(name: &str) -> Option<Command> {
+    static IS_NEW_ENOUGH: OnceLock<bool> = OnceLock::new();
+    let mut command = foreign("python3")?;
+    let ask = || {
+        let script = "import sys; sys.exit(sys.version_info < (3, 8))";
+        Command::new("python3")
+            .args(["-c", script])
+            .status()
+            .unwrap()
+            .success()
+    };
+    if !IS_NEW_ENOUGH.get_or_init(ask) {
+        not_run("python3 is older than 3.8");
+        return None;
+    }
+    command.arg(
+        PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("peers")
+            .join(name),
+    );
+    Some(command)
+}
+
+fn built(name: &str, build: escargot::CargoBuild) -> Command {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap();
+    let path = built.entry(name.to_owned()).or_insert_with(|| {
+        let run = build.args(["--profile", &profile()]).run();
+        run.unwrap_or_else(|error| panic!("cannot build {name}: {error}"))
+            .path()
+            .to_owned()
+    });
+    let mut command = Command::new(path);
+    // anyhow would add a stack trace to the errors that the tests read.
+    command
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("RUST_LIB_BACKTRACE");
+    command
+}
+
+/// The profile of the running test, by the folder that cargo put it into: `target/PROFILE/deps/test`.
+fn profile() -> String {
+    let test = env::current_exe().unwrap();
+    let folder = test
+        .ancestors()
+        .nth(2)
+        .and_then(|path| path.file_name())
+        .unwrap();
+    match folder.to_str().unwrap() {
+        "debug" => "dev".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// Whether strace(1) can be used here. If not, says so aloud.
+#[cfg(target_os = "linux")]
+pub fn can_trace() -> bool {
+    match Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .output()
+    {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            not_run(&format!(
+                "strace: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ));
+            false
+        }
+        Err(error) => {
+            not_run(&format!("strace: {error}"));
+            false
+        }
+    }
+}
+
+/// A copy of a program in a folder that everybody can reach, for a command that another user starts.
+/// The copy goes when the folder is dropped.
+#[cfg(unix)]
+pub fn copy_for_everybody(name: &str) -> (tempfile::TempDir, PathBuf) {
+    copy_of(&program(name))
+}
+
+/// The same for a command that is at hand.
+#[cfg(unix)]
+pub fn copy_of(command: &Command) -> (tempfile::TempDir, PathBuf) {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = std::path::Path::new(command.get_program());
+    let copy = folder.path().join(program.file_name().unwrap());
+    // By cp: while we held the copy open to write it, another test's child could inherit that, and the
+    // kernel does not run a file that is open to be written (ETXTBSY).
+    let cp = Command::new("cp").arg(program).arg(&copy).status();
+    assert!(cp.unwrap().success());
+    (folder, copy)
+}
