@@ -20,7 +20,7 @@
 //! commands measure it:
 //!
 //! ```console
-//! $ cargo test --release --test speed -- --ignored --nocapture --test-threads 1
+//! $ cargo test --release -p tests speed:: -- --ignored --nocapture --test-threads 1
 //! $ cargo bench -p tests -- growth
 //! ```
 //!

@@ -33,7 +33,7 @@
 //! - `--reorder 1`: the client has only one datagram on the way at a time, so nothing changes
 //!   but the time.
 //!
-//! Read next: `udp-client`, which copes with all of this, and `tests/udp_relay.rs`, which shows
+//! Read next: `udp-client`, which copes with all of this, and `tests/tests/pairs/udp/relay.rs`, which shows
 //! that it does.
 
 use std::collections::{BTreeMap, VecDeque};

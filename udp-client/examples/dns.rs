@@ -18,8 +18,6 @@
 //! A real resolver does more. It asks again, and asks other servers, because UDP can lose
 //! either datagram. It asks over TCP when an answer is cut (truncated). And no forger may
 //! be able to predict the id of a question (see `random_id`).
-//!
-//! The functions that are `pub` are also called by `tests/dns.rs`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Write};
@@ -100,7 +98,7 @@ fn random_id() -> u16 {
 }
 
 /// Builds the message that asks for the IPv4 addresses of a name.
-pub fn query(id: u16, name: &str) -> Result<Vec<u8>> {
+fn query(id: u16, name: &str) -> Result<Vec<u8>> {
     const RECURSION_DESIRED: u16 = 0x0100; // The server should ask others if it does not know.
     const ONE_QUESTION: [u16; 4] = [1, 0, 0, 0];
     let header = [id, RECURSION_DESIRED].into_iter().chain(ONE_QUESTION);
@@ -209,7 +207,7 @@ fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Resul
 
 /// Tells whether a datagram answers the query: it has the same id, it is marked as an
 /// answer (in a query this bit is 0), and it repeats the question.
-pub fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
+fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
     let Some((asked, question)) = query.split_first_chunk::<HEADER>() else {
         return false;
     };
@@ -227,7 +225,7 @@ pub fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
 }
 
 /// Returns the addresses in an answer, or an error that tells why there are none.
-pub fn addresses(answer: &[u8]) -> Result<Vec<Ipv4Addr>> {
+fn addresses(answer: &[u8]) -> Result<Vec<Ipv4Addr>> {
     let mut reader = Reader(answer);
     let [_, _, flags, more_flags, _, _, count_high, count_low, ..] = reader.array::<HEADER>()?;
     check_code(more_flags & 0x0F)?;

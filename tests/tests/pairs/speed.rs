@@ -5,9 +5,9 @@
 use std::process::Command;
 use std::time::Instant;
 
+use harness::measure::median_ratio;
 use harness::measure::questions::{self, Asked};
 use harness::measure::servers::{Peer, named};
-use harness::measure::median_ratio;
 use harness::{Server, program};
 
 /// The question, how much of it, ours, the other, and the least that their ratio may be.

@@ -1,6 +1,5 @@
 //! Several hosts on one network: what crosses it, who hears what is sent to all, and what goes over the
 //! wire. Each host is a network namespace with an interface of its own, joined to the others by a bridge.
-#![cfg(target_os = "linux")]
 
 use std::fs;
 use std::process::{Command, Stdio};

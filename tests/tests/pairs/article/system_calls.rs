@@ -1,6 +1,5 @@
 //! What the programs ask of the kernel, and in which order, as strace(1) sees it: the methods of a socket,
 //! under the names that Python and C know them by.
-#![cfg(target_os = "linux")]
 
 use std::fs;
 use std::path::Path;

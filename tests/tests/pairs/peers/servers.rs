@@ -1,5 +1,4 @@
 //! Our clients ask servers that this project did not write. What they make of inetd is in `hosts.rs`.
-#![cfg(unix)]
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};

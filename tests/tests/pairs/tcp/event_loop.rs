@@ -1,7 +1,6 @@
 //! The example `event_loop` of `tcp-server`: it keeps every promise of `tcp-server`, in one thread.
 
 use std::net::TcpStream;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 #[cfg(target_os = "linux")]
@@ -13,28 +12,16 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use harness::{echo, example_of};
+use crate::tcp::server::TcpServer::EventLoop;
+use crate::tcp::server::connect;
 #[cfg(target_os = "linux")]
-use promises::{assert_serves, reset, send_until_stuck, start_traced};
-use promises::{connect, start};
-
-#[path = "promises/tcp_bytes.rs"]
-mod bytes;
-#[path = "promises/tcp_server.rs"]
-mod promises;
-
-fn server() -> Command {
-    example_of("tcp-server", "event_loop")
-}
-
-/// How many of its threads take connections.
-#[cfg(target_os = "linux")]
-const ACCEPTING: usize = 1;
+use crate::tcp::server::{assert_serves, reset, send_until_stuck};
+use harness::echo;
 
 #[test]
 #[cfg(target_os = "linux")]
 fn it_serves_all_by_one_thread() {
-    let server = start(&[]);
+    let server = EventLoop.start(&[]);
     let clients: Vec<TcpStream> = (0..50).map(|_| connect(&server)).collect();
     clients.iter().for_each(|client| echo(client, b"hello"));
     let threads = fs::read_dir(format!("/proc/{}/task", server.running.id()))
@@ -51,7 +38,7 @@ fn a_thousand_clients_fit_the_queue_while_nobody_accepts() {
     if harness::allow_descriptors(CLIENTS as u64 + 100).is_none() {
         return harness::not_run("no right to so many descriptors");
     }
-    let server = start(&["--max-connections", &CLIENTS.to_string()]);
+    let server = EventLoop.start(&["--max-connections", &CLIENTS.to_string()]);
     server.running.suspend();
     let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
     server.running.resume();
@@ -65,7 +52,7 @@ fn an_idle_connection_costs_less_than_2_kib() {
     if harness::allow_descriptors(CLIENTS as u64 + 100).is_none() {
         return harness::not_run("no right to so many descriptors");
     }
-    let server = start(&["--max-connections", &CLIENTS.to_string()]);
+    let server = EventLoop.start(&["--max-connections", &CLIENTS.to_string()]);
     assert_serves(&server);
     let memory = || harness::memory_kib(server.running.id(), "VmRSS").unwrap();
     let before = memory();
@@ -81,7 +68,7 @@ fn an_idle_connection_costs_less_than_2_kib() {
 #[cfg(target_os = "linux")]
 fn clients_that_do_not_read_cost_one_buffer_each() {
     const CLIENTS: u64 = 20;
-    let server = start(&[]);
+    let server = EventLoop.start(&[]);
     assert_serves(&server);
     let memory = || harness::memory_kib(server.running.id(), "VmRSS").unwrap();
     let before = memory();
@@ -100,7 +87,7 @@ fn clients_that_do_not_read_cost_one_buffer_each() {
 #[test]
 #[cfg(target_os = "linux")]
 fn who_sends_faster_than_it_reads_does_not_keep_the_others_from_their_turn() {
-    let Some(server) = start_traced(Path::new("/dev/null"), &[]) else {
+    let Some(server) = EventLoop.start_traced(Path::new("/dev/null"), &[]) else {
         return;
     };
     let (greedy, modest) = (connect(&server), connect(&server));
@@ -134,7 +121,7 @@ fn who_sends_faster_than_it_reads_does_not_keep_the_others_from_their_turn() {
 #[test]
 #[cfg(target_os = "linux")]
 fn connections_that_have_ended_cost_nothing() {
-    let server = start(&["-q"]);
+    let server = EventLoop.start(&["-q"]);
     let serve = |count: usize| {
         for _ in 0..count {
             let client = connect(&server);
@@ -154,7 +141,7 @@ fn connections_that_have_ended_cost_nothing() {
 /// When the first is looked at, its last byte has just moved: it is due between the two others.
 #[test]
 fn each_is_closed_when_its_own_time_is_over() {
-    let mut server = start(&["--idle-timeout", "0.6"]);
+    let mut server = EventLoop.start(&["--idle-timeout", "0.6"]);
     let mut open = || {
         let client = connect(&server);
         let addr = client.local_addr().unwrap();

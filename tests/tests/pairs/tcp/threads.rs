@@ -4,29 +4,17 @@
 use std::net::TcpStream;
 use std::process::Command;
 
-use harness::program;
+#[cfg(target_os = "linux")]
+use crate::tcp::server::TcpServer::Threads;
+#[cfg(target_os = "linux")]
+use crate::tcp::server::{assert_serves, connect};
 #[cfg(target_os = "linux")]
 use harness::{Server, as_nobody, copy_for_everybody, echo, limited, run};
-#[cfg(target_os = "linux")]
-use promises::{assert_serves, connect, start};
-
-#[path = "promises/tcp_bytes.rs"]
-mod bytes;
-#[path = "promises/tcp_server.rs"]
-mod promises;
-
-fn server() -> Command {
-    program("tcp-server")
-}
-
-/// How many of its threads wait for a connection at a time, and fail at a time.
-#[cfg(target_os = "linux")]
-const ACCEPTING: usize = 1;
 
 #[test]
 #[cfg(target_os = "linux")]
 fn idle_workers_do_not_use_up_the_descriptors() {
-    let mut command = server();
+    let mut command = Threads.command();
     let command = limited(
         "--nofile=24",
         command.args(["--addr", "127.0.0.1:0", "--max-connections", "100"]),
@@ -43,7 +31,7 @@ fn idle_workers_do_not_use_up_the_descriptors() {
 #[cfg(target_os = "linux")]
 fn a_worker_takes_four_mappings_of_memory() {
     let mappings = |workers: usize| {
-        let mut command = server();
+        let mut command = Threads.command();
         command.args([
             "-q",
             "--addr",
@@ -96,8 +84,8 @@ fn an_idle_connection_costs_less_than_28_kib() {
         return harness::not_run("no right to so many descriptors");
     }
     let (server, small) = (
-        start(&["--max-connections", &CLIENTS.to_string()]),
-        start(&["--max-connections", "1"]),
+        Threads.start(&["--max-connections", &CLIENTS.to_string()]),
+        Threads.start(&["--max-connections", "1"]),
     );
     let memory = |server: &Server| harness::memory_kib(server.running.id(), "VmRSS").unwrap();
     let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();

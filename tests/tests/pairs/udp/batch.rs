@@ -1,22 +1,10 @@
 //! The example `batch` of `udp-server`: it keeps all that `udp-server` promises, and answers what waits in
 //! its queue with few system calls. On Linux alone.
 
-use std::process::Command;
-
-#[cfg(target_os = "linux")]
-#[path = "promises/udp_server.rs"]
-mod promises;
-
-fn server(addr: &str) -> Command {
-    let mut command = harness::example_of("udp-server", "batch");
-    command.args(["--addr", addr]);
-    command
-}
-
 #[test]
 #[cfg(not(target_os = "linux"))]
 fn elsewhere_it_says_that_it_is_for_linux() {
-    let server = harness::run(&mut server("127.0.0.1:0"), b"");
+    let server = harness::run(&mut harness::example_of("udp-server", "batch"), b"");
     assert_eq!(server.code, Some(1));
     assert!(
         server
@@ -36,8 +24,8 @@ mod queued {
 
     use harness::{Server, can_trace, udp_socket};
 
-    use super::promises::{echo, forge, start_on_loopback};
-    use super::server;
+    use crate::udp::server::UdpServer::Batch;
+    use crate::udp::server::{echo, forge};
 
     fn send(socket: &UdpSocket, server: &Server, datagram: &[u8]) {
         assert_eq!(
@@ -65,7 +53,7 @@ mod queued {
 
     #[test]
     fn a_lone_datagram_is_not_held_up_until_more_come() {
-        let server = start_on_loopback();
+        let server = Batch.start_on_loopback();
         let socket = udp_socket("127.0.0.1");
         assert_eq!(echo(&socket, &server, b"alone"), b"alone");
     }
@@ -73,7 +61,7 @@ mod queued {
     /// More than go into one call, long ones and empty ones among them.
     #[test]
     fn all_that_waited_come_back_whole_and_in_order_to_the_peer_they_came_from() {
-        let server = start_on_loopback();
+        let server = Batch.start_on_loopback();
         let sockets = [(); 3].map(|()| udp_socket("127.0.0.1"));
         let datagram = |peer: usize, number: usize| match number {
             7 | 8 | 29 => vec![],
@@ -97,7 +85,7 @@ mod queued {
     /// A long datagram must leave nothing behind in its slot for the short ones that come there later.
     #[test]
     fn a_slot_that_held_a_long_datagram_then_holds_a_short_one() {
-        let server = start_on_loopback();
+        let server = Batch.start_on_loopback();
         let socket = udp_socket("127.0.0.1");
         for datagram in [&harness::noise(65_507)[..], b"short", b"", b"again"] {
             assert_eq!(echo(&socket, &server, datagram), datagram);
@@ -106,7 +94,7 @@ mod queued {
 
     #[test]
     fn those_that_cannot_be_answered_harm_none_that_wait_with_them() {
-        let mut server = start_on_loopback();
+        let mut server = Batch.start_on_loopback();
         let socket = udp_socket("127.0.0.1");
         let broadcast = SocketAddrV4::new([127, 255, 255, 255].into(), 40_000);
         let port_0 = SocketAddrV4::new([127, 0, 0, 1].into(), 0);
@@ -149,7 +137,7 @@ mod queued {
     /// Those in a row that are like each other go out as one piece, and must be whole datagrams again.
     #[test]
     fn like_ones_in_a_row_come_back_one_by_one_and_in_order_with_the_unlike_among_them() {
-        let server = start_on_loopback();
+        let server = Batch.start_on_loopback();
         let lengths = [
             5, 5, 5, 0, 0, 1200, 1200, 5, 5, 6, 7, 2000, 2000, 2000, 1, 1,
         ];
@@ -174,7 +162,7 @@ mod queued {
 
     #[test]
     fn like_ones_that_are_too_long_for_one_piece_come_back_as_well() {
-        let server = start_on_loopback();
+        let server = Batch.start_on_loopback();
         let socket = udp_socket("127.0.0.1");
         let datagrams = datagrams([9000; 8]);
         server.running.suspend();
@@ -235,7 +223,7 @@ assert are_cut(64, 64) and not are_cut(1000, 64)
             .args(["-D", "-qq", "-e", "trace=%network", "-o"])
             .arg(&log)
             .args(strace_options);
-        let server = server("127.0.0.1:0");
+        let server = Batch.command("127.0.0.1:0");
         strace.arg(server.get_program()).args(server.get_args());
         let mut server = Server::start(&mut strace);
         let socket = udp_socket("127.0.0.1");

@@ -2,18 +2,13 @@
 //! and of arbitrary bytes.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::{Finished, LIMIT, Running, example_of, foreign, on_a_free_port, run, udp_socket};
 use proptest::prelude::*;
-
-/// An example cannot be imported, so its text is compiled here once more, for the functions that read bytes.
-#[path = "../udp-client/examples/dns.rs"]
-#[allow(dead_code)]
-mod dns;
 
 /// The example, about to ask a server for a name.
 fn question(server: SocketAddr, name: &str) -> Command {
@@ -96,7 +91,7 @@ fn a_real_server_is_asked_for_an_address() {
 
 #[test]
 fn the_head_of_the_example_shows_what_happens() {
-    let text = include_str!("../udp-client/examples/dns.rs")
+    let text = include_str!("../../../../udp-client/examples/dns.rs")
         .replace("\\\n", "")
         .replace("//! ", "");
     let command = |start| {
@@ -436,55 +431,46 @@ fn a_name_that_cannot_be_written_is_not_asked_for() {
     );
 }
 
-#[test]
-fn a_dot_at_the_end_of_a_name_changes_nothing() {
-    assert_eq!(
-        dns::query(7, "name.test.").unwrap(),
-        dns::query(7, "name.test").unwrap()
-    );
-}
+// Arbitrary bytes. Each case is a run of the program, so there are few of them.
 
-// Arbitrary bytes, given to the functions that read them.
-
-/// A query and a good answer that has all of it: two aliases, another kind of record, two addresses.
-fn good() -> (Vec<u8>, Vec<u8>) {
-    let query = dns::query(7, "name.test").unwrap();
-    let alias = record(&POINTER_TO_QUESTION, 5, b"\x05alias\x04test\0");
-    let far = record(b"\x05alias\x04test\0", 5, b"\x03far\xC0\x11");
+/// A query's good answer that has all of it: two aliases, another kind of record, two addresses.
+fn good_answer(query: &[u8]) -> Vec<u8> {
     let records = [
-        alias,
-        far,
+        record(&POINTER_TO_QUESTION, 5, b"\x05alias\x04test\0"),
+        record(b"\x05alias\x04test\0", 5, b"\x03far\xC0\x11"),
         record(b"\0", 16, b"\x03txt"),
         address(7),
         address(8),
     ];
-    let answer = answer(&query, &records);
-    (query, answer)
+    answer(query, &records)
 }
 
 #[test]
 fn of_all_records_the_addresses_are_taken() {
-    let (query, answer) = good();
-    assert!(dns::is_answer(&answer, &query));
-    assert_eq!(
-        dns::addresses(&answer).unwrap(),
-        [7, 8].map(|host| Ipv4Addr::new(192, 0, 2, host))
-    );
+    let client = answered_with(|query| vec![good_answer(query)]);
+    assert_prints(&client, "192.0.2.7\n192.0.2.8\n");
+}
+
+/// It believes the changed answer or reports an error, or it passes it over for the good one.
+fn assert_copes(client: &Finished) {
+    assert!(matches!(client.code, Some(0 | 1)), "{client:?}");
 }
 
 proptest! {
     // Nothing is written into the repository; a failure shows the bytes.
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(100)
+    })]
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        let (query, mut answer) = good();
-        dns::is_answer(&bytes, &query);
-        let _ = dns::addresses(&bytes);
-        // And as the records of an answer that promises as many as there can be.
-        answer.truncate(query.len());
-        answer[6..8].copy_from_slice(&[0xFF, 0xFF]);
-        let _ = dns::addresses(&[answer, bytes].concat());
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..480)) {
+        assert_copes(&answered_with(|query| {
+            // The records of an answer that promises as many as there can be.
+            let mut many = answer(query, &[]);
+            many[6..8].copy_from_slice(&[0xFF, 0xFF]);
+            vec![bytes.clone(), [many, bytes.clone()].concat()]
+        }));
     }
 
     #[test]
@@ -492,25 +478,32 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
         length in any::<prop::sample::Index>(),
     ) {
-        let (query, mut answer) = good();
-        for (index, byte) in changes {
-            *index.get_mut(&mut answer[..]) = byte;
-        }
-        answer.truncate(length.index(answer.len() + 1));
-        dns::is_answer(&answer, &query);
-        let _ = dns::addresses(&answer);
+        assert_copes(&answered_with(|query| {
+            let mut changed = good_answer(query);
+            for (index, byte) in &changes {
+                // Behind the question, where it looks for addresses, or anywhere.
+                *index.get_mut(&mut changed[..]) = *byte;
+            }
+            changed.truncate(length.index(changed.len() + 1));
+            vec![changed, good_answer(query)]
+        }));
     }
 
     #[test]
-    fn no_name_makes_it_panic(name in any::<String>()) {
-        let _ = dns::query(7, &name);
-    }
+    fn every_name_that_can_be_written_is_asked_for_and_no_other_makes_it_panic(
+        good in r"[a-z][a-z-]{0,62}(\.[a-zA-Z0-9]{1,62}){0,2}\.?",
+        bad in "[^\0]*",
+    ) {
+        let server = udp_socket("127.0.0.1");
+        let client = Running::start(&mut question(server.local_addr().unwrap(), &good));
+        let (query, peer) = receive(&server);
+        // Case does not matter in names.
+        let answer = [&query[..2], &answer(&query, &[address(7)])[2..].to_ascii_uppercase()].concat();
+        server.send_to(&answer, peer).unwrap();
+        assert_prints(&client.finish(), "192.0.2.7\n");
 
-    #[test]
-    fn every_name_that_can_be_written_is_asked_for(name in r"[a-z-]{1,63}(\.[a-zA-Z0-9]{1,62}){0,2}\.?") {
-        let query = dns::query(7, &name).unwrap();
-        let answer = answer(&query.to_ascii_uppercase(), &[address(7)]);
-        prop_assert!(dns::is_answer(&answer, &query));
-        prop_assert_eq!(dns::addresses(&answer).unwrap(), [Ipv4Addr::new(192, 0, 2, 7)]);
+        let mut client = example_of("udp-client", "dns");
+        client.args(["--timeout", "0.001", "--server", &server.local_addr().unwrap().to_string()]);
+        prop_assert_eq!(run(client.args(["--", &bad]), b"").code, Some(1));
     }
 }

@@ -1,6 +1,5 @@
 //! UDP loses datagrams without any network between, and without an error: it needs only a receiver that
 //! is slower than the sender.
-#![cfg(unix)]
 
 use std::time::Duration;
 

@@ -1,15 +1,14 @@
-//! The example `multicast` of `udp-server`: one datagram to a group reaches each member, and a
-//! member keeps every promise of `udp-server`.
+//! The example `multicast` of `udp-server`: one datagram to a group reaches each member. What a
+//! member promises as a server is in `server.rs`.
 //!
-//! The group is joined on the loopback interface, so nothing leaves the machine. Several
-//! servers, each on a host of its own, are in `hosts.rs`.
+//! The group is joined on the loopback interface, so nothing leaves the machine. Several servers,
+//! each on a host of its own, are in `article/hosts.rs`.
 
 use std::process::Command;
 
 use harness::{Server, example_of, not_run, program, run, udp_socket};
 
-#[path = "promises/udp_server.rs"]
-mod promises;
+use crate::udp::server::UdpServer;
 
 const GROUP: &str = "239.255.70.7";
 
@@ -19,20 +18,9 @@ fn multicast(args: &[&str]) -> Command {
     command
 }
 
-/// A member whose address is one of IPv6 must join a group of IPv6.
-fn server(addr: &str) -> Command {
-    let mut command = if addr.starts_with('[') {
-        multicast(&["ff12::7007", "--interface", "1"])
-    } else {
-        multicast(&[GROUP, "--interface", "127.0.0.1"])
-    };
-    command.args(["--addr", addr]);
-    command
-}
-
 #[test]
 fn a_member_of_an_ipv4_group_hears_it() {
-    let mut server = Server::start(&mut server("0.0.0.0:0"));
+    let mut server = UdpServer::Multicast.start("0.0.0.0:0");
     let to = format!("{GROUP}:{}", server.addr.port());
     let mut client = example_of("udp-client", "one_to_many");
     client.args(["--addr", &to, "--interface", "127.0.0.1", "to all members"]);

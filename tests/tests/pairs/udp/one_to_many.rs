@@ -2,7 +2,6 @@
 //!
 //! On Linux 127.255.255.255 is the broadcast address of the loopback network, so nothing
 //! leaves the machine. Groups are in `udp_multicast.rs`.
-#![cfg(target_os = "linux")]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;

@@ -559,7 +559,7 @@ fn the_server_may_be_of_another_family_than_the_clients() {
 /// The head of the example shows what the relay decides, and it does so each time.
 #[test]
 fn the_text_shows_what_it_decides() {
-    let text = include_str!("examples/relay.rs");
+    let text = include_str!("../../../examples/relay.rs");
     // The command goes on in the next line.
     let text_of_command = text.replace("\\\n//! ", "");
     let command = text_of_command

@@ -1,17 +1,66 @@
-//! What every server promises that takes the place of `udp-server`, shown by sockets of the test's own.
-//! The file that includes this says which one, by `server()`, which is given the address.
+//! What every server promises that takes the place of `udp-server`, shown by sockets of the
+//! test's own.
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
+use std::process::Command;
 
-use harness::{Server, not_run, run, udp_socket};
+use harness::{Server, example_of, not_run, program, run, udp_socket};
+use rstest::rstest;
+use rstest_reuse::{apply, template};
 
-fn start(addr: &str) -> Server {
-    Server::start(&mut super::server(addr))
+/// The servers that keep these promises.
+#[derive(Clone, Copy)]
+pub enum UdpServer {
+    Plain,
+    #[cfg(target_os = "linux")]
+    Batch,
+    Multicast,
 }
 
-pub fn start_on_loopback() -> Server {
-    start("127.0.0.1:0")
+#[cfg(target_os = "linux")]
+#[template]
+#[rstest]
+#[case::udp_server(UdpServer::Plain)]
+#[case::batch(UdpServer::Batch)]
+#[case::multicast(UdpServer::Multicast)]
+fn every_udp_server(#[case] udp: UdpServer) {}
+
+#[cfg(not(target_os = "linux"))]
+#[template]
+#[rstest]
+#[case::udp_server(UdpServer::Plain)]
+#[case::multicast(UdpServer::Multicast)]
+fn every_udp_server(#[case] udp: UdpServer) {}
+
+impl UdpServer {
+    /// The server's program, told to listen on this address.
+    pub fn command(self, addr: &str) -> Command {
+        let mut command = match self {
+            UdpServer::Plain => program("udp-server"),
+            #[cfg(target_os = "linux")]
+            UdpServer::Batch => example_of("udp-server", "batch"),
+            UdpServer::Multicast => example_of("udp-server", "multicast"),
+        };
+        if let UdpServer::Multicast = self {
+            // A member whose address is one of IPv6 must join a group of IPv6.
+            let (group, interface) = match addr.starts_with('[') {
+                true => ("ff12::7007", "1"),
+                false => ("239.255.70.7", "127.0.0.1"),
+            };
+            command.args([group, "--interface", interface]);
+        }
+        command.args(["--addr", addr]);
+        command
+    }
+
+    pub fn start(self, addr: &str) -> Server {
+        Server::start(&mut self.command(addr))
+    }
+
+    pub fn start_on_loopback(self) -> Server {
+        self.start("127.0.0.1:0")
+    }
 }
 
 /// Sends a datagram and returns the next that comes back.
@@ -55,29 +104,29 @@ fn assert_comes_back_whole(socket: &UdpSocket, server: &Server, size: usize) {
     );
 }
 
-#[test]
-fn a_datagram_of_any_size_comes_back_whole() {
-    let server = start_on_loopback();
+#[apply(every_udp_server)]
+fn a_datagram_of_any_size_comes_back_whole(#[case] udp: UdpServer) {
+    let server = udp.start_on_loopback();
     let socket = udp_socket("127.0.0.1");
     for size in [0, 1, 1472, 9000, 65_507] {
         assert_comes_back_whole(&socket, &server, size);
     }
 }
 
-#[test]
-fn ipv6_works_up_to_its_longer_limit() {
+#[apply(every_udp_server)]
+fn ipv6_works_up_to_its_longer_limit(#[case] udp: UdpServer) {
     if let Err(error) = UdpSocket::bind("[::1]:0") {
         return not_run(&format!("no IPv6: {error}"));
     }
-    let server = start("[::1]:0");
+    let server = udp.start("[::1]:0");
     let socket = udp_socket("::1");
     for size in [0, 5, 65_527] {
         assert_comes_back_whole(&socket, &server, size);
     }
 }
 
-#[test]
-fn one_socket_on_all_addresses_serves_both_families() {
+#[apply(every_udp_server)]
+fn one_socket_on_all_addresses_serves_both_families(#[case] udp: UdpServer) {
     if cfg!(windows) {
         return not_run(
             "on Windows an IPv6 socket takes IPv6 alone, unless an option says otherwise",
@@ -86,7 +135,7 @@ fn one_socket_on_all_addresses_serves_both_families() {
     if let Err(error) = UdpSocket::bind("[::1]:0") {
         return not_run(&format!("no IPv6: {error}"));
     }
-    let mut server = start("[::]:0");
+    let mut server = udp.start("[::]:0");
     for host in ["::1", "127.0.0.1"] {
         let socket = udp_socket(host);
         socket.connect((host, server.addr.port())).unwrap();
@@ -103,9 +152,9 @@ fn one_socket_on_all_addresses_serves_both_families() {
     );
 }
 
-#[test]
-fn a_datagram_from_our_own_port_number_is_not_answered() {
-    let mut server = start_on_loopback();
+#[apply(every_udp_server)]
+fn a_datagram_from_our_own_port_number_is_not_answered(#[case] udp: UdpServer) {
+    let mut server = udp.start_on_loopback();
     let twin = match UdpSocket::bind(("127.0.0.2", server.addr.port())) {
         Ok(socket) => socket,
         Err(error) => return not_run(&format!("no second loopback address: {error}")),
@@ -117,9 +166,9 @@ fn a_datagram_from_our_own_port_number_is_not_answered() {
     assert!(line.contains("not answered, our own port number"), "{line}");
 }
 
-#[test]
-fn a_datagram_from_a_port_of_the_system_is_not_answered() {
-    let mut server = start_on_loopback();
+#[apply(every_udp_server)]
+fn a_datagram_from_a_port_of_the_system_is_not_answered(#[case] udp: UdpServer) {
+    let mut server = udp.start_on_loopback();
     let privileged = (512..1024)
         .rev()
         .find_map(|port| UdpSocket::bind(("127.0.0.1", port)).ok());
@@ -161,10 +210,10 @@ pub fn forge(from: std::net::SocketAddrV4, server: &Server) -> bool {
 }
 
 /// Of each of these the server must log what it says, and serve on.
-#[test]
+#[apply(every_udp_server)]
 #[cfg(target_os = "linux")]
-fn a_forged_sender_neither_gets_an_answer_nor_ends_the_server() {
-    let mut server = start_on_loopback();
+fn a_forged_sender_neither_gets_an_answer_nor_ends_the_server(#[case] udp: UdpServer) {
+    let mut server = udp.start_on_loopback();
     let own_port = server.addr.port();
     let senders = [
         ("127.0.0.1", 0, "not answered, port 0"),
@@ -194,9 +243,9 @@ fn a_forged_sender_neither_gets_an_answer_nor_ends_the_server() {
     }
 }
 
-#[test]
-fn what_a_peer_sends_can_neither_forge_a_log_line_nor_command_a_terminal() {
-    let mut server = start_on_loopback();
+#[apply(every_udp_server)]
+fn what_a_peer_sends_can_neither_forge_a_log_line_nor_command_a_terminal(#[case] udp: UdpServer) {
+    let mut server = udp.start_on_loopback();
     let socket = udp_socket("127.0.0.1");
     let peer = socket.local_addr().unwrap();
     let hostile = b"\x1b[2J\x1b]0;x\x07\r\n127.0.0.1:1: length 1 \"forged\"\n\0\x7f\x9b\xff";
@@ -217,9 +266,9 @@ fn what_a_peer_sends_can_neither_forge_a_log_line_nor_command_a_terminal() {
     );
 }
 
-#[test]
-fn a_long_datagram_is_cut_short_in_the_log_only() {
-    let mut server = start_on_loopback();
+#[apply(every_udp_server)]
+fn a_long_datagram_is_cut_short_in_the_log_only(#[case] udp: UdpServer) {
+    let mut server = udp.start_on_loopback();
     let socket = udp_socket("127.0.0.1");
     assert_eq!(echo(&socket, &server, &[0; 5000]).len(), 5000);
     let line = server.running.stderr_line();
@@ -230,21 +279,21 @@ fn a_long_datagram_is_cut_short_in_the_log_only() {
     assert!(line.len() < 400, "{} bytes", line.len());
 }
 
-#[test]
-fn quiet_logs_nothing_per_datagram() {
-    let server = Server::start(super::server("127.0.0.1:0").arg("-q"));
+#[apply(every_udp_server)]
+fn quiet_logs_nothing_per_datagram(#[case] udp: UdpServer) {
+    let server = Server::start(udp.command("127.0.0.1:0").arg("-q"));
     assert_serves(&server);
     assert_eq!(server.running.kill().stderr, "");
 }
 
 /// A pair of connected sockets keeps the boundaries of writes, where a pipe would join them.
-#[test]
+#[apply(every_udp_server)]
 #[cfg(unix)]
-fn a_log_line_is_one_write() {
+fn a_log_line_is_one_write(#[case] udp: UdpServer) {
     use std::os::{fd::OwnedFd, unix::net::UnixDatagram};
     let (stderr, log) = UnixDatagram::pair().unwrap();
     log.set_read_timeout(Some(harness::LIMIT)).unwrap();
-    let mut command = super::server("127.0.0.1:0");
+    let mut command = udp.command("127.0.0.1:0");
     let running = harness::Running::start_with(
         &mut command,
         std::process::Stdio::piped(),
@@ -265,14 +314,14 @@ fn a_log_line_is_one_write() {
     }
 }
 
-#[test]
+#[apply(every_udp_server)]
 #[cfg(unix)]
-fn it_serves_on_when_nobody_reads_its_output_any_more() {
+fn it_serves_on_when_nobody_reads_its_output_any_more(#[case] udp: UdpServer) {
     use std::io::{BufRead, BufReader};
     use std::os::{fd::OwnedFd, unix::net::UnixStream};
     let (stdout, our_stdout) = UnixStream::pair().unwrap();
     let (stderr, our_stderr) = UnixStream::pair().unwrap();
-    let mut command = super::server("127.0.0.1:0");
+    let mut command = udp.command("127.0.0.1:0");
     let mut running = harness::Running::start_with(
         &mut command,
         OwnedFd::from(stdout).into(),
@@ -297,11 +346,11 @@ fn it_serves_on_when_nobody_reads_its_output_any_more() {
     assert!(running.is_running());
 }
 
-#[test]
-fn a_second_server_on_the_address_is_told_that_it_is_in_use() {
-    let first = start_on_loopback();
+#[apply(every_udp_server)]
+fn a_second_server_on_the_address_is_told_that_it_is_in_use(#[case] udp: UdpServer) {
+    let first = udp.start_on_loopback();
     let addr = first.addr.to_string();
-    let second = run(&mut super::server(&addr), b"");
+    let second = run(&mut udp.command(&addr), b"");
     assert_eq!(second.code, Some(1));
     assert_eq!(second.stdout, b"");
     assert!(second.stderr.starts_with(&format!(
@@ -310,10 +359,10 @@ fn a_second_server_on_the_address_is_told_that_it_is_in_use() {
     assert_serves(&first);
 }
 
-#[test]
-fn an_address_of_another_machine_is_refused() {
+#[apply(every_udp_server)]
+fn an_address_of_another_machine_is_refused(#[case] udp: UdpServer) {
     // 192.0.2.0/24 belongs to documentation (RFC 5737); nothing is sent there.
-    let server = run(&mut super::server("192.0.2.1:0"), b"");
+    let server = run(&mut udp.command("192.0.2.1:0"), b"");
     assert_eq!(server.code, Some(1));
     assert!(
         server.stderr.contains("192.0.2.1:0: not on this machine"),
@@ -322,20 +371,20 @@ fn an_address_of_another_machine_is_refused() {
     );
 }
 
-#[test]
-fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right() {
-    harness::assert_refuses_addresses(super::server, "cannot bind a UDP socket to ");
+#[apply(every_udp_server)]
+fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right(#[case] udp: UdpServer) {
+    harness::assert_refuses_addresses(|addr| udp.command(addr), "cannot bind a UDP socket to ");
 }
 
-#[test]
+#[apply(every_udp_server)]
 #[cfg(target_os = "linux")]
-fn a_port_of_the_system_needs_the_right_to_it() {
+fn a_port_of_the_system_needs_the_right_to_it(#[case] udp: UdpServer) {
     let first_free =
         std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     if first_free.trim().parse::<u16>().unwrap() <= 1 {
         return not_run("here every port is everybody's (ip_unprivileged_port_start)");
     }
-    let server = super::server("127.0.0.1:1");
+    let server = udp.command("127.0.0.1:1");
     let (_folder, copy) = harness::copy_of(&server);
     let mut command = std::process::Command::new(copy);
     command.args(server.get_args()).env_remove("RUST_BACKTRACE");

@@ -1,5 +1,4 @@
 //! `unix-echo --datagram`: boundaries as in UDP, but a receiver that is slow makes the sender wait.
-#![cfg(unix)]
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;

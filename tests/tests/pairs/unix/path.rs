@@ -1,5 +1,4 @@
 //! The address of `unix-echo`: a file that outlives its server, a name without a file, and who may use it.
-#![cfg(unix)]
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};

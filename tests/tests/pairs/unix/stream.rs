@@ -1,5 +1,4 @@
 //! `unix-echo` over a stream: the TCP pair's promises, within one machine.
-#![cfg(unix)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;

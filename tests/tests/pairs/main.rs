@@ -1,0 +1,23 @@
+//! All tests of the pairs, in one program. A folder for each subject:
+//!
+//! - `udp`, `tcp`, `unix`: what our programs promise, shown by peers that the tests play;
+//! - `peers`: our programs together with other people's;
+//! - `article`: what the article states about sockets, whatever programs one writes;
+//! - `texts`: that README, heads and tables say what the programs do;
+//! - `loads`, `picture`, `speed`: the bench, and the speed of our programs (only in `.ci/run`).
+//!
+//! A promise that several servers make is written once. It takes the server as a parameter, and the
+//! test output names both, as in `udp::server::ipv6_works_up_to_its_longer_limit::case_2_batch`.
+
+mod article;
+#[cfg(target_os = "linux")]
+mod loads;
+mod peers;
+// mod picture;
+#[cfg(target_os = "linux")]
+mod speed;
+mod tcp;
+mod texts;
+mod udp;
+#[cfg(unix)]
+mod unix;

@@ -1,0 +1,5 @@
+//! `unix-echo`.
+
+mod datagram;
+mod path;
+mod stream;
