@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 mod clients;
+mod leftovers;
 mod limits;
 #[cfg(target_os = "linux")]
 pub mod measure;
@@ -16,6 +17,7 @@ mod process;
 mod programs;
 
 pub use clients::*;
+pub use leftovers::folder;
 pub use limits::*;
 #[cfg(target_os = "linux")]
 pub use namespaces::*;

@@ -6,11 +6,11 @@ use crate::not_run;
 
 /// The same command in namespaces of its own, after some shell commands that set them up. `None`, and
 /// said aloud, where this is not possible.
-#[cfg(target_os = "linux")]
 pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command> {
     let unshare = || {
         let mut unshare = Command::new("unshare");
-        unshare.args([flags, "sh", "-c", &format!("{set_up} && exec \"$@\""), "sh"]);
+        unshare.args(flags.split(' '));
+        unshare.args(["sh", "-c", &format!("{set_up} && exec \"$@\""), "sh"]);
         unshare
             .env_remove("RUST_BACKTRACE")
             .env_remove("RUST_LIB_BACKTRACE");
@@ -36,7 +36,6 @@ pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command>
 }
 
 /// The same command with a name, `twofold`, that has an IPv6 and an IPv4 address.
-#[cfg(target_os = "linux")]
 pub fn with_twofold_name(command: &Command) -> Option<Command> {
     let set_up = r"hosts=$(mktemp) && printf '127.0.0.1 twofold\n::1 twofold\n' > $hosts &&
         mount --bind $hosts /etc/hosts && rm $hosts";
@@ -45,7 +44,6 @@ pub fn with_twofold_name(command: &Command) -> Option<Command> {
 
 /// The same command in a network namespace where the kernel gives port 7007, and no other, to
 /// sockets that do not choose one.
-#[cfg(target_os = "linux")]
 pub fn where_7007_is_the_only_free_port(command: &Command) -> Option<Command> {
     let set_up = "ip link set lo up && echo 7007 7007 >/proc/sys/net/ipv4/ip_local_port_range";
     unshared("-rn", set_up, command)

@@ -38,6 +38,12 @@ impl Running {
 
     /// Starts a program with an stdout and an stderr of the test's own.
     pub fn start_with(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
+        #[cfg(unix)]
+        crate::leftovers::watch(command);
+        Running::spawn(command, stdout, stderr)
+    }
+
+    fn spawn(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
         let started = command
             .stdin(Stdio::piped())
             .stdout(stdout)
@@ -57,8 +63,10 @@ impl Running {
     #[cfg(unix)]
     pub fn start_with_children(command: &mut Command) -> Running {
         use std::os::unix::process::CommandExt;
-        let mut running = Running::start(command.process_group(0));
+        let command = command.process_group(0);
+        let mut running = Running::spawn(command, Stdio::piped(), Stdio::piped());
         running.leads_group = true;
+        crate::leftovers::also_kill(running.id());
         running
     }
 

@@ -138,7 +138,7 @@ pub fn copy_for_everybody(name: &str) -> (tempfile::TempDir, PathBuf) {
 pub fn copy_of(command: &Command) -> (tempfile::TempDir, PathBuf) {
     use std::fs::{Permissions, set_permissions};
     use std::os::unix::fs::PermissionsExt;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::folder();
     set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let program = std::path::Path::new(command.get_program());
     let copy = folder.path().join(program.file_name().unwrap());

@@ -449,10 +449,7 @@ pub mod unix {
     /// One datagram after the other: each comes back before the next is sent.
     pub fn datagrams(path: &Path, datagrams: u64) -> Duration {
         // The server can answer only a client that has an address.
-        let folder = tempfile::Builder::new()
-            .prefix("ux")
-            .tempdir_in("/tmp")
-            .unwrap();
+        let folder = crate::folder();
         let socket = UnixDatagram::bind(folder.path().join("client")).unwrap();
         socket.connect(path).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();

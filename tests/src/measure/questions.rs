@@ -217,10 +217,7 @@ pub struct Asked<'a> {
 impl Asked<'_> {
     /// Starts the server, unless the question is about the start.
     pub fn start<'a>(peer: &'a Peer, question: &'a Question) -> Asked<'a> {
-        let folder = tempfile::Builder::new()
-            .prefix("ux")
-            .tempdir_in("/tmp")
-            .unwrap();
+        let folder = crate::folder();
         let mut asked = Asked {
             peer,
             question,

@@ -168,10 +168,7 @@ fn datagrams_notice_each_wrong_byte() {
 fn unix_sockets_notice_each_wrong_byte() {
     use std::os::unix::net::{UnixDatagram, UnixListener};
     use std::path::PathBuf;
-    let folder = tempfile::Builder::new()
-        .prefix("ux")
-        .tempdir_in("/tmp")
-        .unwrap();
+    let folder = harness::folder();
     let new_path = || {
         let count = std::fs::read_dir(folder.path()).unwrap().count();
         folder.path().join(count.to_string())

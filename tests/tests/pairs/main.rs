@@ -11,6 +11,8 @@
 
 mod article;
 #[cfg(target_os = "linux")]
+mod leftovers;
+#[cfg(target_os = "linux")]
 mod loads;
 mod peers;
 // mod picture;

@@ -115,7 +115,7 @@ fn a_burst_of_a_thousand_connects_does_not_wait_for_the_event_loop() {
 fn tcp_client_copies_faster_than_other_clients() {
     let server = Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0", "--quiet"]));
     let port = server.addr.port().to_string();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = harness::folder();
     let (input, output) = (folder.path().join("input"), folder.path().join("output"));
     std::fs::write(&input, vec![b'x'; 64 << 20]).unwrap();
 

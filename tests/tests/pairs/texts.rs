@@ -84,10 +84,7 @@ fn the_texts_show_what_the_tcp_pair_prints() {
 #[test]
 #[cfg(unix)]
 fn the_text_shows_what_unix_echo_prints() {
-    let folder = tempfile::Builder::new()
-        .prefix("ux")
-        .tempdir_in("/tmp")
-        .unwrap();
+    let folder = harness::folder();
     let unix_echo = |args: &[&str]| {
         let mut command = program("unix-echo");
         command.args(args).env("XDG_RUNTIME_DIR", folder.path());

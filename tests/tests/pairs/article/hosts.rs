@@ -332,7 +332,7 @@ fn our_clients_talk_to_inetd_on_another_host() {
     let Some(network) = Network::of(2) else {
         return;
     };
-    let folder = tempfile::tempdir().unwrap();
+    let folder = harness::folder();
     let config = folder.path().join("inetd.conf");
     fs::write(
         &config,

@@ -31,7 +31,7 @@ fn calls(log: &Path) -> Vec<String> {
 
 /// Runs a pair, both halves traced, and returns the calls of the server and of the client.
 fn trace_pair(server: &Command, client: impl Fn(&str) -> Command) -> (Vec<String>, Vec<String>) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = harness::folder();
     let [server_log, client_log] = ["server", "client"].map(|name| folder.path().join(name));
     let mut running = Running::start(&mut traced(server, &server_log));
     let addr = running.announced();
@@ -161,10 +161,7 @@ fn unix_sockets_know_the_same_calls() {
     if !can_trace() {
         return;
     }
-    let folder = tempfile::Builder::new()
-        .prefix("ux")
-        .tempdir_in("/tmp")
-        .unwrap();
+    let folder = harness::folder();
     for (kind, options) in [("SOCK_STREAM", &[][..]), ("SOCK_DGRAM", &["--datagram"])] {
         let path = folder.path().join(kind);
         let command = |role: &str| {

@@ -34,7 +34,7 @@ impl Balancer {
         client: &str,
         command: impl Fn(&Path) -> Option<Command>,
     ) -> Option<Balancer> {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = harness::folder();
         let start = |addr: SocketAddr| {
             let config = replaced(config, BALANCER, &addr.to_string());
             fs::write(folder.path().join("config"), config).unwrap();

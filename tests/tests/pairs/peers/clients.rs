@@ -81,10 +81,7 @@ mod unix {
     }
 
     fn start(args: &[&str]) -> UnixServer {
-        let folder = tempfile::Builder::new()
-            .prefix("ux")
-            .tempdir_in("/tmp")
-            .unwrap();
+        let folder = harness::folder();
         let mut server = program("unix-echo");
         server
             .args(["server", "--path"])

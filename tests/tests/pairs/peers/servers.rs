@@ -41,10 +41,7 @@ fn assert_echoed(mut client: Command, bytes: &[u8]) {
 
 /// A folder for Unix sockets, and the path of one in it.
 fn folder() -> (tempfile::TempDir, String) {
-    let folder = tempfile::Builder::new()
-        .prefix("ux")
-        .tempdir_in("/tmp")
-        .unwrap();
+    let folder = harness::folder();
     let path = folder.path().join("s").to_str().unwrap().to_owned();
     (folder, path)
 }

@@ -161,10 +161,7 @@ mod unix {
 
     /// A folder for Unix sockets. Their paths must be short.
     fn folder() -> tempfile::TempDir {
-        tempfile::Builder::new()
-            .prefix("ux")
-            .tempdir_in("/tmp")
-            .unwrap()
+        harness::folder()
     }
 
     /// Our program or its twin in one of its roles.

@@ -232,7 +232,7 @@ fn a_connection_that_the_kernel_gives_up_is_not_logged_as_idle(#[case] tcp: TcpS
 #[apply(every_tcp_server)]
 #[cfg(target_os = "linux")]
 fn it_asks_the_kernel_not_to_hold_up_small_segments(#[case] tcp: TcpServer) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = harness::folder();
     let log = folder.path().join("calls");
     let Some(server) = tcp.start_traced(&log, &[]) else {
         return;

@@ -215,7 +215,7 @@ assert are_cut(64, 64) and not are_cut(1000, 64)
         if !can_trace() {
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
+        let folder = harness::folder();
         let log = folder.path().join("calls");
         let mut strace = Command::new("strace");
         // -D: the server, and not strace, is the process that was started, and can be suspended.

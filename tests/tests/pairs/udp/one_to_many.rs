@@ -60,7 +60,7 @@ fn a_server_on_all_addresses_hears_a_broadcast() {
 fn by_default_it_asks_port_7007_of_the_loopback_network() {
     let script = r#""$0" --addr 0.0.0.0:7007 >ready 2>log & until [ -s ready ]; do sleep 0.01; done
         "$@"; code=$?; kill $!; exit $code"#;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = harness::folder();
     let mut shell = Command::new("sh");
     shell.args(["-c", script]);
     shell.arg(program("udp-server").get_program());

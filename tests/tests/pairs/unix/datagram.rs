@@ -17,10 +17,7 @@ struct Server {
 }
 
 fn start(args: &[&str]) -> Server {
-    let folder = tempfile::Builder::new()
-        .prefix("ux")
-        .tempdir_in("/tmp")
-        .unwrap();
+    let folder = harness::folder();
     let path = folder.path().join("s");
     let mut server = program("unix-echo");
     let mut running = Running::start(
@@ -124,7 +121,7 @@ fn a_long_datagram_comes_back_whole_and_a_longer_one_is_explained() {
 fn the_client_leaves_no_file_behind() {
     let server = start(&["-q"]);
     let count = |folder: &Path| fs::read_dir(folder).unwrap().count();
-    let temporary = tempfile::tempdir().unwrap();
+    let temporary = harness::folder();
     let client = run(
         server
             .client()
@@ -289,10 +286,7 @@ fn what_is_not_the_message_is_not_its_echo() {
 
 #[test]
 fn being_suspended_while_it_waits_costs_the_client_nothing() {
-    let folder = tempfile::Builder::new()
-        .prefix("ux")
-        .tempdir_in("/tmp")
-        .unwrap();
+    let folder = harness::folder();
     let path = folder.path().join("s");
     let server = UnixDatagram::bind(&path).unwrap();
     server.set_read_timeout(Some(LIMIT)).unwrap();

@@ -39,10 +39,7 @@ fn assert_serves(path: &Path, options: &[&str]) {
 
 /// A short path in a folder that goes away with it: a path of a socket may not be long.
 fn folder() -> tempfile::TempDir {
-    tempfile::Builder::new()
-        .prefix("ux")
-        .tempdir_in("/tmp")
-        .unwrap()
+    harness::folder()
 }
 
 fn assert_fails(finished: &Finished, error: &str) {

@@ -17,10 +17,7 @@ struct Server {
 }
 
 fn folder() -> tempfile::TempDir {
-    tempfile::Builder::new()
-        .prefix("ux")
-        .tempdir_in("/tmp")
-        .unwrap()
+    harness::folder()
 }
 
 fn start(args: &[&str]) -> Server {

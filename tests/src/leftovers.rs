@@ -1,0 +1,84 @@
+//! What the tests leave behind: nothing, even if they are killed.
+//!
+//! A handle that is dropped kills its program and removes its folder. But nothing is dropped in a
+//! process that is killed. So each test process starts a shell that waits for its end. The shell
+//! is in a process group of its own, to which all programs are added, and owns the folder that
+//! all folders are in.
+
+use tempfile::{Builder, TempDir};
+
+/// A folder with a short path, as the address of a Unix socket needs it. It goes when it is dropped.
+pub fn folder() -> TempDir {
+    let mut builder = Builder::new();
+    let builder = builder.prefix("");
+    #[cfg(unix)]
+    let folder = builder.rand_bytes(4).tempdir_in(&guard::GUARD.folder);
+    #[cfg(not(unix))]
+    let folder = builder.tempdir();
+    folder.unwrap()
+}
+
+#[cfg(unix)]
+pub(crate) use guard::{also_kill, watch};
+
+#[cfg(unix)]
+mod guard {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::process::CommandExt;
+    use std::path::PathBuf;
+    use std::process::{ChildStdin, Command, Stdio};
+    use std::sync::{LazyLock, Mutex};
+
+    /// The shell learns of our end by the end of its stdin. Until then it reads the ids of other
+    /// process groups that it must kill. Kill 0 is its own group, and itself. If one of the group
+    /// is suspended when we end, the kernel sends SIGHUP to all of it.
+    const SCRIPT: &str = "
+        trap '' HUP
+        folder=$(mktemp -d /tmp/uxXXXXXX) && chmod 755 $folder && echo $folder || exit
+        groups=
+        while read -r group; do groups=\"$groups -$group\"; done
+        rm -rf $folder
+        kill -s KILL -- $groups 0";
+
+    pub static GUARD: LazyLock<Guard> = LazyLock::new(Guard::start);
+
+    pub struct Guard {
+        group: i32,
+        pub folder: PathBuf,
+        /// Never closed by us: the kernel closes it when this process ends.
+        groups: Mutex<ChildStdin>,
+    }
+
+    impl Guard {
+        #[expect(clippy::zombie_processes)] // It ends after us.
+        fn start() -> Guard {
+            let mut shell = Command::new("sh")
+                .args(["-c", SCRIPT])
+                .process_group(0)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut folder = String::new();
+            let stdout = shell.stdout.take().unwrap();
+            BufReader::new(stdout).read_line(&mut folder).unwrap();
+            assert!(!folder.is_empty(), "no folder for the tests");
+            Guard {
+                group: i32::try_from(shell.id()).unwrap(),
+                folder: folder.trim_end().into(),
+                groups: Mutex::new(shell.stdin.take().unwrap()),
+            }
+        }
+    }
+
+    /// Adds the process that a command will start to the group that the shell kills.
+    pub fn watch(command: &mut Command) -> &mut Command {
+        command.process_group(GUARD.group)
+    }
+
+    /// Has the shell kill another process group as well.
+    pub fn also_kill(group: u32) {
+        writeln!(GUARD.groups.lock().unwrap(), "{group}").unwrap();
+    }
+}

@@ -1,0 +1,74 @@
+//! A test that fails, panics or is killed leaves nothing behind.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness::{LIMIT, Running, Server, program, unshared};
+
+const HOW_IT_ENDS: &str = "HOW_THE_TEST_ENDS";
+
+#[test]
+#[ignore = "it leaves things behind: the test below starts it, and sees them go"]
+fn a_test_that_ends_in_the_middle() {
+    let folder = harness::folder();
+    let path = folder.path().join("s");
+    let mut unix = Running::start(program("unix-echo").arg("server").arg("--path").arg(&path));
+    unix.announced();
+    let tcp = Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0"]));
+    tcp.running.suspend();
+    let mut left = vec![unix.id(), tcp.running.id()];
+    let mut wait = Command::new("sh");
+    // The shell in the namespace starts another process, which nobody else knows.
+    wait.args(["-c", "sleep 600 & echo $!; exec cat"]);
+    let set_up = "ip link add one type veth peer name two";
+    let host = unshared("-rn", set_up, &wait).map(|mut wait| Running::start(&mut wait));
+    let host = host.map(|mut host| {
+        left.push(host.stdout_line().parse().unwrap());
+        left.push(host.id());
+        host
+    });
+    println!("left: {} {left:?}", folder.path().display());
+    if env::var_os(HOW_IT_ENDS).is_some_and(|how| how == "panic") {
+        panic!("on purpose");
+    }
+    thread::sleep(LIMIT);
+    drop(host);
+}
+
+/// Whether a process still runs. One that has ended and that nobody has waited for does not.
+fn is_running(id: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, state)| !state.starts_with('Z'))
+}
+
+#[test]
+fn a_test_that_panics_or_is_killed_leaves_no_process_namespace_interface_or_file() {
+    for how in ["panic", "kill"] {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--ignored", "--nocapture", "--test-threads", "1", "--exact"]);
+        command.arg("leftovers::a_test_that_ends_in_the_middle");
+        let mut test = Running::start(command.env(HOW_IT_ENDS, how));
+        let line = loop {
+            let line = test.stdout_line();
+            if let Some((_, line)) = line.split_once("left: ") {
+                break line.to_owned();
+            }
+        };
+        let (folder, processes) = line.split_once(' ').unwrap();
+        let processes: Vec<&str> = processes.trim_matches(['[', ']']).split(", ").collect();
+        assert!(processes.len() >= 2 && Path::new(folder).exists(), "{line}");
+        match how {
+            "kill" => assert_eq!(test.kill().code, None),
+            _ => assert_eq!(test.finish().code, Some(101)),
+        }
+        let deadline = Instant::now() + LIMIT;
+        while processes.iter().any(|id| is_running(id)) || Path::new(folder).exists() {
+            assert!(Instant::now() < deadline, "after {how}: {line}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
