@@ -18,6 +18,7 @@ mod peers;
 // mod picture;
 #[cfg(target_os = "linux")]
 mod speed;
+mod streams;
 mod tcp;
 mod texts;
 mod udp;

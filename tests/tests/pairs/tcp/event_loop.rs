@@ -12,10 +12,14 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+#[cfg(target_os = "linux")]
+use crate::streams::Service;
+#[cfg(target_os = "linux")]
+use crate::streams::server::send_until_stuck;
 use crate::tcp::server::TcpServer::EventLoop;
 use crate::tcp::server::connect;
 #[cfg(target_os = "linux")]
-use crate::tcp::server::{assert_serves, reset, send_until_stuck};
+use crate::tcp::server::{assert_serves, reset};
 use harness::echo;
 
 #[test]
@@ -68,18 +72,18 @@ fn an_idle_connection_costs_less_than_2_kib() {
 #[cfg(target_os = "linux")]
 fn clients_that_do_not_read_cost_one_buffer_each() {
     const CLIENTS: u64 = 20;
-    let server = EventLoop.start(&[]);
-    assert_serves(&server);
+    let server = Service::EventLoop.start(&[]);
+    server.assert_serves();
     let memory = || harness::memory_kib(server.running.id(), "VmRSS").unwrap();
     let before = memory();
-    let deaf: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
+    let deaf: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
     for client in &deaf {
         assert!(send_until_stuck(client) > 1_000_000);
     }
     let each = (memory() - before) / CLIENTS;
     println!("{each} KiB for each client that does not read");
     assert!(each < 100, "{each} KiB");
-    assert_serves(&server);
+    server.assert_serves();
 }
 
 /// strace makes each call of the server so slow that the greedy client's next bytes are always there before

@@ -1,7 +1,6 @@
 //! The TCP pair, and `event_loop`, which makes the same promises as `tcp-server`.
 
-mod bytes;
 mod client;
 mod event_loop;
-mod server;
+pub mod server;
 mod threads;

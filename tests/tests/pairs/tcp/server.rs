@@ -1,16 +1,14 @@
 //! What a TCP server promises, to good clients and in spite of bad ones.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-#[cfg(unix)]
-use std::os::unix::net::UnixStream;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 #[cfg(target_os = "linux")]
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{LIMIT, Server, echo, echo_all, example_of, noise, not_run, program, run};
+use harness::{LIMIT, Server, echo, example_of, not_run, program, run};
 use rstest::rstest;
 use rstest_reuse::{apply, template};
 use socket2::SockRef;
@@ -59,10 +57,6 @@ pub fn connect(server: &Server) -> TcpStream {
     stream
 }
 
-fn half_close(stream: &TcpStream) -> std::io::Result<()> {
-    stream.shutdown(Shutdown::Write)
-}
-
 pub fn assert_serves(server: &Server) {
     echo(&connect(server), b"still there?");
 }
@@ -72,93 +66,6 @@ pub fn reset(stream: TcpStream) {
     SockRef::from(&stream)
         .set_linger(Some(Duration::ZERO))
         .unwrap();
-}
-
-/// Sends for ever, without reading, until nothing moves any more.
-pub fn send_until_stuck(mut stream: &TcpStream) -> usize {
-    stream.set_nonblocking(true).unwrap();
-    let (mut sent, mut stuck) = (0, 0);
-    while stuck < 20 {
-        match stream.write(&[b'x'; 64 * 1024]) {
-            Ok(len) => (sent, stuck) = (sent + len, 0),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                stuck += 1;
-                thread::sleep(Duration::from_millis(5));
-            }
-            Err(error) => panic!("after {sent} bytes: {error}"),
-        }
-    }
-    stream.set_nonblocking(false).unwrap();
-    sent
-}
-
-#[apply(every_tcp_server)]
-fn who_half_closes_gets_everything_back_and_then_the_end(#[case] tcp: TcpServer) {
-    let mut server = tcp.start(&[]);
-    let stream = connect(&server);
-    let peer = stream.local_addr().unwrap();
-    let bytes = noise(1_000_003);
-    let back = echo_all(&stream, &bytes, half_close);
-    assert!(back == bytes, "{} bytes came back", back.len());
-    assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
-    assert_eq!(
-        server.running.stderr_line(),
-        format!("{peer}: closed, bytes echoed: 1000003")
-    );
-}
-
-#[apply(every_tcp_server)]
-fn who_half_closes_and_reads_late_still_gets_everything(#[case] tcp: TcpServer) {
-    let server = tcp.start(&["--max-connections", "1"]);
-    let mut late = connect(&server);
-    late.write_all(&[7; 200_000]).unwrap();
-    late.shutdown(Shutdown::Write).unwrap();
-    assert_serves(&server); // The server is done with the first one, who has read nothing yet.
-    let mut back = Vec::new();
-    late.read_to_end(&mut back).unwrap();
-    assert!(back == [7; 200_000], "{} bytes came back", back.len());
-}
-
-/// The buffers on the way hold some megabytes. Who sends more before reading waits for the server, which
-/// waits for the client to read. Reading ends it, and so does `tcp-client`, which reads all the time.
-#[apply(every_tcp_server)]
-fn who_sends_all_before_reading_is_stuck_until_it_reads(#[case] tcp: TcpServer) {
-    let server = tcp.start(&[]);
-    let stream = connect(&server);
-    let sent = send_until_stuck(&stream);
-    assert_serves(&server);
-    let more = vec![b'x'; 8 << 20];
-    assert_eq!(
-        echo_all(&stream, &more, half_close).len(),
-        sent + more.len()
-    );
-    let client = run(
-        program("tcp-client").args(["--addr", &server.addr.to_string()]),
-        &vec![b'x'; sent + more.len()],
-    );
-    assert_eq!(
-        (client.code, client.stdout.len()),
-        (Some(0), sent + more.len()),
-        "{}",
-        client.stderr
-    );
-}
-
-/// A write that waits, with a time limit, and is interrupted has written a part.
-#[apply(every_tcp_server)]
-#[cfg(unix)]
-fn being_suspended_while_it_waits_to_write_loses_nothing(#[case] tcp: TcpServer) {
-    let server = tcp.start(&[]);
-    let stream = connect(&server);
-    let sent = send_until_stuck(&stream);
-    for _ in 0..3 {
-        server.running.suspend();
-        server.running.resume();
-    }
-    stream.shutdown(Shutdown::Write).unwrap();
-    let mut back = Vec::new();
-    (&stream).read_to_end(&mut back).unwrap();
-    assert_eq!(back.len(), sent);
 }
 
 /// The kernel of a client acknowledges late (40 ms on Linux) what is not a full segment. A server without
@@ -208,25 +115,6 @@ fn small_writes_are_echoed_without_waiting_for_acknowledgements(#[case] tcp: Tcp
     );
 }
 
-/// When a peer no longer acknowledges, the kernel gives the connection up after a quarter of an
-/// hour. strace makes the first read fail with the same error.
-#[apply(every_tcp_server)]
-#[cfg(target_os = "linux")]
-fn a_connection_that_the_kernel_gives_up_is_not_logged_as_idle(#[case] tcp: TcpServer) {
-    let options = ["-e", "inject=recvfrom:error=ETIMEDOUT:when=1"];
-    let Some(mut server) = tcp.start_traced(Path::new("/dev/null"), &options) else {
-        return;
-    };
-    let stream = connect(&server);
-    let peer = stream.local_addr().unwrap();
-    (&stream).write_all(b"hello").unwrap();
-    assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
-    assert_eq!(
-        server.running.stderr_line(),
-        format!("{peer}: closed, Connection timed out (os error 110)")
-    );
-}
-
 /// What this spares shows only where a message is longer than the server's buffer by little, so here it is
 /// whether the kernel is asked for it.
 #[apply(every_tcp_server)]
@@ -246,104 +134,6 @@ fn it_asks_the_kernel_not_to_hold_up_small_segments(#[case] tcp: TcpServer) {
 }
 
 #[apply(every_tcp_server)]
-fn clients_that_reset_or_leave_harm_nobody(#[case] tcp: TcpServer) {
-    let server = tcp.start(&["--max-connections", "2"]);
-    let good = connect(&server);
-    for _ in 0..50 {
-        let mut bad = connect(&server);
-        bad.write_all(&[b'x'; 100_000]).unwrap();
-        reset(bad);
-        drop(connect(&server));
-        echo(&good, b"undisturbed");
-    }
-    drop(good);
-    assert_serves(&server);
-}
-
-#[apply(every_tcp_server)]
-fn who_never_writes_is_closed_after_the_idle_timeout(#[case] tcp: TcpServer) {
-    let mut server = tcp.start(&["--idle-timeout", "0.3", "--max-connections", "1"]);
-    let mut silent = connect(&server);
-    let peer = silent.local_addr().unwrap();
-    assert_eq!(
-        silent.read(&mut [0; 8]).expect("the end of the connection"),
-        0
-    );
-    assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
-    assert_eq!(
-        server.running.stderr_line(),
-        format!("{peer}: closed, no read or write for 300ms")
-    );
-    assert_serves(&server);
-}
-
-#[apply(every_tcp_server)]
-fn who_never_reads_is_closed_after_the_idle_timeout(#[case] tcp: TcpServer) {
-    let mut server = tcp.start(&["--idle-timeout", "0.3", "--max-connections", "1"]);
-    let deaf = connect(&server);
-    let peer = deaf.local_addr().unwrap();
-    // Its place comes free again, for one who has waited for it.
-    let waiting = connect(&server);
-    deaf.set_write_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
-    while (&deaf).write(&[b'x'; 64 * 1024]).is_ok() {}
-    assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
-    assert_eq!(
-        server.running.stderr_line(),
-        format!("{peer}: closed, no read or write for 300ms")
-    );
-    echo(&waiting, b"my turn");
-}
-
-#[apply(every_tcp_server)]
-#[cfg(unix)]
-fn what_came_while_it_was_suspended_is_echoed_before_it_counts_who_is_idle(#[case] tcp: TcpServer) {
-    let server = tcp.start(&["--idle-timeout", "1"]);
-    let clients: Vec<TcpStream> = (0..5).map(|_| connect(&server)).collect();
-    clients.iter().for_each(|client| echo(client, b"hello"));
-    server.running.suspend();
-    for mut client in &clients {
-        client.write_all(b"are you back?").unwrap();
-    }
-    thread::sleep(Duration::from_millis(1200));
-    server.running.resume();
-    for mut client in &clients {
-        let mut back = [0; 13];
-        client.read_exact(&mut back).expect("an echo");
-        assert_eq!(&back, b"are you back?");
-    }
-}
-
-#[apply(every_tcp_server)]
-fn who_drips_a_byte_within_the_idle_timeout_is_served_on(#[case] tcp: TcpServer) {
-    let server = tcp.start(&["--idle-timeout", "2"]);
-    let stream = connect(&server);
-    for _ in 0..4 {
-        thread::sleep(Duration::from_secs(1));
-        echo(&stream, b".");
-    }
-}
-
-#[apply(every_tcp_server)]
-fn the_third_of_two_waits_and_is_then_served(#[case] tcp: TcpServer) {
-    let server = tcp.start(&["--max-connections", "2"]);
-    let [first, second] = [connect(&server), connect(&server)];
-    echo(&first, b"first");
-    echo(&second, b"second");
-    let mut third = connect(&server);
-    third.write_all(b"third").unwrap();
-    third
-        .set_read_timeout(Some(Duration::from_millis(200)))
-        .unwrap();
-    assert!(third.read(&mut [0; 8]).is_err(), "it is not served yet");
-    drop(first);
-    third.set_read_timeout(Some(LIMIT)).unwrap();
-    let mut back = [0; 5];
-    third.read_exact(&mut back).expect("its turn");
-    assert_eq!(&back, b"third");
-}
-
-#[apply(every_tcp_server)]
 fn a_thousand_clients_at_once_are_each_served(#[case] tcp: TcpServer) {
     const CLIENTS: usize = 1000;
     #[cfg(unix)]
@@ -360,118 +150,6 @@ fn a_thousand_clients_at_once_are_each_served(#[case] tcp: TcpServer) {
         client.read_exact(&mut back).expect("an echo");
         assert_eq!(usize::from_be_bytes(back), number);
     }
-}
-
-#[apply(every_tcp_server)]
-#[cfg(target_os = "linux")]
-fn out_of_descriptors_it_waits_and_then_serves_again(#[case] tcp: TcpServer) {
-    let command = harness::limited("--nofile=24", tcp.command().args(["--addr", "127.0.0.1:0"]));
-    let started = Instant::now();
-    let server = Server::start(&mut { command });
-    let mut clients: Vec<TcpStream> = (0..60).map(|_| connect(&server)).collect();
-    echo(&clients[0], b"served");
-    let before = harness::processor_time(server.running.id());
-    // Neither who waits in the queue makes it try again at once, nor who joins it.
-    for _ in 0..50 {
-        thread::sleep(Duration::from_millis(20));
-        clients.push(connect(&server));
-    }
-    let used = harness::processor_time(server.running.id()) - before;
-    assert!(
-        used < Duration::from_millis(300),
-        "it spins: {used:?} of processor time in a second"
-    );
-    // Those who wait are served as places come free.
-    for client in clients {
-        echo(&client, b"at last");
-    }
-    assert_serves(&server);
-    let log = server.running.kill().stderr;
-    let errors = log
-        .lines()
-        .filter(|line| line.starts_with("cannot accept: "))
-        .count();
-    let most = started.elapsed().as_millis() as usize / 100 + 1;
-    assert!(
-        (1..=most).contains(&errors),
-        "{errors} failures, with a pause of 100 ms after each: {most}"
-    );
-}
-
-#[apply(every_tcp_server)]
-#[cfg(target_os = "linux")]
-fn who_waits_for_a_place_or_does_not_read_costs_no_processor_time(#[case] tcp: TcpServer) {
-    let server = tcp.start(&["--max-connections", "1"]);
-    let deaf = connect(&server);
-    send_until_stuck(&deaf);
-    let waiting = connect(&server);
-    (&waiting).write_all(b"my turn?").unwrap();
-    let before = harness::processor_time(server.running.id());
-    thread::sleep(Duration::from_secs(1));
-    let used = harness::processor_time(server.running.id()) - before;
-    assert!(
-        used < Duration::from_millis(100),
-        "it spins: {used:?} of processor time in a second"
-    );
-}
-
-/// A server whose stderr is this.
-#[cfg(unix)]
-fn start_with_stderr(tcp: TcpServer, stderr: UnixStream, args: &[&str]) -> Server {
-    use std::process::Stdio;
-    let stderr = std::os::fd::OwnedFd::from(stderr);
-    let mut command = tcp.command();
-    command.args(["--addr", "127.0.0.1:0"]).args(args);
-    Server::of(harness::Running::start_with(
-        &mut command,
-        Stdio::piped(),
-        stderr.into(),
-    ))
-}
-
-#[apply(every_tcp_server)]
-#[cfg(unix)]
-fn it_serves_on_when_nobody_reads_its_output_any_more(#[case] tcp: TcpServer) {
-    let (stderr, ours) = UnixStream::pair().unwrap();
-    drop(ours);
-    let server = start_with_stderr(tcp, stderr, &["--max-connections", "1"]);
-    for _ in 0..50 {
-        assert_serves(&server);
-    }
-}
-
-#[apply(every_tcp_server)]
-#[cfg(unix)]
-fn a_log_that_is_not_read_makes_it_wait_unless_it_is_quiet(#[case] tcp: TcpServer) {
-    for args in [&[][..], &["-q"]] {
-        let (stderr, ours) = UnixStream::pair().unwrap();
-        stderr.set_nonblocking(true).unwrap();
-        while (&stderr)
-            .write(b"like a pager that shows a full page\n")
-            .is_ok()
-        {}
-        stderr.set_nonblocking(false).unwrap();
-        let server = start_with_stderr(tcp, stderr, args);
-        let mut client = connect(&server);
-        client.write_all(b"hello").unwrap();
-        let is_logging = args.is_empty();
-        if is_logging {
-            client
-                .set_read_timeout(Some(Duration::from_millis(200)))
-                .unwrap();
-            assert!(client.read(&mut [0; 8]).is_err(), "it does not wait");
-            client.set_read_timeout(Some(LIMIT)).unwrap();
-            thread::spawn(move || std::io::copy(&mut &ours, &mut std::io::sink()));
-        }
-        client.read_exact(&mut [0; 5]).expect("an echo");
-    }
-}
-
-#[apply(every_tcp_server)]
-fn quiet_logs_nothing_per_connection(#[case] tcp: TcpServer) {
-    let server = tcp.start(&["-q"]);
-    assert_serves(&server);
-    assert_eq!(server.running.kill().stderr, "");
 }
 
 #[apply(every_tcp_server)]
@@ -512,21 +190,29 @@ fn ipv6_is_served_as_well(#[case] tcp: TcpServer) {
 }
 
 #[apply(every_tcp_server)]
-fn wrong_usage_is_refused_with_what_is_right(#[case] tcp: TcpServer) {
-    let wrong = [
-        (["--max-connections", "0"], "0 is not in 1.."),
-        (["--max-connections", "-1"], "unexpected argument '-1'"),
-        (["--idle-timeout", "0"], "seconds from 0.001 to 86400"),
-        (["--idle-timeout", "-1"], "seconds from 0.001 to 86400"),
-        (["--idle-timeout", "nan"], "seconds from 0.001 to 86400"),
-        (["--idle-timeout", "inf"], "seconds from 0.001 to 86400"),
-        (["--idle-timeout", "1e300"], "seconds from 0.001 to 86400"),
-    ];
-    harness::assert_refuses(|| tcp.command(), &wrong);
+fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right(#[case] tcp: TcpServer) {
     let with_address = |addr: &str| {
         let mut command = tcp.command();
         command.args(["--addr", addr]);
         command
     };
     harness::assert_refuses_addresses(with_address, "cannot listen on ");
+}
+
+#[apply(every_tcp_server)]
+fn both_servers_run_side_by_side_on_one_port_number(#[case] tcp: TcpServer) {
+    let tcp = tcp.start(&["-q"]);
+    let udp = Server::start(program("udp-server").args(["--addr", &tcp.addr.to_string()]));
+    assert_eq!(udp.addr, tcp.addr);
+    for client in ["tcp-client", "udp-client"] {
+        let client = run(
+            program(client).args(["--addr", &tcp.addr.to_string(), "hello"]),
+            b"",
+        );
+        assert_eq!(
+            (client.code, &client.stdout[..]),
+            (Some(0), &b"hello\n"[..]),
+            "{client:?}"
+        );
+    }
 }

@@ -1,32 +1,31 @@
-//! A TCP server and `tcp-client` together: every byte comes back, however many there are, and as
-//! soon as it can.
+//! A server and its client together: every byte comes back, however many there are, and as soon as
+//! it can.
 
 use std::process::Command;
 
-use harness::{Running, Server, noise, program, run};
+use harness::{Running, noise, run};
 use rstest::rstest;
 use rstest_reuse::apply;
 
-use crate::tcp::server::{TcpServer, every_tcp_server};
+use super::{Listening, Service, every_stream_server};
 
-fn pair(tcp: TcpServer) -> (Server, Command) {
-    let server = Server::start(tcp.command().args(["--addr", "127.0.0.1:0", "-q"]));
-    let mut client = program("tcp-client");
-    client.args(["--addr", &server.addr.to_string()]);
+fn pair(service: Service) -> (Listening, Command) {
+    let server = service.start(&["-q"]);
+    let client = server.client();
     (server, client)
 }
 
-#[apply(every_tcp_server)]
-fn each_message_is_sent_as_a_line(#[case] tcp: TcpServer) {
-    let (_server, mut client) = pair(tcp);
+#[apply(every_stream_server)]
+fn each_message_is_sent_as_a_line(#[case] service: Service) {
+    let (_server, mut client) = pair(service);
     let client = run(client.args(["hello", "", "two words", "你好"]), b"");
     assert_eq!((client.code, &client.stderr[..]), (Some(0), ""));
     assert_eq!(client.stdout, "hello\n\ntwo words\n你好\n".as_bytes());
 }
 
-#[apply(every_tcp_server)]
-fn stdin_comes_back_byte_for_byte(#[case] tcp: TcpServer) {
-    let (_server, mut client) = pair(tcp);
+#[apply(every_stream_server)]
+fn stdin_comes_back_byte_for_byte(#[case] service: Service) {
+    let (_server, mut client) = pair(service);
     for len in [0, 1, 65_535, 65_536, 1_000_003] {
         let input = noise(len);
         let client = run(&mut client, &input);
@@ -43,10 +42,10 @@ fn stdin_comes_back_byte_for_byte(#[case] tcp: TcpServer) {
     }
 }
 
-#[apply(every_tcp_server)]
+#[apply(every_stream_server)]
 #[cfg(unix)]
-fn a_program_that_writes_and_reads_in_one_thread_gets_64_mib_back(#[case] tcp: TcpServer) {
-    let (_server, mut client) = pair(tcp);
+fn a_program_that_writes_and_reads_in_one_thread_gets_64_mib_back(#[case] service: Service) {
+    let (_server, mut client) = pair(service);
     let input = noise(64 << 20);
     let output = harness::exchange_in_one_thread(&mut client, &input);
     assert!(
@@ -57,15 +56,15 @@ fn a_program_that_writes_and_reads_in_one_thread_gets_64_mib_back(#[case] tcp: T
     );
 }
 
-#[apply(every_tcp_server)]
+#[apply(every_stream_server)]
 #[cfg(target_os = "linux")]
-fn a_gibibyte_passes_in_bounded_memory(#[case] tcp: TcpServer) {
+fn a_gibibyte_passes_in_bounded_memory(#[case] service: Service) {
     use std::io::{Read, Write};
     use std::process::Stdio;
     use std::thread;
     const TOTAL: usize = 1 << 30;
     const MEMORY_KIB: u64 = 16 * 1024;
-    let (server, mut command) = pair(tcp);
+    let (server, mut command) = pair(service);
     let mut client = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -111,9 +110,9 @@ fn a_gibibyte_passes_in_bounded_memory(#[case] tcp: TcpServer) {
     );
 }
 
-#[apply(every_tcp_server)]
-fn a_line_comes_back_while_both_ends_stay_open(#[case] tcp: TcpServer) {
-    let (_server, mut client) = pair(tcp);
+#[apply(every_stream_server)]
+fn a_line_comes_back_while_both_ends_stay_open(#[case] service: Service) {
+    let (_server, mut client) = pair(service);
     let mut client = Running::start(&mut client);
     for line in ["first", "second", "third"] {
         client.write(format!("{line}\n").as_bytes());
@@ -122,28 +121,10 @@ fn a_line_comes_back_while_both_ends_stay_open(#[case] tcp: TcpServer) {
     assert_eq!(client.finish().code, Some(0));
 }
 
-#[apply(every_tcp_server)]
-fn both_servers_run_side_by_side_on_one_port_number(#[case] tcp: TcpServer) {
-    let (tcp, _) = pair(tcp);
-    let udp = Server::start(program("udp-server").args(["--addr", &tcp.addr.to_string()]));
-    assert_eq!(udp.addr, tcp.addr);
-    for client in ["tcp-client", "udp-client"] {
-        let client = run(
-            program(client).args(["--addr", &tcp.addr.to_string(), "hello"]),
-            b"",
-        );
-        assert_eq!(
-            (client.code, &client.stdout[..]),
-            (Some(0), &b"hello\n"[..]),
-            "{client:?}"
-        );
-    }
-}
-
-#[apply(every_tcp_server)]
+#[apply(every_stream_server)]
 #[cfg(unix)]
-fn being_suspended_in_mid_dialogue_costs_nothing(#[case] tcp: TcpServer) {
-    let (server, mut client) = pair(tcp);
+fn being_suspended_in_mid_dialogue_costs_nothing(#[case] service: Service) {
+    let (server, mut client) = pair(service);
     let mut client = Running::start(&mut client);
     for round in 0..20 {
         for side in [&server.running, &client] {
