@@ -6,91 +6,80 @@
     $ python3 unix_echo.py client --path /tmp/echo.sock hello
     hello
 
-Unlike unix-echo, it accepts only paths, no names without a file, and logs nothing. Its stream client gives up
-at once if the server's backlog is full. Once everything is sent, the time limit of this client applies to all
-that is still to come. Its datagram client binds to a file, in a directory that it removes at the end.
+Unlike unix-echo, it takes only paths, logs nothing, and serves any number of clients. Its client waits
+up to --timeout seconds for a connection, and as long for all that is still to come once it has sent
+everything.
 """
 
 import argparse
+import errno
 import os
 import signal
 import socket
+import socketserver
 import stat
 import sys
 import tempfile
 import threading
-import time
 from contextlib import suppress
 
-MAX_CONNECTIONS = 100
-LONGEST = 1024 * 1024  # Longer than any datagram; the sender's buffer (SO_SNDBUF) is the limit.
+LONGEST = 1024 * 1024  # Longer than most datagrams; the sender's buffer (SO_SNDBUF) is the limit.
 
 
-def remove_stale(kind, path):
-    """Removes the file of a server that was killed: a socket on which nobody listens any more."""
-    with socket.socket(socket.AF_UNIX, kind) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            if stat.S_ISSOCK(os.lstat(path).st_mode):
-                os.unlink(path)
-        except OSError:
-            pass  # Either there is no file, or a server is running, which bind reports.
+class StreamServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 128
 
-
-def serve(kind, path):
-    remove_stale(kind, path)
-    with socket.socket(socket.AF_UNIX, kind) as server:
-        os.umask(0o177)  # From its creation, only we may use the file.
-        server.bind(path)
-        try:
-            if kind == socket.SOCK_STREAM:
-                server.listen()
-            print(f"listening on {path}", flush=True)
-            serve_clients = serve_streams if kind == socket.SOCK_STREAM else serve_datagrams
-            serve_clients(server)
-        finally:
-            os.unlink(path)  # The kernel does not remove it.
-
-
-def serve_streams(listener):
-    for _ in range(MAX_CONNECTIONS - 1):
-        threading.Thread(target=work, args=(listener,), daemon=True).start()
-    work(listener)
-
-
-def work(listener):
-    """Serves one client after the other. Each thread serves one at a time, so the threads are the limit."""
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:  # No descriptor is left. Without a pause the loop would spin.
-            time.sleep(0.1)
-            continue
-        with connection, suppress(OSError):  # It concerns this client alone.
-            connection.settimeout(60)
+    def finish_request(self, connection, _):
+        connection.settimeout(60)
+        with suppress(OSError):  # An error of one client concerns no other.
             while data := connection.recv(65535):
                 connection.sendall(data)
 
 
-def serve_datagrams(server):
-    while True:
-        datagram, peer = server.recvfrom(LONGEST)
-        if not peer:
-            continue  # A client without an address gets no answer.
-        with suppress(OSError):  # It concerns this client alone.
-            # Does not wait for a client that does not read.
-            server.sendto(datagram, socket.MSG_DONTWAIT, peer)
+class DatagramServer(socketserver.UnixDatagramServer):
+    max_packet_size = LONGEST
+
+    def finish_request(self, request, peer):
+        if peer:  # A client without an address gets no answer.
+            with suppress(OSError):  # MSG_DONTWAIT: a client that does not read holds up nobody.
+                self.socket.sendto(request[0], socket.MSG_DONTWAIT, peer)
+
+
+def serve(kind, path):
+    with socket.socket(socket.AF_UNIX, kind) as probe, suppress(FileNotFoundError):
+        # The file of a server that was killed is a socket that refuses to connect.
+        if stat.S_ISSOCK(os.lstat(path).st_mode) and probe.connect_ex(path) == errno.ECONNREFUSED:
+            os.unlink(path)
+    os.umask(0o177)  # From its creation, only we may use the file.
+    with (StreamServer if kind == socket.SOCK_STREAM else DatagramServer)(path, None) as server:
+        try:
+            print(f"listening on {path}", flush=True)
+            server.serve_forever()
+        finally:
+            os.unlink(path)  # The kernel does not remove it.
+
+
+def show(data):
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def ask_by_stream(args):
+    received = 0
+
+    def receive():
+        nonlocal received
+        with suppress(OSError):
+            while data := client.recv(65535):
+                show(data)
+                received += len(data)
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(args.timeout)
         client.connect(args.path)
         client.settimeout(None)  # No time limit while there is something to send.
-        counts = {"received": 0}
-        receiving = threading.Thread(target=receive, args=(client, counts), daemon=True)
+        receiving = threading.Thread(target=receive, daemon=True)
         receiving.start()
         sent = 0
         lines = (os.fsencode(message) + b"\n" for message in args.messages)
@@ -99,19 +88,8 @@ def ask_by_stream(args):
             sent += len(data)
         client.shutdown(socket.SHUT_WR)
         receiving.join(args.timeout)
-    if counts["received"] < sent:
-        sys.exit(f"cannot get all back: {counts['received']} of {sent} bytes came back")
-
-
-def receive(client, counts):
-    """Prints bytes as soon as they arrive, until the server closes the connection."""
-    try:
-        while data := client.recv(65535):
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-            counts["received"] += len(data)
-    except OSError as error:
-        print(f"cannot receive: {error}", file=sys.stderr)
+    if received < sent:
+        sys.exit(f"cannot get everything back: {received} of {sent} bytes came back")
 
 
 def ask_by_datagrams(args):
@@ -124,12 +102,11 @@ def ask_by_datagrams(args):
             client.send(message)
             while client.recv(LONGEST) != message:
                 pass  # This is the answer to another message.
-            sys.stdout.buffer.write(message + b"\n")
-            sys.stdout.buffer.flush()
+            show(message + b"\n")
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Echo between processes of one machine.")
+    parser = argparse.ArgumentParser(description="Echo between programs on one machine.")
     parser.add_argument("role", choices=["server", "client"])
     parser.add_argument("--path", required=True)
     parser.add_argument("--datagram", action="store_true")
@@ -142,8 +119,7 @@ def main():
         if args.role == "server":
             serve(socket.SOCK_DGRAM if args.datagram else socket.SOCK_STREAM, args.path)
         else:
-            ask = ask_by_datagrams if args.datagram else ask_by_stream
-            ask(args)
+            (ask_by_datagrams if args.datagram else ask_by_stream)(args)
     except OSError as error:
         sys.exit(f"cannot use {args.path}: {error}")
 

@@ -30,6 +30,33 @@ pub struct Finished {
     pub stderr: String,
 }
 
+impl Finished {
+    /// It has done what it should, and printed exactly this on stdout.
+    pub fn assert_printed(&self, stdout: &[u8]) {
+        let shown = || {
+            (
+                self.code,
+                String::from_utf8_lossy(&self.stdout),
+                &self.stderr,
+            )
+        };
+        assert!(
+            self.code == Some(0) && self.stdout == stdout,
+            "{:?}",
+            shown()
+        );
+    }
+
+    /// It could not do what it should. It printed nothing on stdout, and stderr begins like this.
+    pub fn assert_failed(&self, stderr: &str) {
+        let failed = self.code == Some(1) && self.stdout.is_empty();
+        assert!(
+            failed && self.stderr.starts_with(stderr),
+            "{self:?}, and not {stderr:?}"
+        );
+    }
+}
+
 impl Running {
     /// Starts a program. Its output is read all the time, so that it never waits for a full pipe.
     pub fn start(command: &mut Command) -> Running {

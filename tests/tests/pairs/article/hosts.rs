@@ -128,11 +128,7 @@ fn udp_and_tcp_join_hosts() {
                     .args(["--addr", addr, "hello"]),
             );
             let client = run(&mut client, b"");
-            assert_eq!(
-                (client.code, &client.stdout[..]),
-                (Some(0), &b"hello\n"[..]),
-                "{client:?}"
-            );
+            client.assert_printed(b"hello\n");
             let from = addr
                 .replace("0.2:7007", "0.1:")
                 .replace("::2]:7007", "::1]:");
@@ -169,11 +165,7 @@ fn unix_sockets_do_not_join_hosts() {
             let mut server = Running::start(&mut network.on(2, &command("server")));
             server.announced();
             let same_host = run(&mut network.on(2, command("client").arg("hello")), b"");
-            assert_eq!(
-                (same_host.code, &same_host.stdout[..]),
-                (Some(0), &b"hello\n"[..]),
-                "{same_host:?}"
-            );
+            same_host.assert_printed(b"hello\n");
             let other_host = run(&mut network.on(1, command("client").arg("hello")), b"");
             assert_eq!(other_host.code, Some(1));
             assert!(
@@ -349,11 +341,7 @@ fn our_clients_talk_to_inetd_on_another_host() {
         }
         for bytes in payloads {
             let client = start_and_expect_echo(&mut client(), &bytes).finish();
-            assert_eq!(
-                (client.code, &client.stdout[..]),
-                (Some(0), &b""[..]),
-                "{client:?}"
-            );
+            client.assert_printed(b"");
         }
     }
 }

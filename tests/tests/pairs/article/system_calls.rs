@@ -36,11 +36,7 @@ fn trace_pair(server: &Command, client: impl Fn(&str) -> Command) -> (Vec<String
     let mut running = Running::start(&mut traced(server, &server_log));
     let addr = running.announced();
     let client = run(&mut traced(&client(&addr), &client_log), b"");
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"hello\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"hello\n");
     // A server that nobody asks any more, and that strace waits for. Its log begins with its number.
     running.stderr_line();
     let id = fs::read_to_string(&server_log).unwrap();

@@ -159,11 +159,6 @@ mod unix {
 
     use super::*;
 
-    /// A folder for Unix sockets. Their paths must be short.
-    fn folder() -> tempfile::TempDir {
-        harness::folder()
-    }
-
     /// Our program or its twin in one of its roles.
     fn with(mut command: Command, role: &str, options: &[&str], path: impl AsRef<Path>) -> Command {
         command
@@ -175,7 +170,7 @@ mod unix {
     }
 
     fn assert_pair(options: &[&str], inputs: &[Vec<u8>]) {
-        let folder = folder();
+        let folder = harness::folder();
         let Some(twin) = python("unix_echo.py") else {
             return;
         };
@@ -211,7 +206,7 @@ mod unix {
     #[test]
     fn the_server_replaces_the_file_of_a_dead_one_alone_and_removes_its_own() {
         for options in [&["--datagram"][..], &[]] {
-            let folder = folder();
+            let folder = harness::folder();
             let path = folder.path().join("s");
             let Some(twin) = python("unix_echo.py") else {
                 return;
@@ -239,7 +234,7 @@ mod unix {
 
     #[test]
     fn the_client_of_datagrams_leaves_no_file() {
-        let folder = folder();
+        let folder = harness::folder();
         let path = folder.path().join("s");
         let mut server = Running::start(&mut with(
             program("unix-echo"),
@@ -267,7 +262,7 @@ mod unix {
     #[test]
     #[cfg(target_os = "linux")]
     fn the_client_of_streams_does_not_wait_for_a_full_server() {
-        let folder = folder();
+        let folder = harness::folder();
         let path = folder.path().join("s");
         let full =
             socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();

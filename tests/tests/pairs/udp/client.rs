@@ -126,11 +126,7 @@ fn the_third_attempt_may_be_the_one_that_is_answered() {
     );
     server.send_to(&message, third).unwrap();
     let client = client.finish();
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"hello\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"hello\n");
     assert!(
         client.stderr.contains("no answer to attempt 2 of 100\n"),
         "{client:?}"
@@ -158,11 +154,7 @@ fn a_doubled_answer_is_not_taken_for_the_answer_to_the_next_message() {
     receive(&server); // It asks again, since nobody has answered the second message yet.
     server.send_to(&message, second).unwrap();
     let client = client.finish();
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"same\nsame\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"same\nsame\n");
 }
 
 #[test]
@@ -185,11 +177,7 @@ fn a_late_answer_is_not_taken_for_the_answer_to_the_next_message() {
     server.send_to(&one, second).unwrap();
     server.send_to(b"two", second).unwrap();
     let client = client.finish();
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"one\ntwo\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"one\ntwo\n");
 }
 
 #[test]
@@ -203,11 +191,7 @@ fn a_garbled_or_cut_answer_is_passed_over() {
     receive(&server); // It asks again.
     server.send_to(&message, addr).unwrap();
     let client = client.finish();
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"hello\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"hello\n");
     assert!(
         client.stderr.contains("no answer to attempt 1 of 100"),
         "{client:?}"
@@ -224,11 +208,7 @@ fn an_answer_from_somebody_else_is_passed_over() {
     let (_, again) = receive(&server);
     server.send_to(&message, again).unwrap();
     let client = client.finish();
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"hello\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"hello\n");
     assert!(
         client.stderr.contains("no answer to attempt 1 of 100"),
         "{client:?}"
@@ -277,11 +257,7 @@ fn of_a_name_with_two_addresses_the_one_that_answers_is_used() {
             return;
         };
         let client = run(&mut client, b"");
-        assert_eq!(
-            (client.code, &client.stdout[..]),
-            (Some(0), &b"hello\nagain\n"[..]),
-            "{client:?}"
-        );
+        client.assert_printed(b"hello\nagain\n");
         assert!(
             client
                 .stderr
@@ -315,11 +291,7 @@ fn an_address_that_is_silent_is_asked_for_the_first_message_only() {
         return;
     };
     let client = run(&mut client, b"");
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"one\ntwo\nthree\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"one\ntwo\nthree\n");
     assert!(
         client
             .stderr
@@ -361,11 +333,7 @@ fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
     thread::sleep(Duration::from_millis(2500)); // The deadline passes.
     client.resume();
     let client = client.finish();
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"hello\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"hello\n");
 }
 
 #[test]

@@ -44,11 +44,7 @@ fn a_server_on_all_addresses_hears_a_broadcast() {
     for message in ["who", "", "two words"] {
         let client = broadcast(server.addr.port(), &["--timeout", "1", message]).finish();
         let line = format!("{message}\n");
-        assert_eq!(
-            (client.code, &client.stdout[..]),
-            (Some(0), line.as_bytes()),
-            "{client:?}"
-        );
+        client.assert_printed(line.as_bytes());
         let answer = format!("127.0.0.1:{}: answered in ", server.addr.port());
         assert!(client.stderr.starts_with(&answer), "{client:?}");
         assert_eq!(client.stderr.lines().count(), 1, "{client:?}");
@@ -69,11 +65,7 @@ fn by_default_it_asks_port_7007_of_the_loopback_network() {
         return;
     };
     let client = run(shell.current_dir(folder.path()), b"");
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"hello\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"hello\n");
 }
 
 #[test]
@@ -107,11 +99,7 @@ fn every_answer_is_printed_with_who_sent_it() {
         answered_by.send_to(&buffer[..len], client).unwrap();
     }
     let client = client.finish();
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"hello\nhello\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"hello\nhello\n");
     let senders: Vec<_> = client
         .stderr
         .lines()
@@ -156,11 +144,7 @@ fn being_suspended_neither_ends_it_nor_loses_an_answer() {
     client.resume();
     server.send_to(b"hello", addr).unwrap();
     let client = client.finish();
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"hello\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"hello\n");
 }
 
 #[test]
@@ -173,11 +157,7 @@ fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
     thread::sleep(Duration::from_millis(1200)); // The deadline passes.
     client.resume();
     let client = client.finish();
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"hello\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"hello\n");
 }
 
 #[test]

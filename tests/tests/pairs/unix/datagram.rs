@@ -53,11 +53,7 @@ impl Server {
 
     fn assert_serves(&self) {
         let client = run(self.client().arg("still there?"), b"");
-        assert_eq!(
-            (client.code, &client.stdout[..]),
-            (Some(0), &b"still there?\n"[..]),
-            "{client:?}"
-        );
+        client.assert_printed(b"still there?\n");
     }
 }
 
@@ -79,11 +75,7 @@ fn each_message_is_a_datagram_and_boundaries_are_kept() {
     assert_eq!((client.code, &client.stderr[..]), (Some(0), ""));
     assert_eq!(client.stdout, b"hello\n\ntwo words\n");
     let client = run(&mut server.client(), b"\xff\x00\x1b[2J\n\nlast");
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"\xff\x00\x1b[2J\n\nlast\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"\xff\x00\x1b[2J\n\nlast\n");
     for logged in [
         "length 5 \"hello\"",
         "length 0 \"\"",
@@ -247,10 +239,9 @@ fn a_client_tells_when_the_queue_stays_full_or_no_answer_comes() {
     socket.set_nonblocking(true).unwrap();
     while socket.send_to(b"fill the queue", &server.path).is_ok() {}
     let client = run(server.client().args(["--timeout", "0.3", "hello"]), b"");
-    assert_eq!(client.code, Some(1));
     let error =
         format!("Error: cannot reach {path}: its queue is full, and the server does not read\n");
-    assert!(client.stderr.starts_with(&error), "{}", client.stderr);
+    client.assert_failed(&error);
 }
 
 #[test]
@@ -308,11 +299,7 @@ fn being_suspended_while_it_waits_costs_the_client_nothing() {
     server.send_to_addr(&buffer[..len], &addr).unwrap();
     client.resume();
     let client = client.finish();
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"hello\n"[..]),
-        "{client:?}"
-    );
+    client.assert_printed(b"hello\n");
 }
 
 #[test]

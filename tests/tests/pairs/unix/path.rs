@@ -30,16 +30,7 @@ fn ask(path: &Path, options: &[&str]) -> Finished {
 
 fn assert_serves(path: &Path, options: &[&str]) {
     let client = ask(path, options);
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(0), &b"hello\n"[..]),
-        "{client:?}"
-    );
-}
-
-/// A short path in a folder that goes away with it: a path of a socket may not be long.
-fn folder() -> tempfile::TempDir {
-    harness::folder()
+    client.assert_printed(b"hello\n");
 }
 
 fn assert_fails(finished: &Finished, error: &str) {
@@ -57,7 +48,7 @@ fn assert_fails(finished: &Finished, error: &str) {
 
 #[test]
 fn the_file_is_a_socket_for_nobody_but_its_owner() {
-    let folder = folder();
+    let folder = harness::folder();
     for options in TYPES {
         let path = folder.path().join("s");
         let server = start(&path, options);
@@ -71,7 +62,7 @@ fn the_file_is_a_socket_for_nobody_but_its_owner() {
 
 #[test]
 fn the_file_goes_when_a_signal_ends_the_server() {
-    let folder = folder();
+    let folder = harness::folder();
     let path = folder.path().join("s");
     for options in TYPES {
         for signal in [Signal::INT, Signal::TERM] {
@@ -86,7 +77,7 @@ fn the_file_goes_when_a_signal_ends_the_server() {
 
 #[test]
 fn the_file_of_a_later_server_stays_when_a_signal_ends_the_earlier() {
-    let folder = folder();
+    let folder = harness::folder();
     let path = folder.path().join("s");
     let earlier = start(&path, &[]);
     fs::remove_file(&path).unwrap();
@@ -98,7 +89,7 @@ fn the_file_of_a_later_server_stays_when_a_signal_ends_the_earlier() {
 
 #[test]
 fn the_file_of_a_server_that_died_is_replaced() {
-    let folder = folder();
+    let folder = harness::folder();
     let path = folder.path().join("s");
     for died in TYPES {
         for options in TYPES {
@@ -120,7 +111,7 @@ fn the_file_of_a_server_that_died_is_replaced() {
 
 #[test]
 fn a_live_server_is_not_robbed_of_its_name() {
-    let folder = folder();
+    let folder = harness::folder();
     let path = folder.path().join("s");
     for live in TYPES {
         let _server = start(&path, live);
@@ -137,7 +128,7 @@ fn a_live_server_is_not_robbed_of_its_name() {
 
 #[test]
 fn what_is_no_socket_is_refused_and_stays() {
-    let folder = folder();
+    let folder = harness::folder();
     let [file, link, dangling] = ["file", "link", "dangling"].map(|name| folder.path().join(name));
     let target = folder.path().join("target");
     drop(start(&target, &[])); // A dead socket, which a link leads to.
@@ -169,7 +160,7 @@ fn what_is_no_socket_is_refused_and_stays() {
 
 #[test]
 fn a_client_says_of_a_file_that_it_is_not_a_socket() {
-    let folder = folder();
+    let folder = harness::folder();
     let [file, link] = ["file", "link"].map(|name| folder.path().join(name));
     fs::write(&file, "precious").unwrap();
     std::os::unix::fs::symlink(&file, &link).unwrap();
@@ -187,7 +178,7 @@ fn a_client_says_of_a_file_that_it_is_not_a_socket() {
 
 #[test]
 fn a_path_may_be_as_long_as_the_address_allows() {
-    let folder = folder();
+    let folder = harness::folder();
     let limit = if cfg!(target_os = "linux") { 107 } else { 103 };
     let path_of = |len: usize| {
         folder
@@ -209,7 +200,7 @@ fn a_path_may_be_as_long_as_the_address_allows() {
 
 #[test]
 fn errors_tell_apart_why_nobody_answers() {
-    let folder = folder();
+    let folder = harness::folder();
     let path = folder.path().join("s");
     let shown = path.display();
     for options in TYPES {
@@ -271,7 +262,7 @@ fn another_user_is_refused() {
 
 #[test]
 fn server_and_client_agree_on_the_default_path() {
-    let folder = folder();
+    let folder = harness::folder();
     for variable in ["XDG_RUNTIME_DIR", "TMPDIR"] {
         let with_default = |role: &str| {
             let mut command = program("unix-echo");
@@ -288,11 +279,7 @@ fn server_and_client_agree_on_the_default_path() {
             "{variable}"
         );
         let client = run(with_default("client").arg("hello"), b"");
-        assert_eq!(
-            (client.code, &client.stdout[..]),
-            (Some(0), &b"hello\n"[..]),
-            "{client:?}"
-        );
+        client.assert_printed(b"hello\n");
         server.signal(Signal::TERM);
         assert_eq!(server.finish().code, Some(0));
     }
@@ -315,7 +302,7 @@ fn server_and_client_agree_on_the_default_path() {
 fn an_abstract_name_has_no_file() {
     let name = format!("@unix-echo test {}", std::process::id());
     let path = Path::new(&name);
-    let folder = folder();
+    let folder = harness::folder();
     for options in TYPES {
         let mut server = unix_echo("server", path, options);
         let mut server = Running::start(server.current_dir(folder.path()));
