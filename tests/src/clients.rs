@@ -1,4 +1,4 @@
-//! What every client must do, and ways to use one.
+//! What every client must do, and ways to run a client.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -9,12 +9,13 @@ use std::thread;
 use crate::unshared;
 use crate::{LIMIT, Running, run};
 
-/// Starts a client, gives it these bytes on stdin, and waits until it has printed the same. Its stdin
-/// stays open: many tools end with it, whatever is still on its way.
+/// Starts a client, writes these bytes to its stdin, and waits until it has printed the same.
+/// Its stdin stays open, because many tools end with it, even if bytes are still on the way.
 pub fn start_and_expect_echo(command: &mut Command, bytes: &[u8]) -> Running {
     let mut client = Running::start(command);
     let (mut stdin, input) = (client.stdin.take().unwrap(), bytes.to_vec());
-    // In a thread, for a client that stands still would hold the write for ever. It ends with the client.
+    // A thread writes, because a client that hangs would block the write forever. The thread
+    // ends with the client.
     let writing = thread::spawn(move || stdin.write_all(&input).map(|()| stdin));
     let printed = client.stdout_bytes(bytes.len());
     assert!(
@@ -26,9 +27,10 @@ pub fn start_and_expect_echo(command: &mut Command, bytes: &[u8]) -> Running {
     client
 }
 
-/// Writes to a program and reads from it, as Python's `subprocess.run(input=...)` does: in one thread, what
-/// the one pipe takes and what the other has. A program that holds on to either pipe while it waits for
-/// the network brings both to a halt; then it is ended, and the test fails.
+/// Writes to a program and reads from it in one thread, as Python's
+/// `subprocess.run(input=...)` does: it writes what one pipe takes, and reads what the other
+/// has. If the program neglects a pipe while it waits for the network, both sides hang. Then
+/// it is killed, and the test fails.
 #[cfg(unix)]
 pub fn exchange_in_one_thread(command: &mut Command, input: &[u8]) -> Vec<u8> {
     use rustix::event::{PollFd, PollFlags, poll};
@@ -78,13 +80,13 @@ pub fn exchange_in_one_thread(command: &mut Command, input: &[u8]) -> Vec<u8> {
             }
         }
     }
-    // The guard has left already if it had to end the program.
+    // This fails if the guard has already killed the program.
     let _ = done.send(());
     guard.join().unwrap();
     output
 }
 
-/// Runs a program with each of these arguments, which it must refuse as wrong usage and say what is right.
+/// Runs a program with each of these wrong arguments. It must refuse and say what is right.
 pub fn assert_refuses(program: impl Fn() -> Command, wrong: &[([&str; 2], &str)]) {
     for (args, right) in wrong {
         let finished = run(program().args(args), b"");
@@ -97,7 +99,8 @@ pub fn assert_refuses(program: impl Fn() -> Command, wrong: &[([&str; 2], &str)]
     }
 }
 
-/// Runs a program with texts that are no addresses. The error names what failed and what is right.
+/// Runs a program with texts that are not addresses. It must say what failed and what is
+/// right.
 pub fn assert_refuses_addresses(with_address: impl Fn(&str) -> Command, failed: &str) {
     let port = [
         "127.0.0.1:65536",
@@ -117,7 +120,8 @@ pub fn assert_refuses_addresses(with_address: impl Fn(&str) -> Command, failed: 
         let error = format!("Error: {failed}{addr}: {advice}\n\nCaused by:\n    {reason}\n");
         assert_eq!(finished.stderr, error);
     }
-    // To the resolver these are names. In a network namespace without a network it can ask nobody.
+    // The resolver takes these for names. In a network namespace without a network it can ask
+    // nobody.
     #[cfg(target_os = "linux")]
     for addr in [":7007", "::1"] {
         let Some(mut command) = unshared("-rn", "true", &with_address(addr)) else {
@@ -130,7 +134,7 @@ pub fn assert_refuses_addresses(with_address: impl Fn(&str) -> Command, failed: 
     }
 }
 
-/// Has a client's reader go away between two lines, while its stdin goes on: an error, and no panic.
+/// Closes a client's stdout while its stdin goes on. This must be an error, and not a panic.
 pub fn assert_survives_a_lost_reader(client: &mut Command) {
     let mut client = Running::start(client);
     client.write(b"first\n");

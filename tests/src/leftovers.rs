@@ -1,13 +1,14 @@
-//! What the tests leave behind: nothing, even if they are killed.
+//! Makes sure that the tests leave nothing behind, even if they are killed.
 //!
-//! A handle that is dropped kills its program and removes its folder. But nothing is dropped in a
-//! process that is killed. So each test process starts a shell that waits for its end. The shell
-//! is in a process group of its own, to which all programs are added, and owns the folder that
-//! all folders are in.
+//! A handle that is dropped kills its program, or removes its folder. But a process that is
+//! killed drops nothing. So each test process starts a shell that waits until the process
+//! ends. The shell has its own process group, to which all programs are added, and its own
+//! folder, which contains all other folders.
 
 use tempfile::{Builder, TempDir};
 
-/// A folder with a short path, as the address of a Unix socket needs it. It goes when it is dropped.
+/// Creates a folder with a short path, because the path of a Unix socket is limited. The
+/// folder is removed when it is dropped.
 pub fn folder() -> TempDir {
     let mut builder = Builder::new();
     let builder = builder.prefix("");
@@ -29,9 +30,10 @@ mod guard {
     use std::process::{ChildStdin, Command, Stdio};
     use std::sync::{LazyLock, Mutex};
 
-    /// The shell learns of our end by the end of its stdin. Until then it reads the ids of other
-    /// process groups that it must kill. Kill 0 is its own group, and itself. If one of the group
-    /// is suspended when we end, the kernel sends SIGHUP to all of it.
+    /// When this process ends, the shell's stdin ends. Until then the shell reads the ids of
+    /// other process groups that it must kill. For kill, 0 is the shell's own group, with the
+    /// shell itself. If a process of the group is suspended when we end, the kernel sends
+    /// SIGHUP to the whole group.
     const SCRIPT: &str = "
         trap '' HUP
         folder=$(mktemp -d /tmp/uxXXXXXX) && chmod 755 $folder && echo $folder || exit
@@ -45,12 +47,12 @@ mod guard {
     pub struct Guard {
         group: i32,
         pub folder: PathBuf,
-        /// Never closed by us: the kernel closes it when this process ends.
+        /// We never close this. The kernel closes it when this process ends.
         groups: Mutex<ChildStdin>,
     }
 
     impl Guard {
-        #[expect(clippy::zombie_processes)] // It ends after us.
+        #[expect(clippy::zombie_processes)] // It ends after this process.
         fn start() -> Guard {
             let mut shell = Command::new("sh")
                 .args(["-c", SCRIPT])
@@ -77,7 +79,7 @@ mod guard {
         command.process_group(GUARD.group)
     }
 
-    /// Has the shell kill another process group as well.
+    /// Tells the shell to kill another process group as well.
     pub fn also_kill(group: u32) {
         writeln!(GUARD.groups.lock().unwrap(), "{group}").unwrap();
     }

@@ -1,5 +1,6 @@
-//! The harness: starts the programs of this workspace as processes and talks to them. Every wait
-//! has a limit, nothing binds to a fixed port, and a program is killed when its handle is dropped.
+//! The harness starts the programs of this workspace as processes and talks to them. Every
+//! wait has a limit, nothing binds to a fixed port, and a program is killed when its handle is
+//! dropped.
 
 use std::io::{self, Write};
 use std::thread;
@@ -25,11 +26,11 @@ pub use network::*;
 pub use process::*;
 pub use programs::*;
 
-/// The limit of every wait. Nothing takes nearly as long, not even on a slow machine.
+/// The limit of every wait. Nothing takes nearly that long, even on a slow machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// Says aloud that the test, or a part of it, did not run here. Written past the capture of `cargo test`,
-/// which hides what passing tests print.
+/// Prints `NOT RUN` and why the test, or a part of it, did not run here. This goes directly to
+/// stderr, past `cargo test`, which hides what passing tests print.
 pub fn not_run(why: &str) {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     let _ = io::stderr().write_all(format!("\nNOT RUN: {test}: {why}\n").as_bytes());

@@ -1,9 +1,9 @@
-//! Limits for a process, and what a process has used.
+//! Limits for a process, and how much memory and processor time a process has used.
 
 use std::process::Command;
 use std::time::Duration;
 
-/// The same command under a limit as prlimit(1) knows them, such as `--nofile=24`.
+/// Returns the same command under a limit in the form of prlimit(1), such as `--nofile=24`.
 #[cfg(target_os = "linux")]
 pub fn limited(limit: &str, command: &Command) -> Command {
     let mut limited = Command::new("prlimit");
@@ -17,7 +17,7 @@ pub fn limited(limit: &str, command: &Command) -> Command {
     limited
 }
 
-/// Makes the command run as nobody, if it would run as root. Others have no rights to give away.
+/// Makes the command run as nobody if it would run as root. Others have no rights to lose.
 #[cfg(unix)]
 pub fn as_nobody(command: &mut Command) -> &mut Command {
     use std::os::unix::process::CommandExt;
@@ -29,7 +29,8 @@ pub fn as_nobody(command: &mut Command) -> &mut Command {
     }
 }
 
-/// Raises this process's limit of open descriptors, which its children inherit. `None` if it may not.
+/// Raises the limit of open descriptors for this process and its children. Returns `None` if
+/// this is not permitted.
 #[cfg(unix)]
 pub fn allow_descriptors(count: u64) -> Option<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -38,7 +39,8 @@ pub fn allow_descriptors(count: u64) -> Option<()> {
     setrlimit(Resource::Nofile, limit).ok()
 }
 
-/// A figure of a process's memory in KiB, by its name in /proc/PID/status: `VmRSS` now, `VmHWM` at most.
+/// Returns the memory of a process in KiB: what it uses now (`VmRSS`) or has used at most
+/// (`VmHWM`). These are the names in /proc/PID/status.
 #[cfg(target_os = "linux")]
 pub fn memory_kib(process: u32, name: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
@@ -48,11 +50,11 @@ pub fn memory_kib(process: u32, name: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// The processor time that a process has used, in its own code and in the kernel for it.
+/// Returns the processor time that a process has used, in its own code and in the kernel.
 #[cfg(target_os = "linux")]
 pub fn processor_time(process: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // proc_pid_stat(5): the name may hold anything, so count behind it. Ticks are 10 ms.
+    // proc_pid_stat(5): the name may contain anything, so we count after it. A tick is 10 ms.
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)

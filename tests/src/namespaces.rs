@@ -1,11 +1,11 @@
-//! Commands in Linux namespaces of their own: networks and files that nobody else sees.
+//! Commands in their own Linux namespaces: networks and files that nobody else sees.
 
 use std::process::Command;
 
 use crate::not_run;
 
-/// The same command in namespaces of its own, after some shell commands that set them up. `None`, and
-/// said aloud, where this is not possible.
+/// Returns the same command in its own namespaces, after shell commands that set them up. If
+/// this is not possible here, prints `NOT RUN` and returns `None`.
 pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command> {
     let unshare = || {
         let mut unshare = Command::new("unshare");
@@ -35,15 +35,15 @@ pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command>
     Some(unshared)
 }
 
-/// The same command with a name, `twofold`, that has an IPv6 and an IPv4 address.
+/// Returns the same command where the name `twofold` has an IPv6 and an IPv4 address.
 pub fn with_twofold_name(command: &Command) -> Option<Command> {
     let set_up = r"hosts=$(mktemp) && printf '127.0.0.1 twofold\n::1 twofold\n' > $hosts &&
         mount --bind $hosts /etc/hosts && rm $hosts";
     unshared("-rm", set_up, command)
 }
 
-/// The same command in a network namespace where the kernel gives port 7007, and no other, to
-/// sockets that do not choose one.
+/// Returns the same command in a network namespace where 7007 is the only port that the kernel
+/// can choose for a socket.
 pub fn where_7007_is_the_only_free_port(command: &Command) -> Option<Command> {
     let set_up = "ip link set lo up && echo 7007 7007 >/proc/sys/net/ipv4/ip_local_port_range";
     unshared("-rn", set_up, command)

@@ -1,4 +1,4 @@
-//! What the tests send, and the sockets that they send it with.
+//! What the tests send, and how they send it.
 
 use std::io::{self, Read, Write};
 use std::net::UdpSocket;
@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::LIMIT;
 
-/// Bytes without a pattern that a lost or moved block could hide in (xorshift).
+/// Returns bytes without a pattern (xorshift), so that a lost or moved block is noticed.
 pub fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut next = || {
@@ -28,7 +28,7 @@ pub fn echo(mut stream: impl Read + Write, bytes: &[u8]) {
     assert_eq!(back, bytes);
 }
 
-/// Sends bytes to an echo server, half-closes, and reads meanwhile. Returns all that comes back.
+/// Sends bytes to an echo server and half-closes, and meanwhile reads all that comes back.
 pub fn echo_all<S: Sync>(
     stream: &S,
     bytes: &[u8],
@@ -50,19 +50,20 @@ where
     back
 }
 
-/// Text, and every byte there is. Both end in a newline, which a client of datagrams takes off and puts back.
+/// Returns a text, and every value of a byte. Both end with a newline, which a client of
+/// datagrams does not send but prints again.
 pub fn short_payloads() -> Vec<Vec<u8>> {
     vec![b"hello\n".to_vec(), (0..=255).chain(*b"\n").collect()]
 }
 
-/// The same and 1 MiB, for streams.
+/// Returns the same and 1 MiB, for streams.
 pub fn payloads() -> Vec<Vec<u8>> {
     let mut payloads = short_payloads();
     payloads.push(noise(1024 * 1024));
     payloads
 }
 
-/// A UDP socket of the test's own, on a port that the kernel chooses.
+/// Binds a UDP socket for the test itself, to a port that the kernel chooses.
 pub fn udp_socket(host: &str) -> UdpSocket {
     let socket =
         UdpSocket::bind((host, 0)).unwrap_or_else(|error| panic!("cannot bind to {host}: {error}"));

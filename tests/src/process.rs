@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 
 use crate::LIMIT;
 
-/// A program that runs. It is killed when this is dropped, also by a test that fails.
+/// A program that runs. It is killed when this is dropped, also when a test fails.
 pub struct Running {
     child: Child,
-    /// What the program reads. `None` closes it.
+    /// The stdin of the program. `None` closes it.
     pub stdin: Option<ChildStdin>,
     pub(crate) stdout: Option<Output>,
     stderr: Option<Output>,
     leads_group: bool,
 }
 
-/// What a program left when it ended by itself.
+/// The exit code and the output of a program that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// The exit code; `None` if a signal ended it.
+    /// The exit code, or `None` if a signal ended the program.
     pub code: Option<i32>,
     /// All of stdout that was not read before.
     pub stdout: Vec<u8>,
@@ -31,7 +31,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// It has done what it should, and printed exactly this on stdout.
+    /// Asserts that the program succeeded and printed exactly this on stdout.
     pub fn assert_printed(&self, stdout: &[u8]) {
         let shown = || {
             (
@@ -47,7 +47,8 @@ impl Finished {
         );
     }
 
-    /// It could not do what it should. It printed nothing on stdout, and stderr begins like this.
+    /// Asserts that the program failed with nothing on stdout, and that stderr begins like
+    /// this.
     pub fn assert_failed(&self, stderr: &str) {
         let failed = self.code == Some(1) && self.stdout.is_empty();
         assert!(
@@ -58,12 +59,12 @@ impl Finished {
 }
 
 impl Running {
-    /// Starts a program. Its output is read all the time, so that it never waits for a full pipe.
+    /// Starts a program. Threads read its output all the time, so that no pipe is ever full.
     pub fn start(command: &mut Command) -> Running {
         Running::start_with(command, Stdio::piped(), Stdio::piped())
     }
 
-    /// Starts a program with an stdout and an stderr of the test's own.
+    /// Starts a program with this stdout and this stderr.
     pub fn start_with(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
         #[cfg(unix)]
         crate::leftovers::watch(command);
@@ -86,7 +87,7 @@ impl Running {
         }
     }
 
-    /// Starts a server that starts children for its clients: they are killed with it.
+    /// Starts a server that starts children for its clients. They are killed together with it.
     #[cfg(unix)]
     pub fn start_with_children(command: &mut Command) -> Running {
         use std::os::unix::process::CommandExt;
@@ -97,7 +98,7 @@ impl Running {
         running
     }
 
-    /// What a server says after `listening on`, once it does.
+    /// Waits until a server listens, and returns what it prints after `listening on`.
     pub fn announced(&mut self) -> String {
         let line = self.stdout_line();
         let addr = line.strip_prefix("listening on ");
@@ -105,7 +106,7 @@ impl Running {
             .to_owned()
     }
 
-    /// The next line of stdout, without its newline.
+    /// Returns the next line of stdout, without its newline.
     pub fn stdout_line(&mut self) -> String {
         match self.stdout.as_mut().unwrap().line() {
             Ok(line) => line,
@@ -116,7 +117,7 @@ impl Running {
         }
     }
 
-    /// The next line of stderr, without its newline.
+    /// Returns the next line of stderr, without its newline.
     pub fn stderr_line(&mut self) -> String {
         self.stderr
             .as_mut()
@@ -125,7 +126,7 @@ impl Running {
             .unwrap_or_else(|why| panic!("stderr: {why}"))
     }
 
-    /// The next bytes of stdout, exactly so many.
+    /// Returns the next bytes of stdout, exactly this many.
     pub fn stdout_bytes(&mut self, count: usize) -> Vec<u8> {
         self.stdout
             .as_mut()
@@ -134,7 +135,7 @@ impl Running {
             .unwrap_or_else(|why| panic!("stdout: {why}"))
     }
 
-    /// No longer reads stdout and stderr.
+    /// Stops reading stdout and stderr.
     pub fn close_output(&mut self) {
         (self.stdout, self.stderr) = (None, None);
     }
@@ -144,14 +145,14 @@ impl Running {
         self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
-    /// Closes stdin and waits for the program to end by itself.
+    /// Closes stdin and waits until the program ends by itself.
     pub fn finish(mut self) -> Finished {
         self.stdin = None;
         let code = self.wait().code();
         self.collect(code)
     }
 
-    /// Ends the program and returns what it wrote until then.
+    /// Kills the program and returns what it wrote before.
     pub fn kill(mut self) -> Finished {
         self.child.kill().unwrap();
         let code = self.wait().code();
@@ -180,17 +181,18 @@ impl Running {
         }
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether the program still runs.
+    /// Returns whether the program still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Tries until a server is ready that does not say so. `false` if it ended, and so was not what answered.
+    /// Waits for a server that does not say when it is ready. Returns `false` if the server
+    /// has ended, because then any answer came from another program.
     pub fn becomes_ready(&mut self, is_ready: impl Fn() -> bool) -> bool {
         let deadline = Instant::now() + LIMIT;
         while self.is_running() {
@@ -207,14 +209,14 @@ impl Running {
     }
 }
 
-/// Suspending a program as Ctrl-Z does, and waking it.
+/// Suspends a program, as Ctrl-Z does, and resumes it.
 #[cfg(unix)]
 impl Running {
     /// Sends SIGSTOP, and returns when the program is suspended or has ended.
     pub fn suspend(&self) {
         use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
         self.signal(Signal::STOP);
-        // NOWAIT: the end of the program is for `finish` to see.
+        // NOWAIT: `finish` must still be able to see the end of the program.
         let events = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(self.pid()), events).unwrap();
     }
@@ -240,25 +242,25 @@ impl Drop for Running {
         if self.leads_group {
             let _ = rustix::process::kill_process_group(self.pid(), rustix::process::Signal::KILL);
         }
-        // It may have ended already: nothing to do then.
+        // An error means that the program has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Starts a program, gives it this stdin, and waits for its end.
+/// Runs a program with this stdin, and waits until it ends.
 pub fn run(command: &mut Command, stdin: &[u8]) -> Finished {
     let mut running = Running::start(command);
-    // A program that ends without reading is for the test to judge.
+    // This fails if the program ends without reading. The test judges whether it may.
     let _ = running.stdin.as_mut().unwrap().write_all(stdin);
     running.finish()
 }
 
-/// A server that has said where it listens.
+/// A server that has announced its address.
 pub struct Server {
     /// The process.
     pub running: Running,
-    /// What it said after `listening on`.
+    /// The address that it announced.
     pub addr: SocketAddr,
 }
 
@@ -268,7 +270,7 @@ impl Server {
         Server::of(Running::start(command))
     }
 
-    /// Waits until a server that was started listens.
+    /// Waits until a server that runs already listens.
     pub fn of(mut running: Running) -> Server {
         let addr = running.announced();
         let addr = addr
@@ -278,8 +280,9 @@ impl Server {
     }
 }
 
-/// Starts a server that must be told its port and does not say when it listens. Between our finding a free
-/// port and its taking it, another may have taken it: then it ends, and is started with another.
+/// Starts a server that must be told its port and does not say when it listens. We look for a
+/// free port, but another program may take it before the server does. Then the server ends,
+/// and we start it again with another port.
 pub fn on_a_free_port(
     start: impl Fn(SocketAddr) -> Option<Running>,
     is_ready: impl Fn(SocketAddr) -> bool,
@@ -291,7 +294,7 @@ pub fn on_a_free_port(
             .local_addr()
             .unwrap();
         if UdpSocket::bind(addr).is_err() {
-            continue; // Ports are counted per protocol, and this one is free in one alone.
+            continue; // The port is free for TCP, but not for UDP.
         }
         let mut server = start(addr)?;
         if server.becomes_ready(|| is_ready(addr)) {
@@ -302,7 +305,7 @@ pub fn on_a_free_port(
     panic!("the server finds no port, or ends by itself: {said}");
 }
 
-/// One pipe of a program, read by a thread of its own.
+/// An output of a program, which a thread reads.
 pub(crate) struct Output {
     chunks: Receiver<Vec<u8>>,
     unread: Vec<u8>,
@@ -313,7 +316,7 @@ impl Output {
         let (sender, chunks) = mpsc::channel();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // The end: the program closed the pipe, or the test is no longer interested.
+            // This ends when the program closes the pipe, or when the test drops the receiver.
             while let Ok(len @ 1..) = pipe.read(&mut buffer) {
                 if sender.send(buffer[..len].to_vec()).is_err() {
                     break;
@@ -340,7 +343,7 @@ impl Output {
         self.take(|unread| (unread.len() >= count).then_some(count))
     }
 
-    /// Waits until there is what is looked for, and takes everything up to its end.
+    /// Waits until `end_of` finds the end of something, and takes everything up to there.
     fn take(&mut self, end_of: impl Fn(&[u8]) -> Option<usize>) -> Result<Vec<u8>, String> {
         let deadline = Instant::now() + LIMIT;
         loop {

@@ -1,4 +1,4 @@
-//! Commands that start our programs and those of others.
+//! Commands that start our programs and other people's.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -8,25 +8,26 @@ use std::sync::{Mutex, OnceLock};
 
 use crate::not_run;
 
-/// A command that starts a program of this workspace.
+/// Returns a command that starts a program of this workspace.
 ///
-/// `cargo test` does not build the programs of other packages, so this builds it first, from the sources
-/// as they are and in the profile of the running test: a stale program is never tested.
+/// `cargo test` does not build the programs of other packages. So this builds the program
+/// first, from the current sources and in the profile of the running test. A test never runs
+/// an old program.
 pub fn program(name: &str) -> Command {
     built(name, escargot::CargoBuild::new().package(name).bin(name))
 }
 
-/// The same for an example of this package.
+/// Does the same for an example of this package.
 pub fn example(name: &str) -> Command {
     example_of(env!("CARGO_PKG_NAME"), name)
 }
 
-/// The same for a program of the package `peers`: what other people write.
+/// Does the same for a program of the package `peers`, which holds what other people write.
 pub fn peer(name: &str) -> Command {
     built(name, escargot::CargoBuild::new().package("peers").bin(name))
 }
 
-/// The same for an example of another package.
+/// Does the same for an example of another package.
 pub fn example_of(package: &str, name: &str) -> Command {
     built(
         name,
@@ -34,11 +35,12 @@ pub fn example_of(package: &str, name: &str) -> Command {
     )
 }
 
-/// A program that this project did not write. `None`, and said aloud, where it is not installed.
+/// Returns a command for a program that is not ours. If it is not installed, prints `NOT RUN`
+/// and returns `None`.
 pub fn foreign(name: &str) -> Option<Command> {
     let file = format!("{name}{}", env::consts::EXE_SUFFIX);
     let path = env::var_os("PATH").unwrap_or_default();
-    // Debian has servers in a folder that not every user's PATH names.
+    // Debian installs servers in a folder that is not in every user's PATH.
     let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
     let found = folders
         .map(|folder| folder.join(&file))
@@ -49,7 +51,8 @@ pub fn foreign(name: &str) -> Option<Command> {
     found.map(Command::new)
 }
 
-/// One of the Python programs in `peers`. `None`, and said aloud, without Python 3.8.
+/// Returns a command for a Python program in `peers`. Without Python 3.8 or later, this prints
+/// `NOT RUN` and returns `None`.
 pub fn python(name: &str) -> Option<Command> {
     static IS_NEW_ENOUGH: OnceLock<bool> = OnceLock::new();
     let mut command = foreign("python3")?;
@@ -83,14 +86,14 @@ fn built(name: &str, build: escargot::CargoBuild) -> Command {
             .to_owned()
     });
     let mut command = Command::new(path);
-    // anyhow would add a stack trace to the errors that the tests read.
+    // With these variables, anyhow would add a stack trace to the errors that the tests read.
     command
         .env_remove("RUST_BACKTRACE")
         .env_remove("RUST_LIB_BACKTRACE");
     command
 }
 
-/// The profile of the running test, by the folder that cargo put it into: `target/PROFILE/deps/test`.
+/// Finds the profile of the running test from its path, `target/PROFILE/deps/test`.
 fn profile() -> String {
     let test = env::current_exe().unwrap();
     let folder = test
@@ -104,7 +107,7 @@ fn profile() -> String {
     }
 }
 
-/// Whether strace(1) can be used here. If not, says so aloud.
+/// Returns whether strace(1) works here. If it does not, prints `NOT RUN`.
 #[cfg(target_os = "linux")]
 pub fn can_trace() -> bool {
     match Command::new("strace")
@@ -126,14 +129,14 @@ pub fn can_trace() -> bool {
     }
 }
 
-/// A copy of a program in a folder that everybody can reach, for a command that another user starts.
-/// The copy goes when the folder is dropped.
+/// Copies a program into a folder that everybody can enter, so that another user can start it.
+/// The copy is removed when the folder is dropped.
 #[cfg(unix)]
 pub fn copy_for_everybody(name: &str) -> (tempfile::TempDir, PathBuf) {
     copy_of(&program(name))
 }
 
-/// The same for a command that is at hand.
+/// Does the same for the program of a command.
 #[cfg(unix)]
 pub fn copy_of(command: &Command) -> (tempfile::TempDir, PathBuf) {
     use std::fs::{Permissions, set_permissions};
@@ -142,8 +145,8 @@ pub fn copy_of(command: &Command) -> (tempfile::TempDir, PathBuf) {
     set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let program = std::path::Path::new(command.get_program());
     let copy = folder.path().join(program.file_name().unwrap());
-    // By cp: while we held the copy open to write it, another test's child could inherit that, and the
-    // kernel does not run a file that is open to be written (ETXTBSY).
+    // cp makes the copy. If we wrote it, a child of another test could inherit the open
+    // descriptor, and the kernel does not run a file that is open for writing (ETXTBSY).
     let cp = Command::new("cp").arg(program).arg(&copy).status();
     assert!(cp.unwrap().success());
     (folder, copy)

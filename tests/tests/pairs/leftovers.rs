@@ -21,7 +21,7 @@ fn a_test_that_ends_in_the_middle() {
     tcp.running.suspend();
     let mut left = vec![unix.id(), tcp.running.id()];
     let mut wait = Command::new("sh");
-    // The shell in the namespace starts another process, which nobody else knows.
+    // The shell in the namespace starts another process, which the harness does not know.
     wait.args(["-c", "sleep 600 & echo $!; exec cat"]);
     let set_up = "ip link add one type veth peer name two";
     let host = unshared("-rn", set_up, &wait).map(|mut wait| Running::start(&mut wait));
@@ -38,7 +38,7 @@ fn a_test_that_ends_in_the_middle() {
     drop(host);
 }
 
-/// Whether a process still runs. One that has ended and that nobody has waited for does not.
+/// Returns whether a process still runs. A zombie, for which nobody has waited, does not.
 fn is_running(id: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")

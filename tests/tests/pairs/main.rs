@@ -1,13 +1,17 @@
-//! All tests of the pairs, in one program. A folder for each subject:
+//! All tests of the pairs, in one program:
 //!
 //! - `udp`, `tcp`, `unix`: what our programs promise, shown by peers that the tests play;
+//! - `streams`: what every server and client of streams promises, over TCP and Unix sockets;
 //! - `peers`: our programs together with other people's;
-//! - `article`: what the article states about sockets, whatever programs one writes;
-//! - `texts`: that README, heads and tables say what the programs do;
-//! - `loads`, `picture`, `speed`: the bench, and the speed of our programs (only in `.ci/run`).
+//! - `article`: what the article states about sockets, whatever programs use them;
+//! - `texts`: that the README, the heads and the tables say what the programs do;
+//! - `leftovers`: that a test leaves nothing behind, however it ends;
+//! - `loads`, `picture`: the benchmark itself;
+//! - `speed`: the speed of our programs (only in `.ci/run`).
 //!
-//! A promise that several servers make is written once. It takes the server as a parameter, and the
-//! test output names both, as in `udp::server::ipv6_works_up_to_its_longer_limit::case_2_batch`.
+//! A promise that several servers make is written once. It takes the server as a parameter,
+//! and the test output names both, as in
+//! `udp::server::ipv6_works_up_to_its_longer_limit::case_2_batch`.
 
 mod article;
 #[cfg(target_os = "linux")]

@@ -1,4 +1,5 @@
-//! The README and the heads of the programs show what the programs print; here they are held to it.
+//! The README and the heads of the programs show what the programs print. These tests compare
+//! the two, and check the tests, terms and files that the pages name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ fn read(path: &str) -> String {
         .unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
 }
 
-/// The text with each number as `N` and each short time as `TIME`: they differ from run to run.
+/// Replaces each number by `N` and each short time by `TIME`, because they differ from run to
+/// run.
 fn without_numbers(text: &str) -> String {
     let mut out = String::new();
     for word in text.split_inclusive(char::is_whitespace) {
@@ -38,8 +40,8 @@ fn without_numbers(text: &str) -> String {
     out
 }
 
-/// Runs a pair as its texts say, but for the port: a test must not depend on a fixed one. Each text must
-/// show what the server and the client print.
+/// Runs a pair as its texts say, except for the port: a test must not depend on a fixed one.
+/// Each text must show what the server and the client print.
 fn assert_shown(mut server: Command, lines: usize, client: &str, texts: &[&str]) {
     let mut server = Server::start(server.args(["--addr", "127.0.0.1:0"]));
     let client = run(
@@ -107,7 +109,7 @@ fn the_text_shows_what_unix_echo_prints() {
         "unix-echo/src/main.rs does not show {printed:?}"
     );
 
-    // The errors of the README, with its path.
+    // The README shows these errors, with its own path.
     let assert_explained = |command: &mut Command| {
         let finished = run(command, b"");
         let message = finished
@@ -124,7 +126,7 @@ fn the_text_shows_what_unix_echo_prints() {
     };
     assert_explained(&mut unix_echo(&["server"]));
     assert_explained(&mut unix_echo(&["client", "--datagram", "x"]));
-    drop(server); // By SIGKILL: the file stays.
+    drop(server); // It gets SIGKILL, so its file stays.
     assert_explained(&mut unix_echo(&["client", "x"]));
     std::fs::remove_file(folder.path().join("unix-echo.sock")).unwrap();
     assert_explained(&mut unix_echo(&["client", "x"]));
@@ -177,7 +179,7 @@ fn the_errors_that_the_readme_explains_are_those_that_the_programs_print() {
     }
 }
 
-/// Each row of the table leads to tests by file and name: they must be there.
+/// Each row of the table names tests by file and name. They must exist.
 #[test]
 fn the_tests_that_the_table_of_claims_names_exist() {
     let table = read("tests/README.md");
@@ -199,7 +201,7 @@ fn the_tests_that_the_table_of_claims_names_exist() {
     assert!(named > 20, "the table names {named} tests");
 }
 
-/// The glossary leads to a file for each term, which must explain it there: in *emphasis*.
+/// The glossary names a file for each term. The file must explain the term, in *emphasis*.
 #[test]
 fn the_terms_of_the_glossary_are_explained_where_it_says() {
     let readme = read("README.md");
@@ -253,7 +255,7 @@ fn what_cargo_starts_prints_no_stack_trace_below_an_error() {
     );
 }
 
-/// Links within the project, from each of its pages.
+/// Every link from one of these pages to a file of the project must work.
 #[test]
 fn what_the_pages_link_to_is_there() {
     for page in [
@@ -276,7 +278,7 @@ fn what_the_pages_link_to_is_there() {
     }
 }
 
-/// A file that no `mod` line names would never run, and nobody would notice.
+/// If no `mod` line named a file, its tests would never run, and nobody would notice.
 #[test]
 fn every_file_of_tests_is_run() {
     let pairs = root().join("tests/tests/pairs");

@@ -1,4 +1,5 @@
-//! The example `families` of `unix-echo`: which sockets the kernel has, and a question over netlink.
+//! The example `families` of `unix-echo`: which sockets the kernel has, and a request over
+//! netlink.
 
 #[cfg(not(target_os = "linux"))]
 #[test]
@@ -15,7 +16,7 @@ mod linux {
     use harness::{as_nobody, copy_of, example_of, not_run, run, unshared};
     use socket2::{Domain, Protocol, Socket, Type};
 
-    // address_families(7), and the kernel's include/linux/socket.h.
+    // From address_families(7) and the kernel's include/linux/socket.h.
     const AF_UNIX: i32 = 1;
     const AF_INET: i32 = 2;
     const AF_INET6: i32 = 10;
@@ -47,7 +48,7 @@ mod linux {
         String::from_utf8(finished.stdout).unwrap()
     }
 
-    /// What the example says of itself.
+    /// Reads the source of the example, for what its head shows.
     fn head() -> String {
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -56,7 +57,7 @@ mod linux {
         fs::read_to_string(path).unwrap().replace("//! ", "")
     }
 
-    /// The cells of the table by family and type. A column begins where its title does.
+    /// Returns the cells of the table by family and type. A column begins at its title.
     fn cells(table: &str) -> BTreeMap<(&str, &str), &str> {
         let (titles, rows) = table.split_once('\n').unwrap();
         let starts = TYPES.map(|(title, _)| titles.find(title).unwrap());
@@ -125,7 +126,7 @@ mod linux {
 
         // The head of the example shows what this user sees.
         let head = head();
-        // Not the rows that depend on which modules a kernel has.
+        // The other rows depend on which modules a kernel has.
         for row in ["  ", "AF_UNIX", "AF_NETLINK", "AF_PACKET"] {
             let row = table.lines().find(|line| line.starts_with(row)).unwrap();
             assert!(head.contains(row), "the head does not show {row:?}");
@@ -152,7 +153,8 @@ mod linux {
         }
     }
 
-    /// The addresses of TIPC are names of services: no path, no port, and no matter on which machine.
+    /// An address of TIPC is the name of a service. It has no path and no port, and the
+    /// machine does not matter.
     #[test]
     fn an_echo_over_tipc() {
         if let Err(error) = open(AF_TIPC, Type::SEQPACKET) {
@@ -179,8 +181,8 @@ with socket.socket(socket.AF_TIPC, socket.SOCK_RDM) as server, \\
         assert_eq!(finished.stdout, b"hello\n", "{}", finished.stderr);
     }
 
-    /// What the example says of the interfaces, which must be what `ip` says. `None`, and said aloud, where
-    /// that cannot be seen.
+    /// Asserts that the example lists the interfaces as `ip` does, and returns its list. If
+    /// this cannot be seen here, prints `NOT RUN` and returns `None`.
     fn links_as_ip_shows_them(set_up: Option<&str>) -> Option<String> {
         match Command::new("ip").args(["-brief", "link"]).output() {
             Ok(output) if output.status.success() => {}
@@ -195,7 +197,7 @@ with socket.socket(socket.AF_TIPC, socket.SOCK_RDM) as server, \\
         if let Some(set_up) = set_up {
             command = unshared("-rn", set_up, &command)?;
         }
-        // An interface may change while they are asked, so the comparison waits until none has.
+        // An interface may change between the calls, so we compare only if none has changed.
         for _ in 0..10 {
             let output = stdout(&mut command);
             let [before, ours, after] =
@@ -251,7 +253,7 @@ with socket.socket(socket.AF_TIPC, socket.SOCK_RDM) as server, \\
         assert!(links.contains("02:00:00:00:00:07"), "{links}");
     }
 
-    /// More than one datagram holds (32 KiB at most), so that the answer has several parts.
+    /// One datagram (at most 32 KiB) cannot hold all of them, so the answer has several parts.
     #[test]
     fn a_hundred_links_are_listed_as_ip_does() {
         let set_up =

@@ -1,5 +1,6 @@
-//! Several hosts on one network: what crosses it, who hears what is sent to all, and what goes over the
-//! wire. Each host is a network namespace with an interface of its own, joined to the others by a bridge.
+//! Several hosts on one network: which sockets join them, who receives what is sent to all,
+//! and how many datagrams and segments an echo takes. Each host is a network namespace with
+//! its own interface, and a bridge joins them.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -10,20 +11,20 @@ use harness::{
     start_and_expect_echo,
 };
 
-/// The hosts 10.77.0.1, fd77::1, 10.77.0.2, fd77::2 and so on. They vanish with this.
+/// The hosts 10.77.0.1, fd77::1, 10.77.0.2, fd77::2 and so on. They end when this is dropped.
 struct Network {
     hosts: Vec<Running>,
     _bridge: Running,
 }
 
-/// A namespace lives as long as a process in it.
+/// Starts a process that keeps a namespace alive: a namespace ends with its last process.
 fn hold(command: &mut Command) -> Running {
     let mut holder = Running::start(command);
     assert_eq!(holder.stdout_line(), "ready");
     holder
 }
 
-/// The command inside the namespaces (user, network, mounts) of another process.
+/// Returns the command inside the namespaces (user, network, mounts) of another process.
 fn inside(holder: &Running, command: &Command) -> Command {
     let mut nsenter = Command::new("nsenter");
     nsenter.args([
@@ -42,7 +43,8 @@ fn inside(holder: &Running, command: &Command) -> Command {
 }
 
 impl Network {
-    /// `None`, and said aloud, where a test may not make namespaces.
+    /// Creates a network of this many hosts. If a test may not create namespaces, this prints
+    /// `NOT RUN` and returns `None`.
     fn of(count: usize) -> Option<Network> {
         let bridge =
             "ip link set lo up && ip link add bridge0 type bridge && ip link set bridge0 up";
@@ -78,7 +80,7 @@ impl Network {
         host
     }
 
-    /// The command on the host with this number, from 1.
+    /// Returns the command on the host with this number. The first is 1.
     fn on(&self, number: usize, command: &Command) -> Command {
         inside(&self.hosts[number - 1], command)
     }
@@ -140,7 +142,8 @@ fn udp_and_tcp_join_hosts() {
     }
 }
 
-/// An abstract name belongs to a network namespace, a path to a file system: another host has others.
+/// An abstract name belongs to a network namespace, and a path to a file system. Another host
+/// has its own.
 #[test]
 fn unix_sockets_do_not_join_hosts() {
     let Some(network) = Network::of(2) else {
@@ -182,7 +185,7 @@ fn unix_sockets_do_not_join_hosts() {
     }
 }
 
-/// Who answered, by the addresses that the client tells.
+/// Returns who answered: the addresses that the client prints.
 fn answered(network: &Network, addr: &str, options: &[&str]) -> Vec<String> {
     let mut client = example_of("udp-client", "one_to_many");
     client.args(["--timeout", "2", "--addr", addr, "anybody?"]);
@@ -257,12 +260,12 @@ fn one_datagram_to_an_ipv6_group_reaches_each_member_and_no_other() {
         answered(&network, group, &["--interface", &interface(1)]),
         everybody
     );
-    // The number can also stand in the address.
+    // The number of the interface can also be in the address.
     let group = format!("[ff15::7007%{}]:7007", interface(1));
     assert_eq!(answered(&network, &group, &[]), everybody);
 }
 
-/// The counters of a host's kernel, such as `Udp: InDatagrams`, since the namespace began.
+/// Returns a counter of a host's kernel, such as `Udp: InDatagrams`. New hosts begin at 0.
 fn counter(network: &Network, host: usize, protocol: &str, name: &str) -> u64 {
     let snmp = String::from_utf8(succeed(
         network.on(host, Command::new("cat").arg("/proc/net/snmp")),
@@ -306,13 +309,14 @@ fn an_echo_takes_two_datagrams_and_many_more_segments() {
     assert!(tcp.stderr_line().ends_with(": closed, bytes echoed: 6"));
     let segments = count("Tcp", "OutSegs", "InSegs");
     println!("an echo of 6 bytes: 2 datagrams over UDP, {segments} segments over TCP");
-    // Three to connect, one each way with the bytes, a FIN each way, and acknowledgements.
+    // Three segments connect, two carry the bytes, two are FINs, and others acknowledge.
     assert!((8..=16).contains(&segments), "{segments} segments");
     assert_eq!(count("Udp", "OutDatagrams", "InDatagrams"), 2, "none more");
 }
 
-/// The echo of RFC 862 as Unix has always had it. Its port, 7, is the system's; here the test is the system.
-/// It does not answer datagrams that come from this very machine.
+/// The echo of RFC 862, as Unix has always had it. Its port, 7, belongs to the system, but the
+/// test has all rights in its namespaces. inetd does not answer datagrams from its own
+/// machine.
 #[test]
 fn our_clients_talk_to_inetd_on_another_host() {
     let Some(mut inetd) = foreign("inetd") else {
@@ -335,7 +339,7 @@ fn our_clients_talk_to_inetd_on_another_host() {
     for (name, payloads) in [("tcp-client", payloads()), ("udp-client", short_payloads())] {
         let client = || network.on(1, program(name).args(["--addr", "10.77.0.2:7"]));
         let deadline = Instant::now() + LIMIT;
-        // It does not say when it listens.
+        // inetd does not say when it listens.
         while run(client().arg("ready?"), b"").code != Some(0) {
             assert!(Instant::now() < deadline, "inetd does not answer {name}");
         }

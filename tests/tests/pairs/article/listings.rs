@@ -1,11 +1,13 @@
-//! The article's listings do not run as printed. Here is each of its slips alone, and what Python says of it;
-//! the corrected programs are in `peers/`, and `python_twins.rs` runs them.
+//! The programs in the article do not run as printed. Each test shows one of the mistakes, and
+//! what Python says about it. The corrected programs are in `tests/peers`, and
+//! `peers/twins.rs` runs them.
 
 use std::process::Command;
 
 use harness::{Finished, not_run, run};
 
-/// Runs a few lines of Python, with the module that all of them use. `None`, and said aloud, without Python.
+/// Runs some lines of Python, with the module that all of them use. Without Python, prints
+/// `NOT RUN` and returns `None`.
 fn python(lines: &str) -> Option<Finished> {
     if Command::new("python3").arg("--version").output().is_err() {
         not_run("python3 is not installed");
@@ -73,7 +75,7 @@ fn an_address_is_a_host_and_a_port_and_not_a_port_alone() {
     ));
 }
 
-/// Two datagrams are in the queue before the loop begins, so that it never waits.
+/// Two datagrams are in the receive queue before the loop begins, so it never waits.
 #[test]
 fn a_server_that_closes_its_socket_in_the_loop_serves_one_client() {
     let prepare = "server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -1,4 +1,5 @@
-//! What the article states about sockets, whatever programs one writes.
+//! What the article states about sockets, whatever programs use them. `tests/README.md` lists
+//! the statements.
 
 mod families;
 #[cfg(target_os = "linux")]

@@ -1,4 +1,5 @@
-//! What the texts of this repository say of Rust's std and of the kernel, each shown alone.
+//! What the texts of this repository say about std and the kernel. Each test shows one fact,
+//! without our programs.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -56,7 +57,7 @@ fn what_does_not_fit_the_buffer_is_lost() {
     let mut buffer = [0; 4];
     match receiver.recv(&mut buffer) {
         Ok(len) => assert_eq!(&buffer[..len], b"hell"),
-        Err(_) if cfg!(windows) => {} // There it is lost with an error.
+        Err(_) if cfg!(windows) => {} // Windows reports the loss.
         Err(error) => panic!("{error}"),
     }
     assert_eq!(receiver.recv(&mut buffer).unwrap(), 4);
@@ -157,7 +158,7 @@ fn a_listener_may_reuse_the_address_of_old_connections() {
     );
 }
 
-/// Nobody accepts here, and yet all connect: std's queue is 128 long.
+/// Nobody accepts here, but all clients connect, because the backlog of std is 128.
 #[test]
 fn the_kernel_connects_in_the_name_of_a_listener() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -219,7 +220,7 @@ fn a_stream_socket_that_is_not_connected_cannot_send() {
 #[test]
 fn ports_are_counted_per_protocol() {
     let sockets = [(); 10].map(|()| udp_socket("127.0.0.1"));
-    // Ten, since a program may have the very port of one for TCP.
+    // There are ten, because another program may have the same port for TCP.
     assert!(
         sockets
             .iter()
@@ -261,9 +262,10 @@ fn a_datagram_of_65507_bytes_is_the_longest_over_ipv4() {
     assert!(sender.send_to(&[0; 65_508], addr).is_err());
 }
 
-/// The MTU of Linux's loopback interface is 65,536, and an IPv4 packet counts its bytes with 16 bits. What is
-/// left of 65,535 when both headers are taken away has room for 48 KiB and not for 64. At first a segment is
-/// shorter: the kernel lets it take half of the window that the peer has offered, and the window grows.
+/// The MTU of Linux's loopback interface is 65,536, but the length field of IPv4 has 16 bits.
+/// So a packet has at most 65,535 bytes. Without both headers there is room for 48 KiB, but
+/// not for 64. At first a segment is shorter: the kernel lets it take half of the window that
+/// the peer has offered, and the window grows.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_segment_within_one_machine_carries_48_kib_but_not_64() {

@@ -1,5 +1,5 @@
-//! What the programs ask of the kernel, and in which order, as strace(1) sees it: the methods of a socket,
-//! under the names that Python and C know them by.
+//! Which system calls the programs make, and in which order, as strace(1) shows them. These
+//! are the methods of a socket, under the names that they have in Python and C.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::process::Command;
 use harness::{Running, can_trace, program, run};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The command under strace, which writes the calls that concern sockets into a file.
+/// Returns the command under strace, which writes the calls that concern sockets into a file.
 fn traced(command: &Command, log: &Path) -> Command {
     let mut strace = Command::new("strace");
     strace
@@ -21,7 +21,7 @@ fn traced(command: &Command, log: &Path) -> Command {
     strace
 }
 
-/// The calls of a log in their order, without the number of the process and without what it is told.
+/// Returns the calls of a log in their order, without the process ids.
 fn calls(log: &Path) -> Vec<String> {
     let log = fs::read_to_string(log).unwrap();
     log.lines()
@@ -29,7 +29,7 @@ fn calls(log: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Runs a pair, both halves traced, and returns the calls of the server and of the client.
+/// Runs a server and its client under strace, and returns the calls of each.
 fn trace_pair(server: &Command, client: impl Fn(&str) -> Command) -> (Vec<String>, Vec<String>) {
     let folder = harness::folder();
     let [server_log, client_log] = ["server", "client"].map(|name| folder.path().join(name));
@@ -37,7 +37,7 @@ fn trace_pair(server: &Command, client: impl Fn(&str) -> Command) -> (Vec<String
     let addr = running.announced();
     let client = run(&mut traced(&client(&addr), &client_log), b"");
     client.assert_printed(b"hello\n");
-    // A server that nobody asks any more, and that strace waits for. Its log begins with its number.
+    // strace waits for the server, which we end now. Its log begins with its process id.
     running.stderr_line();
     let id = fs::read_to_string(&server_log).unwrap();
     let id = id
@@ -61,7 +61,7 @@ fn assert_in_order(calls: &[String], expected: &[&str]) {
     }
 }
 
-/// A pair that is told its address by `--addr`.
+/// Traces a pair that gets its address by `--addr`.
 fn trace_network_pair(server: &str, client: &str) -> (Vec<String>, Vec<String>) {
     trace_pair(program(server).args(["--addr", "127.0.0.1:0"]), |addr| {
         let mut command = program(client);

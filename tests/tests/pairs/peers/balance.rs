@@ -1,6 +1,7 @@
-//! Past one machine: three servers behind a balancer, of which one dies or gets stuck.
+//! Three servers behind a load balancer, one of which is killed or suspended.
 //!
-//! The configurations are `peers/haproxy.cfg` and `peers/nginx.conf`, with the ports that are free here.
+//! The configurations are `peers/haproxy.cfg` and `peers/nginx.conf`, with ports that are free
+//! here.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,19 +17,19 @@ use tempfile::TempDir;
 const SERVERS: [&str; 3] = ["127.0.0.1:7001", "127.0.0.1:7002", "127.0.0.1:7003"];
 const BALANCER: &str = "127.0.0.1:7007";
 
-/// How many echoes are asked for: enough that each of three servers has its turn several times.
+/// How many echoes to ask for: enough for several from each of the three servers.
 const MANY: usize = 12;
 
 /// A balancer that answers.
 struct Balancer {
     running: Running,
     addr: String,
-    /// Its configuration, and what else it writes.
+    /// Contains its configuration and the files that it writes.
     _folder: TempDir,
 }
 
 impl Balancer {
-    /// Starts it with a configuration that names its address, and waits until an echo comes through.
+    /// Starts the balancer with a configuration that names its address, and waits for an echo.
     fn start(
         config: &str,
         client: &str,
@@ -62,7 +63,7 @@ impl Balancer {
         client
     }
 
-    /// Waits until it says this on stderr.
+    /// Waits until the balancer prints this on stderr.
     fn wait_for(&mut self, what: &str) {
         let deadline = Instant::now() + LIMIT;
         while !self.running.stderr_line().contains(what) {
@@ -74,7 +75,7 @@ impl Balancer {
     }
 }
 
-/// A text in which something is replaced that must be there.
+/// Replaces a part of a text. The part must be there.
 fn replaced(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "no {from:?} in {text}");
     text.replace(from, to)
@@ -84,7 +85,7 @@ fn three(name: &str) -> [Server; 3] {
     [(); 3].map(|()| Server::start(program(name).args(["--addr", "127.0.0.1:0"])))
 }
 
-/// A configuration of `peers` with the real addresses of the servers.
+/// Reads a configuration of `peers`, with the real addresses of the servers.
 fn config_for(servers: &[Server; 3], file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("peers")
@@ -98,7 +99,8 @@ fn config_for(servers: &[Server; 3], file: &str) -> String {
         })
 }
 
-/// HAProxy in front of three servers. It takes one for stuck that needs longer than this for a check.
+/// Starts HAProxy in front of three servers. If a check of a server takes longer than this,
+/// HAProxy stops using the server.
 fn haproxy(servers: &[Server; 3], check_limit: &str) -> Option<Balancer> {
     let config = config_for(servers, "haproxy.cfg");
     let config = replaced(
@@ -108,7 +110,8 @@ fn haproxy(servers: &[Server; 3], check_limit: &str) -> Option<Balancer> {
     );
     Balancer::start(&config, "tcp-client", |folder| {
         let mut haproxy = foreign("haproxy")?;
-        // In the foreground, and not with SO_REUSEPORT: a port that another has is not to be shared.
+        // HAProxy runs in the foreground (-db) and without SO_REUSEPORT (-dR), so that it does
+        // not share a port that another program has.
         haproxy
             .args(["-db", "-dR", "-f"])
             .arg(folder.join("config"));
@@ -116,7 +119,7 @@ fn haproxy(servers: &[Server; 3], check_limit: &str) -> Option<Balancer> {
     })
 }
 
-/// nginx in front of three servers. It waits so long for an answer.
+/// Starts nginx in front of three servers. It waits for an answer for this long.
 fn nginx(servers: &[Server; 3], answer_limit: &str) -> Option<Balancer> {
     let config = config_for(servers, "nginx.conf");
     let config = replaced(
@@ -135,7 +138,7 @@ fn nginx(servers: &[Server; 3], answer_limit: &str) -> Option<Balancer> {
     }
     Balancer::start(&config, "udp-client", |folder| {
         let mut nginx = foreign("nginx")?;
-        // One process, so that nothing of it is left when that is killed.
+        // nginx runs as one process, so that nothing is left when this process is killed.
         nginx
             .args(["-e", "stderr", "-g", "master_process off;", "-p"])
             .arg(folder);
@@ -144,7 +147,7 @@ fn nginx(servers: &[Server; 3], answer_limit: &str) -> Option<Balancer> {
     })
 }
 
-/// Asks with a connection of its own.
+/// Asks over a new connection.
 fn assert_tcp_echo(balancer: &Balancer, message: &str) {
     let client = run(balancer.client("tcp-client").arg(message), b"");
     let echo = format!("{message}\n");
@@ -173,7 +176,8 @@ fn assert_logged(server: &Finished, what: &str) {
 #[test]
 fn every_tcp_echo_arrives_also_after_one_of_three_servers_is_killed() {
     let servers = three("tcp-server");
-    // On a slow machine no check may fail: the balancer finds the dead server only by its refusal.
+    // No check may fail on a slow machine: the balancer finds the dead server only because its
+    // machine refuses the connection.
     let Some(balancer) = haproxy(&servers, "60s") else {
         return;
     };
@@ -185,7 +189,7 @@ fn every_tcp_echo_arrives_also_after_one_of_three_servers_is_killed() {
     for _ in 0..MANY {
         assert_tcp_echo(&balancer, "after");
     }
-    // The servers log lengths, with the newline.
+    // The servers log lengths, which include the newline.
     assert_logged(&killed, "bytes echoed: 7\n");
     for other in others.map(|other| other.running.kill()) {
         assert_logged(&other, "bytes echoed: 7\n");
@@ -200,7 +204,7 @@ fn a_tcp_connection_ends_with_its_server_and_the_others_go_on() {
         return;
     };
     let [killed, _others @ ..] = servers;
-    // In turn, so each server gets one.
+    // The servers take turns, so each gets one client.
     let mut clients = Vec::new();
     for _ in SERVERS {
         let mut client = Running::start(&mut balancer.client("tcp-client"));
@@ -220,7 +224,7 @@ fn a_tcp_connection_ends_with_its_server_and_the_others_go_on() {
     }
 }
 
-/// Waits for the end of one of them, and takes it out.
+/// Waits until one of the clients ends, and removes it from the list.
 fn first_to_end(clients: &mut Vec<Running>) -> Running {
     let deadline = Instant::now() + LIMIT;
     loop {
@@ -232,8 +236,8 @@ fn first_to_end(clients: &mut Vec<Running>) -> Running {
     }
 }
 
-/// The kernel goes on connecting in the name of a suspended server: only a check that asks for an echo
-/// finds it out.
+/// The kernel still completes connections for a suspended server. Only a check that asks for
+/// an echo notices it.
 #[test]
 #[cfg(unix)]
 fn a_suspended_tcp_server_gets_no_more_connections_until_it_wakes() {
@@ -253,7 +257,8 @@ fn a_suspended_tcp_server_gets_no_more_connections_until_it_wakes() {
 #[test]
 fn every_udp_echo_arrives_also_after_one_of_three_servers_is_killed() {
     let servers = three("udp-server");
-    // On a slow machine no answer may be late: nginx finds the dead server only by its refusal.
+    // No answer may be late on a slow machine: nginx finds the dead server only because its
+    // machine refuses the datagram.
     let Some(mut balancer) = nginx(&servers, "60s") else {
         return;
     };
@@ -268,7 +273,7 @@ fn every_udp_echo_arrives_also_after_one_of_three_servers_is_killed() {
     }
     let client = client.finish();
     assert_eq!(client.code, Some(0));
-    // The datagram that the dead server was given is lost, and nginx does not send it again.
+    // The datagram that went to the dead server is lost, and nginx does not send it again.
     assert!(
         client.stderr.contains("no answer to attempt 1 of 20"),
         "{}",
@@ -283,7 +288,7 @@ fn every_udp_echo_arrives_also_after_one_of_three_servers_is_killed() {
     }
 }
 
-/// Nobody refuses here, so nginx has to give up waiting before the client does.
+/// Nobody refuses the datagram here, so nginx must stop waiting before the client does.
 #[test]
 #[cfg(unix)]
 fn every_udp_echo_arrives_also_after_one_of_three_servers_is_suspended() {

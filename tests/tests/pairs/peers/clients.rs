@@ -1,8 +1,9 @@
-//! Our servers, asked by software that this project did not write.
+//! Our servers with other people's clients: `nc`, `ncat` and `socat`. Our clients with other
+//! people's servers are in `peers/servers.rs`.
 
 use harness::{Server, foreign, payloads, program, short_payloads, start_and_expect_echo};
 
-/// A client of this name gets back what it sends.
+/// Asserts that a client of this name gets back what it sends.
 fn assert_talks(name: &str, args: &[&str], payloads: &[Vec<u8>]) {
     for bytes in payloads {
         let Some(mut client) = foreign(name) else {
@@ -74,7 +75,7 @@ mod unix {
 
     use super::*;
 
-    /// `unix-echo server` in a folder of its own.
+    /// A running `unix-echo server` with its own folder.
     struct UnixServer {
         folder: tempfile::TempDir,
         _running: Running,
@@ -96,7 +97,7 @@ mod unix {
     }
 
     impl UnixServer {
-        /// The path of a file in the folder; the server's is `s`.
+        /// Returns the path of a file in the folder. The server's file is `s`.
         fn path(&self, name: &str) -> String {
             self.folder.path().join(name).to_str().unwrap().to_owned()
         }
@@ -124,11 +125,11 @@ mod unix {
         );
     }
 
-    // A client of datagrams binds a name to be answered at. The tools leave its file there when they are
-    // killed, so each gets a folder of its own.
+    // A client of datagrams binds to a path, so that the server can answer. The tools leave
+    // this file behind when they are killed, so each gets its own folder.
 
     #[test]
-    #[cfg(target_os = "linux")] // Elsewhere nc is another one.
+    #[cfg(target_os = "linux")] // Elsewhere nc is another program.
     fn nc_talks_to_unix_echo_by_datagrams() {
         for bytes in short_payloads() {
             let server = start(&["--datagram"]);

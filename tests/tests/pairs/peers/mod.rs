@@ -1,4 +1,4 @@
-//! Our programs together with those of other people.
+//! Our programs together with other people's.
 
 mod balance;
 mod clients;

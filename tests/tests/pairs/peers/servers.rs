@@ -1,4 +1,5 @@
-//! Our clients ask servers that this project did not write. What they make of inetd is in `hosts.rs`.
+//! Our clients with other people's servers, `ncat` and `socat`. Our clients with inetd are in
+//! `article/hosts.rs`, and other people's clients in `peers/clients.rs`.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -30,7 +31,7 @@ fn unix_client(path: &str, datagram: bool) -> Command {
     client
 }
 
-/// A client of ours gets back what it sends, and ends in good order.
+/// Asserts that our client gets back what it sends, and then succeeds.
 fn assert_echoed(mut client: Command, bytes: &[u8]) {
     let finished = start_and_expect_echo(&mut client, bytes).finish();
     assert_eq!(
@@ -39,15 +40,15 @@ fn assert_echoed(mut client: Command, bytes: &[u8]) {
     );
 }
 
-/// A folder for Unix sockets, and the path of one in it.
+/// Creates a folder for Unix sockets. Returns it and the path of a socket in it.
 fn folder() -> (tempfile::TempDir, String) {
     let folder = harness::folder();
     let path = folder.path().join("s").to_str().unwrap().to_owned();
     (folder, path)
 }
 
-/// Asks until all is answered. For each new peer ncat and socat change sockets, and what comes in that
-/// moment may find none.
+/// Asks until everything is answered. ncat and socat change to another socket for each new
+/// peer, and a datagram that arrives at that moment may find none.
 fn assert_echoed_in_the_end(addr: SocketAddr, bytes: &[u8]) {
     let deadline = Instant::now() + LIMIT;
     loop {
@@ -114,9 +115,10 @@ fn tcp_client_talks_to_socat() {
     }
 }
 
-/// ncat stands between the network and two pipes and waits for each in turn, so that it may come to a halt
-/// when there is much. And at the client's half-close it ends at once, whatever is still in the pipes.
-/// So it gets little, and a client that half-closes when all is back.
+/// ncat connects the network with two pipes, but waits for one at a time, so it may hang if
+/// there are many bytes. And at the client's half-close it ends at once, even if bytes are
+/// still in the pipes. So it gets few bytes, and the client half-closes when all of them are
+/// back.
 #[test]
 fn tcp_client_talks_to_ncat() {
     let start = |addr: SocketAddr| {
@@ -160,7 +162,7 @@ fn unix_echo_talks_to_ncat() {
     }
 }
 
-/// Connecting sends a server of datagrams nothing.
+/// Tries to connect, which sends nothing to a server of datagrams.
 fn takes_datagrams(path: &str) -> bool {
     UnixDatagram::unbound().unwrap().connect(path).is_ok()
 }
@@ -179,7 +181,7 @@ fn unix_echo_talks_to_socat_by_datagrams() {
     }
 }
 
-/// ncat serves one client here, and then finds its own file in the way.
+/// Here ncat serves one client, and then fails because its own file exists.
 #[test]
 fn unix_echo_talks_to_ncat_by_datagrams() {
     for bytes in short_payloads() {

@@ -1,5 +1,5 @@
-//! Our programs and their Python twins in `peers/`, each server with each client, and what the twins
-//! promise besides.
+//! Our programs and their twins in Python (`tests/peers`), each server with the other's
+//! client, and what the twins promise as well.
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
@@ -10,8 +10,8 @@ use harness::{
     start_and_expect_echo, udp_socket,
 };
 
-/// A server of the one kind, asked by a client of the other: with messages, with stdin that ends at once,
-/// and with stdin that stays open until all is back.
+/// Runs a server of one kind with clients of the other: with messages, with a stdin that ends
+/// at once, and with a stdin that stays open until everything is back.
 fn assert_echo(server: &mut Command, client: impl Fn(&str) -> Command, inputs: &[Vec<u8>]) {
     let mut server = Running::start(server);
     let addr = server.announced();
@@ -28,7 +28,7 @@ fn assert_echo(server: &mut Command, client: impl Fn(&str) -> Command, inputs: &
     }
 }
 
-/// It ended in good order, and printed this and nothing else.
+/// Asserts that the client succeeded, and printed this and nothing else.
 fn assert_printed(client: Finished, stdout: &[u8]) {
     assert_eq!((client.code, &client.stderr[..]), (Some(0), ""));
     assert!(
@@ -66,7 +66,7 @@ fn assert_network_pair(protocol: &str, quiet: &[&str], inputs: &[Vec<u8>]) {
     );
 }
 
-/// Lines, of which one is empty and one is long: each is a datagram.
+/// Returns lines, one of them empty and one long. Each line becomes a datagram.
 fn lines(longest: usize) -> Vec<Vec<u8>> {
     [
         short_payloads(),
@@ -78,7 +78,7 @@ fn lines(longest: usize) -> Vec<Vec<u8>> {
     .concat()
 }
 
-/// Bytes of any length, also none.
+/// Returns inputs of several lengths, one of them empty.
 fn streams() -> Vec<Vec<u8>> {
     [payloads(), vec![b"no newline".to_vec(), vec![]]].concat()
 }
@@ -98,9 +98,10 @@ fn tcp_pairs_with_its_twin() {
     assert_network_pair("tcp", &[], &streams());
 }
 
-/// Or two echo servers could be set on each other, by one datagram with a forged sender.
+/// Otherwise a datagram with a forged sender could make two echo servers answer each other
+/// forever.
 #[test]
-#[cfg(target_os = "linux")] // Only there all of 127.0.0.0/8 is our own.
+#[cfg(target_os = "linux")] // Only Linux has all of 127.0.0.0/8.
 fn the_udp_server_does_not_answer_its_own_port_number() {
     let Some(mut server) = python("udp_server.py") else {
         return;
@@ -120,7 +121,7 @@ fn the_udp_server_does_not_answer_its_own_port_number() {
     assert_eq!(answer.unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
-/// A client that does not time out by itself is told of a lost answer, by the exit code and by words.
+/// If an answer is lost, the clients say so, with a message and with the exit code.
 #[test]
 fn the_clients_tell_of_what_does_not_come_back() {
     let silent = udp_socket("127.0.0.1");
@@ -159,7 +160,7 @@ mod unix {
 
     use super::*;
 
-    /// Our program or its twin in one of its roles.
+    /// Gives our program or its twin a role, options and a path.
     fn with(mut command: Command, role: &str, options: &[&str], path: impl AsRef<Path>) -> Command {
         command
             .arg(role)
@@ -216,7 +217,7 @@ mod unix {
             let mut first = Running::start(&mut server);
             first.announced();
             assert_eq!(run(&mut server, b"").code, Some(1), "it is alive");
-            first.kill(); // By SIGKILL: the file stays.
+            first.kill(); // It gets SIGKILL, so its file stays.
             let mut second = Running::start(&mut server);
             second.announced();
             second.signal(Signal::TERM);
@@ -258,7 +259,7 @@ mod unix {
         );
     }
 
-    /// The kernel would make it wait for a place in the queue, for ever.
+    /// The kernel would make the client wait for a place in the backlog, forever.
     #[test]
     #[cfg(target_os = "linux")]
     fn the_client_of_streams_does_not_wait_for_a_full_server() {

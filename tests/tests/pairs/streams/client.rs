@@ -1,4 +1,5 @@
-//! What every client of streams promises, shown by servers that are good, slow, silent or hasty.
+//! What every client of streams promises, shown by servers that are good, slow, silent, or
+//! close too early. What only `tcp-client` promises is in `tcp/client.rs`.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -28,7 +29,7 @@ fn every_stream_client(#[case] service: Service) {}
 #[case::tcp_client(Service::TcpServer)]
 fn every_stream_client(#[case] service: Service) {}
 
-/// A server that the test plays itself.
+/// A server that the test plays.
 enum Listener {
     Tcp(TcpListener),
     #[cfg(unix)]
@@ -68,7 +69,7 @@ impl Listener {
     }
 }
 
-/// Starts the client, and accepts its connection. Returns the address as well.
+/// Starts the client and accepts its connection. Returns the address as well.
 fn accept_at(service: Service, args: &[&str]) -> (Running, Stream, String) {
     let listener = Listener::new(service);
     let client = Running::start(client_of(service, &listener.addr()).args(args));
@@ -136,7 +137,7 @@ fn a_server_that_closes_while_we_still_type_ends_the_client(#[case] service: Ser
     stream.write_all(&line).unwrap();
     drop(stream);
     assert_eq!(client.stdout_line(), "hello");
-    let stdin = client.stdin.take(); // Left open: the client must end all the same.
+    let stdin = client.stdin.take(); // It stays open, and the client must still end.
     let client = client.finish();
     assert_eq!(client.code, Some(1));
     assert!(
@@ -156,7 +157,7 @@ fn a_server_that_leaves_in_the_middle_of_much_is_told(#[case] service: Service) 
         let mut stream = listener.accept();
         stream.read_exact(&mut [0; 100_000]).unwrap();
         stream.write_all(&[b'x'; 50_000]).unwrap();
-        // Closed with bytes unread, the connection is reset.
+        // Bytes are still unread when the connection is closed, so it is reset.
     });
     let client = run(&mut command, &vec![b'x'; 16 << 20]);
     server.join().unwrap();
@@ -203,11 +204,11 @@ fn a_server_that_gives_all_back_but_never_closes_is_given_up_too(#[case] service
 #[apply(every_stream_client)]
 fn the_time_limit_begins_when_all_is_sent(#[case] service: Service) {
     let (mut client, mut stream) = accept_from(service, &["--timeout", "2"]);
-    thread::sleep(Duration::from_millis(3500)); // Longer than the limit, but there may be more to send.
+    thread::sleep(Duration::from_millis(3500)); // Longer than the limit, but stdin is open.
     client.write(b"patience\n");
     client.stdin = None;
     let line = read_to_end(&stream);
-    thread::sleep(Duration::from_millis(1000)); // Not as long.
+    thread::sleep(Duration::from_millis(1000)); // Shorter than the limit.
     stream.write_all(&line).unwrap();
     drop(stream);
     let client = client.finish();

@@ -1,4 +1,5 @@
-//! Streams, over TCP and over Unix sockets: what every server promises, and every client.
+//! What every server and every client of streams promises, over TCP and Unix sockets. What
+//! only one kind promises is in `tcp` and `unix`.
 
 mod client;
 mod pair;
@@ -64,7 +65,7 @@ impl Service {
         self.start_on(|command| Running::start(command.args(args)))
     }
 
-    /// Starts another command made of the server's, one that sets a limit for example.
+    /// Starts a command that is made from the server's, for example with a limit.
     pub fn start_as(self, change: impl FnOnce(Command) -> Command) -> Listening {
         self.start_on(|command| {
             let mut plain = Command::new(command.get_program());
@@ -73,11 +74,11 @@ impl Service {
         })
     }
 
-    /// Starts it under strace with these options, which writes its calls into a file.
+    /// Starts the server under strace with these options. strace writes the calls into a file.
     #[cfg(target_os = "linux")]
     pub fn start_traced(self, log: &Path, options: &[&str]) -> Option<Listening> {
         let mut strace = harness::foreign("strace")?;
-        // -D: the server is our child, and strace is the server's.
+        // With -D the server is our child, and strace is not its parent.
         strace.args(["-D", "-f", "-o"]).arg(log).args(options);
         Some(self.start_as(|command| {
             strace.arg(command.get_program()).args(command.get_args());
@@ -85,7 +86,7 @@ impl Service {
         }))
     }
 
-    /// Starts it at an address of its own, and waits until it listens.
+    /// Starts the server at its own address, and waits until it listens.
     pub fn start_on(self, start: impl FnOnce(&mut Command) -> Running) -> Listening {
         let mut command = self.command();
         let folder = match self {
@@ -115,7 +116,7 @@ impl Service {
 pub struct Listening {
     pub running: Running,
     service: Service,
-    /// What it said after `listening on`.
+    /// The address that it announced.
     pub addr: String,
     _folder: Option<TempDir>,
 }
@@ -135,7 +136,7 @@ impl Listening {
         stream
     }
 
-    /// The client of this server.
+    /// Returns the client of this server.
     pub fn client(&self) -> Command {
         client_of(self.service, &self.addr)
     }
@@ -145,7 +146,7 @@ impl Listening {
     }
 }
 
-/// The client that belongs to a server, told its address.
+/// Returns the client that belongs to a server, with this address.
 pub fn client_of(service: Service, addr: &str) -> Command {
     let (mut command, option) = match service {
         Service::TcpServer | Service::EventLoop => (program("tcp-client"), "--addr"),
@@ -160,7 +161,7 @@ pub fn client_of(service: Service, addr: &str) -> Command {
     command
 }
 
-/// A connection of the test's own.
+/// A connection of the test itself.
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
@@ -168,7 +169,7 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
-/// The same for both kinds.
+/// Does the same for both kinds of streams.
 macro_rules! each {
     ($stream:expr, $inner:ident => $do:expr) => {
         match $stream {
@@ -196,8 +197,8 @@ impl Stream {
         each!(self, stream => stream.shutdown(Shutdown::Write))
     }
 
-    /// Closes with a reset instead of a FIN. A Unix socket has no such thing: there it is closed with
-    /// bytes that it has not read, which is an error for the peer as well.
+    /// Closes the connection with a reset instead of a FIN. A Unix socket has no resets: there
+    /// it is closed with unread bytes, which is an error for the peer as well.
     pub fn reset(self) {
         if let Stream::Tcp(stream) = &self {
             SockRef::from(stream)
@@ -206,7 +207,7 @@ impl Stream {
         }
     }
 
-    /// What a server calls this client in its log.
+    /// Returns the name of this client in the server's log.
     pub fn name_in_logs(&self) -> String {
         match self {
             Stream::Tcp(stream) => stream.local_addr().unwrap().to_string(),

@@ -1,5 +1,5 @@
-//! A server and its client together: every byte comes back, however many there are, and as soon as
-//! it can.
+//! A server and its client together: every byte comes back, however many there are, and as
+//! soon as possible.
 
 use std::process::Command;
 
@@ -71,7 +71,7 @@ fn a_gibibyte_passes_in_bounded_memory(#[case] service: Service) {
         .spawn()
         .unwrap();
     let (mut stdin, mut stdout) = (client.stdin.take().unwrap(), client.stdout.take().unwrap());
-    // A block that begins anew at ever other places of what is read and written at once.
+    // The block is sent again and again, and begins at a different place in each buffer.
     let block = noise(1_000_003);
     let expected = block.clone();
     let writer = thread::spawn(move || {

@@ -1,4 +1,5 @@
-//! What every server of streams promises, to good clients and in spite of bad ones.
+//! What every server of streams promises to good clients, even if others are bad. What only
+//! TCP servers promise is in `tcp/server.rs`.
 
 use std::io::{ErrorKind, Read, Write};
 #[cfg(unix)]
@@ -15,7 +16,7 @@ use rstest_reuse::apply;
 
 use super::{Listening, Service, Stream, every_stream_server};
 
-/// Sends for ever, without reading, until nothing moves any more.
+/// Sends without reading, until nothing more can be sent. Returns how many bytes were sent.
 pub fn send_until_stuck(mut stream: &Stream) -> usize {
     stream.set_nonblocking(true).unwrap();
     let (mut sent, mut stuck) = (0, 0);
@@ -54,14 +55,15 @@ fn who_half_closes_and_reads_late_still_gets_everything(#[case] service: Service
     let mut late = server.connect();
     late.write_all(&[7; 200_000]).unwrap();
     late.half_close().unwrap();
-    server.assert_serves(); // The server is done with the first one, who has read nothing yet.
+    server.assert_serves(); // The first client is served, but has read nothing yet.
     let mut back = Vec::new();
     late.read_to_end(&mut back).unwrap();
     assert!(back == [7; 200_000], "{} bytes came back", back.len());
 }
 
-/// The buffers on the way hold some megabytes. Who sends more before reading waits for the server, which
-/// waits for the client to read. Reading ends it, and so does `tcp-client`, which reads all the time.
+/// The buffers on the way hold some megabytes. A client that sends more before it reads waits
+/// for the server, which waits for the client to read. When the client reads, both go on. Our
+/// clients read all the time.
 #[apply(every_stream_server)]
 fn who_sends_all_before_reading_is_stuck_until_it_reads(#[case] service: Service) {
     let server = service.start(&[]);
@@ -82,7 +84,7 @@ fn who_sends_all_before_reading_is_stuck_until_it_reads(#[case] service: Service
     );
 }
 
-/// A write that waits, with a time limit, and is interrupted has written a part.
+/// If a write with a time limit waits and is interrupted, it has written only a part.
 #[apply(every_stream_server)]
 #[cfg(unix)]
 fn being_suspended_while_it_waits_to_write_loses_nothing(#[case] service: Service) {
@@ -99,7 +101,7 @@ fn being_suspended_while_it_waits_to_write_loses_nothing(#[case] service: Servic
     assert_eq!(back.len(), sent);
 }
 
-/// When a peer no longer acknowledges, the kernel gives the connection up after a quarter of an
+/// If a peer no longer acknowledges, the kernel gives up the connection after a quarter of an
 /// hour. strace makes the first read fail with the same error.
 #[apply(every_stream_server)]
 #[cfg(target_os = "linux")]
@@ -155,7 +157,7 @@ fn who_never_reads_is_closed_after_the_idle_timeout(#[case] service: Service) {
     let mut server = service.start(&["--idle-timeout", "0.3", "--max-connections", "1"]);
     let deaf = server.connect();
     let peer = deaf.name_in_logs();
-    // Its place comes free again, for one who has waited for it.
+    // Another client waits in the backlog for the place of this one.
     let waiting = server.connect();
     deaf.set_write_timeout(Some(Duration::from_secs(10)))
         .unwrap();
@@ -226,7 +228,7 @@ fn out_of_descriptors_it_waits_and_then_serves_again(#[case] service: Service) {
     let mut clients: Vec<Stream> = (0..60).map(|_| server.connect()).collect();
     echo(&clients[0], b"served");
     let before = harness::processor_time(server.running.id());
-    // Neither who waits in the queue makes it try again at once, nor who joins it.
+    // The server must not try again at once for clients in the backlog, nor for new ones.
     for _ in 0..50 {
         thread::sleep(Duration::from_millis(20));
         clients.push(server.connect());
@@ -236,7 +238,7 @@ fn out_of_descriptors_it_waits_and_then_serves_again(#[case] service: Service) {
         used < Duration::from_millis(300),
         "it spins: {used:?} of processor time in a second"
     );
-    // Those who wait are served as places come free.
+    // The waiting clients are served as soon as others leave.
     for client in clients {
         echo(&client, b"at last");
     }
@@ -270,7 +272,7 @@ fn who_waits_for_a_place_or_does_not_read_costs_no_processor_time(#[case] servic
     );
 }
 
-/// A server whose stderr is this.
+/// Starts a server with this stderr.
 #[cfg(unix)]
 fn start_with_stderr(service: Service, stderr: UnixStream, args: &[&str]) -> Listening {
     let stderr = std::os::fd::OwnedFd::from(stderr);

@@ -1,4 +1,5 @@
-//! What only `tcp-client` promises; `streams/client.rs` has what every client of streams does.
+//! What only `tcp-client` promises. What every client of streams promises is in
+//! `streams/client.rs`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,7 +12,7 @@ fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
-/// A socket that has an address, and does not listen yet.
+/// Returns a socket that is bound, but does not listen yet.
 fn bound() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket
@@ -21,7 +22,7 @@ fn bound() -> (Socket, SocketAddr) {
     (socket, addr)
 }
 
-/// Starts the client, and accepts its connection.
+/// Starts the client and accepts its connection.
 fn accept_from(listener: &TcpListener, args: &[&str]) -> (Running, TcpStream) {
     let addr = listener.local_addr().unwrap().to_string();
     let client = Running::start(program("tcp-client").args(["--addr", &addr]).args(args));
@@ -57,7 +58,7 @@ fn a_reset_is_told_with_what_came_back() {
 
 #[test]
 fn that_nobody_listens_is_told_with_the_next_step() {
-    // The port is taken, and nobody listens on it.
+    // A socket is bound to the port, but nobody listens there.
     let (_deaf, addr) = bound();
     let client = run(
         program("tcp-client").args(["--addr", &addr.to_string(), "hello"]),
@@ -69,7 +70,7 @@ fn that_nobody_listens_is_told_with_the_next_step() {
     assert!(client.stderr.starts_with(&error), "{}", client.stderr);
 }
 
-/// Linux drops what asks for a connection when the queue of a listener is full.
+/// Linux drops a request for a connection while the listener's backlog is full.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_server_that_cannot_be_reached_in_time_is_given_up() {
@@ -107,8 +108,8 @@ fn of_a_name_with_two_addresses_the_one_that_accepts_is_used() {
     }
 }
 
-/// TCP can connect a socket to itself, and so can UDP, if the kernel gives the client the port
-/// that it asks for, which no server has.
+/// If no server has the port that the client asks for, the kernel may give this port to the
+/// client. Then TCP, like UDP, can connect the socket to itself.
 #[test]
 #[cfg(target_os = "linux")]
 fn it_does_not_take_itself_for_the_server() {

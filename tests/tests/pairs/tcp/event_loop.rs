@@ -1,4 +1,5 @@
-//! The example `event_loop` of `tcp-server`: it keeps every promise of `tcp-server`, in one thread.
+//! What only the example `event_loop` of `tcp-server` promises: it serves all clients in one
+//! thread. What it promises like `tcp-server` is in `tcp/server.rs` and `streams/server.rs`.
 
 use std::net::TcpStream;
 use std::thread;
@@ -34,7 +35,7 @@ fn it_serves_all_by_one_thread() {
     assert_eq!(threads, 1);
 }
 
-/// std would have let 129 of them in: its queue of 128 holds one more, as Linux counts.
+/// With std only 129 clients could connect: its backlog is 128, and Linux lets one more in.
 #[test]
 #[cfg(unix)]
 fn a_thousand_clients_fit_the_queue_while_nobody_accepts() {
@@ -67,7 +68,7 @@ fn an_idle_connection_costs_less_than_2_kib() {
     assert!(each < 2.0, "{each} KiB");
 }
 
-/// What is kept for a client that does not read is at most what one read has brought, and only until then.
+/// For a client that does not read, the server keeps one read at most, until the client reads.
 #[test]
 #[cfg(target_os = "linux")]
 fn clients_that_do_not_read_cost_one_buffer_each() {
@@ -86,8 +87,8 @@ fn clients_that_do_not_read_cost_one_buffer_each() {
     server.assert_serves();
 }
 
-/// strace makes each call of the server so slow that the greedy client's next bytes are always there before
-/// it asks for them: it could go on with this one client for ever.
+/// strace makes each call of the server so slow that the greedy client's next bytes always
+/// arrive before the server reads again. So it could serve this one client forever.
 #[test]
 #[cfg(target_os = "linux")]
 fn who_sends_faster_than_it_reads_does_not_keep_the_others_from_their_turn() {
@@ -121,7 +122,7 @@ fn who_sends_faster_than_it_reads_does_not_keep_the_others_from_their_turn() {
     });
 }
 
-/// Each leaves without a word (by a reset, which spares the ports of this machine).
+/// Each client leaves with a reset, which frees its port at once.
 #[test]
 #[cfg(target_os = "linux")]
 fn connections_that_have_ended_cost_nothing() {
@@ -142,7 +143,7 @@ fn connections_that_have_ended_cost_nothing() {
     );
 }
 
-/// When the first is looked at, its last byte has just moved: it is due between the two others.
+/// The first client's byte has moved its deadline between those of the two others.
 #[test]
 fn each_is_closed_when_its_own_time_is_over() {
     let mut server = EventLoop.start(&["--idle-timeout", "0.6"]);

@@ -1,4 +1,5 @@
-//! The TCP pair, and `event_loop`, which makes the same promises as `tcp-server`.
+//! What only TCP programs promise: the TCP pair, and the example `event_loop`. What all
+//! programs with streams promise is in `streams`.
 
 mod client;
 mod event_loop;

@@ -1,4 +1,5 @@
-//! What a TCP server promises, to good clients and in spite of bad ones.
+//! What every TCP server promises. What every server of streams promises is in
+//! `streams/server.rs`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -39,11 +40,11 @@ impl TcpServer {
         Server::start(self.command().args(["--addr", "127.0.0.1:0"]).args(args))
     }
 
-    /// Starts it under strace with these options, which writes its calls into a file.
+    /// Starts the server under strace with these options. strace writes the calls into a file.
     #[cfg(target_os = "linux")]
     pub fn start_traced(self, log: &Path, options: &[&str]) -> Option<Server> {
         let mut strace = harness::foreign("strace")?;
-        // -D: the server is our child, and strace is the server's.
+        // With -D the server is our child, and strace is not its parent.
         strace.args(["-D", "-f", "-o"]).arg(log).args(options);
         strace.arg(self.command().get_program());
         Some(Server::start(strace.args(["--addr", "127.0.0.1:0"])))
@@ -61,15 +62,15 @@ pub fn assert_serves(server: &Server) {
     echo(&connect(server), b"still there?");
 }
 
-/// Closes with a reset instead of a FIN.
+/// Closes the connection with a reset instead of a FIN.
 pub fn reset(stream: TcpStream) {
     SockRef::from(&stream)
         .set_linger(Some(Duration::ZERO))
         .unwrap();
 }
 
-/// The kernel of a client acknowledges late (40 ms on Linux) what is not a full segment. A server without
-/// TCP_NODELAY would wait for that before it sends the next small one.
+/// The client's kernel acknowledges a small segment late (on Linux after 40 ms). Without
+/// TCP_NODELAY the server would wait for this before it sends the next small segment.
 #[apply(every_tcp_server)]
 fn small_writes_are_echoed_without_waiting_for_acknowledgements(#[case] tcp: TcpServer) {
     let server = tcp.start(&["-q"]);
@@ -88,7 +89,7 @@ fn small_writes_are_echoed_without_waiting_for_acknowledgements(#[case] tcp: Tcp
     };
     let write_apart = || {
         (&stream).write_all(b"x").unwrap();
-        thread::sleep(Duration::from_micros(200)); // Let each be read, and answered, on its own.
+        thread::sleep(Duration::from_micros(200)); // The server answers each byte separately.
     };
     let one_by_one = median(&|| {
         for _ in 0..3 {
@@ -103,7 +104,7 @@ fn small_writes_are_echoed_without_waiting_for_acknowledgements(#[case] tcp: Tcp
         (&stream).read_exact(&mut [0; 3]).unwrap();
     });
     let short = median(&|| echo(&stream, b"abc"));
-    let long = median(&|| echo(&stream, &[b'x'; 100_000])); // The server reads and writes it in parts.
+    let long = median(&|| echo(&stream, &[b'x'; 100_000])); // The server echoes it in parts.
     println!("one by one {one_by_one:?}, in a row {in_a_row:?}; short {short:?}, long {long:?}");
     assert!(
         in_a_row < 10 * one_by_one,
@@ -115,8 +116,8 @@ fn small_writes_are_echoed_without_waiting_for_acknowledgements(#[case] tcp: Tcp
     );
 }
 
-/// What this spares shows only where a message is longer than the server's buffer by little, so here it is
-/// whether the kernel is asked for it.
+/// The effect of TCP_NODELAY is visible only if a message is a little longer than the server's
+/// buffer. So this test checks whether the server asks the kernel for it.
 #[apply(every_tcp_server)]
 #[cfg(target_os = "linux")]
 fn it_asks_the_kernel_not_to_hold_up_small_segments(#[case] tcp: TcpServer) {

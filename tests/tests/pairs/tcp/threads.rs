@@ -1,4 +1,5 @@
-//! `tcp-server`: what any such server promises, and what its threads ask for.
+//! What the threads of `tcp-server` cost, and what happens if there are not enough. What every
+//! TCP server promises is in `tcp/server.rs`.
 
 #[cfg(target_os = "linux")]
 use std::net::TcpStream;
@@ -25,8 +26,8 @@ fn idle_workers_do_not_use_up_the_descriptors() {
     assert!(!log.contains("cannot accept"), "{log}");
 }
 
-/// Its stack, the stack that std gives it for signals, and a guard page before each. There are 65,530 to a
-/// process, if nobody has changed `vm.max_map_count`.
+/// These are its stack, the stack that std gives it for signals, and a guard page before each.
+/// A process can have 65,530 mappings, unless somebody has changed `vm.max_map_count`.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_worker_takes_four_mappings_of_memory() {
@@ -39,7 +40,8 @@ fn a_worker_takes_four_mappings_of_memory() {
             "--max-connections",
             &workers.to_string(),
         ]);
-        // Of one heap for all threads: otherwise glibc has several, on a machine with many processors more.
+        // glibc must have one heap here. Otherwise it has more on a machine with many
+        // processors.
         let server = Server::start(command.env("MALLOC_ARENA_MAX", "1"));
         let clients: Vec<TcpStream> = (0..workers).map(|_| connect(&server)).collect();
         clients.iter().for_each(|client| echo(client, b"hello"));

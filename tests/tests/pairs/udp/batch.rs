@@ -1,5 +1,6 @@
-//! The example `batch` of `udp-server`: it keeps all that `udp-server` promises, and answers what waits in
-//! its queue with few system calls. On Linux alone.
+//! What only the example `batch` of `udp-server` promises: it answers the datagrams in its
+//! receive queue with few system calls, on Linux. What it promises like `udp-server` is in
+//! `udp/server.rs`.
 
 #[test]
 #[cfg(not(target_os = "linux"))]
@@ -15,7 +16,7 @@ fn elsewhere_it_says_that_it_is_for_linux() {
     );
 }
 
-/// A server that is suspended takes nothing, so what is sent meanwhile waits for it in one queue.
+/// A suspended server receives nothing, so what is sent meanwhile waits in its receive queue.
 #[cfg(target_os = "linux")]
 mod queued {
     use std::fs;
@@ -34,13 +35,14 @@ mod queued {
         );
     }
 
-    /// Datagrams of these lengths, no two of which have the same bytes.
+    /// Returns datagrams of these lengths, no two of which have the same bytes.
     fn datagrams(lengths: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
         let datagram = |(number, len)| harness::noise(number + len).split_off(number);
         lengths.into_iter().enumerate().map(datagram).collect()
     }
 
-    /// One after the other. A limit of the socket ends the wait for one that is missing.
+    /// Asserts that this is the next echo. The socket's time limit ends the wait for a missing
+    /// one.
     fn assert_next_echo(socket: &UdpSocket, datagram: &[u8]) {
         let mut buffer = vec![0; 65_536];
         let len = socket.recv(&mut buffer).expect("an echo");
@@ -58,7 +60,7 @@ mod queued {
         assert_eq!(echo(&socket, &server, b"alone"), b"alone");
     }
 
-    /// More than go into one call, long ones and empty ones among them.
+    /// There are more datagrams than one call takes, with long and empty ones among them.
     #[test]
     fn all_that_waited_come_back_whole_and_in_order_to_the_peer_they_came_from() {
         let server = Batch.start_on_loopback();
@@ -82,7 +84,7 @@ mod queued {
         }
     }
 
-    /// A long datagram must leave nothing behind in its slot for the short ones that come there later.
+    /// A long datagram must leave nothing in its slot for the short ones that use it later.
     #[test]
     fn a_slot_that_held_a_long_datagram_then_holds_a_short_one() {
         let server = Batch.start_on_loopback();
@@ -99,7 +101,7 @@ mod queued {
         let broadcast = SocketAddrV4::new([127, 255, 255, 255].into(), 40_000);
         let port_0 = SocketAddrV4::new([127, 0, 0, 1].into(), 0);
         server.running.suspend();
-        // At the start, in the middle, twice in a row, and at the end.
+        // They are at the start, in the middle, twice in a row, and at the end.
         for part in [b"first", b"2nd  ", b"third"] {
             for forged in [broadcast, port_0, broadcast] {
                 if !forge(forged, &server) {
@@ -134,7 +136,8 @@ mod queued {
         assert_eq!(answered, ["\"first\"", "\"2nd  \"", "\"third\""]);
     }
 
-    /// Those in a row that are like each other go out as one piece, and must be whole datagrams again.
+    /// Datagrams of the same length in a row go out as one piece, and must come back
+    /// separately.
     #[test]
     fn like_ones_in_a_row_come_back_one_by_one_and_in_order_with_the_unlike_among_them() {
         let server = Batch.start_on_loopback();
@@ -175,7 +178,7 @@ mod queued {
             .for_each(|datagram| assert_next_echo(&socket, datagram));
     }
 
-    /// What udp(7) says of UDP_SEGMENT, on a path with an MTU of 1000 bytes, 28 of which are headers.
+    /// Shows what udp(7) says of UDP_SEGMENT. The MTU is 1000 bytes, 28 of which are headers.
     #[test]
     fn the_kernel_cuts_64_datagrams_that_fit_the_mtu_and_refuses_longer_ones_and_far_more() {
         let script = "
@@ -209,8 +212,9 @@ assert are_cut(64, 64) and not are_cut(1000, 64)
 
     const WAITING: usize = 96;
 
-    /// The system calls by which the server answers so many datagrams that waited for it, each a line as
-    /// strace(1) has it. `None` where there is no strace. Each must come back, in order, and be logged.
+    /// Returns the system calls with which the server answers the datagrams that wait for it,
+    /// each as a line of strace(1). Returns `None` without strace. Each datagram must come
+    /// back, in order, and be logged.
     fn calls(lengths: [usize; WAITING], strace_options: &[&str]) -> Option<Vec<String>> {
         if !can_trace() {
             return None;
@@ -218,7 +222,7 @@ assert are_cut(64, 64) and not are_cut(1000, 64)
         let folder = harness::folder();
         let log = folder.path().join("calls");
         let mut strace = Command::new("strace");
-        // -D: the server, and not strace, is the process that was started, and can be suspended.
+        // With -D the process that we start, and can suspend, is the server and not strace.
         strace
             .args(["-D", "-qq", "-e", "trace=%network", "-o"])
             .arg(&log)
@@ -241,7 +245,7 @@ assert are_cut(64, 64) and not are_cut(1000, 64)
                 "{line}"
             );
         }
-        server.running.kill(); // Returns when strace has ended too: it has the same stderr.
+        server.running.kill(); // Waits for strace too, which has the same stderr.
         Some(
             fs::read_to_string(log)
                 .unwrap()
@@ -277,10 +281,10 @@ assert are_cut(64, 64) and not are_cut(1000, 64)
         let pieces = count(&calls, "sendmsg");
         println!("{WAITING} datagrams, sent in {pieces} pieces");
         assert!(pieces > 0 && pieces <= WAITING / 16, "{calls:#?}");
-        assert!(count(&calls, "sendmmsg") <= 1, "{calls:#?}"); // For one that is left over.
+        assert!(count(&calls, "sendmmsg") <= 1, "{calls:#?}"); // One may be left over.
     }
 
-    /// As before Linux 4.18, which would send the piece as it is.
+    /// Linux before 4.18 has no such option, and would send the piece as it is.
     #[test]
     fn a_kernel_that_cannot_cut_is_given_no_pieces() {
         let no_option = "inject=setsockopt:error=ENOPROTOOPT";
@@ -290,7 +294,7 @@ assert are_cut(64, 64) and not are_cut(1000, 64)
         assert_eq!(count(&calls, "sendmsg"), 0, "{calls:#?}");
     }
 
-    /// As with a network card that leaves checksums to others.
+    /// This happens with a network card that does not compute checksums.
     #[test]
     fn where_no_piece_can_go_each_datagram_goes_for_itself() {
         let Some(calls) = calls([64; WAITING], &["-e", "inject=sendmsg:error=EIO"]) else {

@@ -1,4 +1,5 @@
-//! What `udp-client` promises, shown by servers that are slow, silent, wrong or not there.
+//! What `udp-client` promises, shown by servers that are slow, silent, wrong or missing. How
+//! it copes with a bad network is in `udp/relay.rs`.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
@@ -6,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use harness::{LIMIT, Running, Server, not_run, program, run, udp_socket};
 
-/// The client, to be sent to a server that the test plays itself.
+/// Starts the client with the address of a server that the test plays.
 fn ask(server: &UdpSocket, args: &[&str]) -> Running {
     let addr = server.local_addr().unwrap().to_string();
     Running::start(program("udp-client").args(["--addr", &addr]).args(args))
 }
 
-/// The next datagram that the client sends, and from where.
+/// Returns the next datagram that the client sends, and its sender.
 fn receive(server: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut buffer = vec![0; 65_536];
     let (len, client) = server
@@ -21,7 +22,7 @@ fn receive(server: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     (buffer[..len].to_vec(), client)
 }
 
-/// How many datagrams wait to be received.
+/// Counts the datagrams in the receive queue, and takes them out.
 fn count_waiting(socket: &UdpSocket) -> usize {
     socket.set_nonblocking(true).unwrap();
     (0..)
@@ -29,11 +30,11 @@ fn count_waiting(socket: &UdpSocket) -> usize {
         .count()
 }
 
-/// A real server, and a client that knows its address.
+/// Starts a real server. Returns it and a client that knows its address.
 fn pair() -> (Server, std::process::Command) {
     let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
     let mut client = program("udp-client");
-    client.args(["--addr", &server.addr.to_string(), "--timeout", "10.5"]); // Fractions are allowed.
+    client.args(["--addr", &server.addr.to_string(), "--timeout", "10.5"]); // Fractions work.
     (server, client)
 }
 
@@ -146,12 +147,12 @@ fn a_doubled_answer_is_not_taken_for_the_answer_to_the_next_message() {
     }
     let second = loop {
         match receive(&server) {
-            (_, addr) if addr == first => {} // It was not answered in time.
+            (_, addr) if addr == first => {} // The answer was too late.
             (_, addr) => break addr,
         }
     };
     server.send_to(&message, first).unwrap();
-    receive(&server); // It asks again, since nobody has answered the second message yet.
+    receive(&server); // It asks again, because nobody has answered the second message yet.
     server.send_to(&message, second).unwrap();
     let client = client.finish();
     client.assert_printed(b"same\nsame\n");
@@ -165,7 +166,7 @@ fn a_late_answer_is_not_taken_for_the_answer_to_the_next_message() {
         &["--timeout", "0.2", "--attempts", "100", "one", "two"],
     );
     let (one, first) = receive(&server);
-    receive(&server); // The second attempt. Now the first is answered, and the second later still.
+    receive(&server); // The second attempt. We answer the first one now, and this one later.
     server.send_to(&one, first).unwrap();
     let second = loop {
         match receive(&server) {
@@ -231,7 +232,8 @@ fn a_stream_of_wrong_answers_cannot_hold_it_beyond_its_deadline() {
 
 #[test]
 fn that_nobody_listens_is_told_at_once() {
-    // Connected to another port, this socket keeps its own but takes nothing from the client.
+    // This socket is connected elsewhere: it keeps its port, but takes nothing from the
+    // client.
     let deaf = udp_socket("127.0.0.1");
     deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap())
         .unwrap();
@@ -304,7 +306,7 @@ fn an_address_that_is_silent_is_asked_for_the_first_message_only() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_name_that_nobody_knows_is_told() {
-    // In a network namespace without a network, so that nobody is asked.
+    // In a network namespace without a network, the client can ask nobody.
     let client = harness::unshared(
         "-rn",
         "true",
@@ -327,7 +329,7 @@ fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
     let server = udp_socket("127.0.0.1");
     let client = ask(&server, &["--timeout", "2", "--attempts", "1", "hello"]);
     let (message, addr) = receive(&server);
-    thread::sleep(Duration::from_millis(100)); // Most likely it waits in its system call by then.
+    thread::sleep(Duration::from_millis(100)); // By then it most likely waits in recv.
     client.suspend();
     server.send_to(&message, addr).unwrap();
     thread::sleep(Duration::from_millis(2500)); // The deadline passes.
@@ -350,7 +352,8 @@ fn being_suspended_again_and_again_neither_ends_nor_prolongs_the_wait() {
         );
         client.suspend();
         client.resume();
-        // Much less than the time limit, and long enough for a slow machine to let it run in between.
+        // This is much less than the time limit, but even a slow machine can run the client in
+        // between.
         thread::sleep(Duration::from_millis(50));
     }
     let client = client.finish();
@@ -407,8 +410,8 @@ fn the_longest_datagram_passes_and_a_longer_one_is_explained() {
     }
 }
 
-/// TCP can connect a socket to itself, and so can UDP, if the kernel gives the client the port
-/// that it asks for, which no server has.
+/// If no server has the port that the client asks for, the kernel may give this port to the
+/// client. Then UDP, like TCP, can connect the socket to itself.
 #[test]
 #[cfg(target_os = "linux")]
 fn it_does_not_take_itself_for_the_server() {

@@ -1,5 +1,5 @@
-//! The example `dns` of udp-client: what it makes of a real DNS server's answers, of wrong and hostile ones,
-//! and of arbitrary bytes.
+//! The example `dns` of `udp-client`: how it handles the answers of a real DNS server, wrong
+//! and hostile answers, and arbitrary bytes.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use harness::{Finished, LIMIT, Running, example_of, foreign, on_a_free_port, run, udp_socket};
 use proptest::prelude::*;
 
-/// The example, about to ask a server for a name.
+/// Returns a command that runs the example to ask a server for a name.
 fn question(server: SocketAddr, name: &str) -> Command {
     let mut command = example_of("udp-client", "dns");
     command.args(["--server", &server.to_string(), name]);
@@ -37,14 +37,16 @@ fn assert_fails(client: &Finished, error: &str) {
 
 // A real server.
 
-/// A dnsmasq that has no configuration file and asks nobody else. It ends when this is dropped.
+/// A dnsmasq without a configuration file, which asks nobody else. It is killed when this is
+/// dropped.
 struct Dnsmasq {
     _running: Running,
     addr: SocketAddr,
 }
 
 impl Dnsmasq {
-    /// Starts one that knows this, and waits until it answers. `None`, and said aloud, if there is none here.
+    /// Starts a dnsmasq that knows this, and waits until it answers. If dnsmasq is not
+    /// installed, prints `NOT RUN` and returns `None`.
     fn start(knowledge: &[String]) -> Option<Dnsmasq> {
         let start = |addr: SocketAddr| {
             let mut dnsmasq = foreign("dnsmasq")?;
@@ -181,12 +183,12 @@ fn why_there_is_no_address_is_told() {
     assert_fails(&missing, &context);
     assert_fails(&missing, "there is no such name (NXDOMAIN)");
     assert_fails(&dnsmasq.ask("six.test"), "the answer has no IPv4 address");
-    assert_fails(&dnsmasq.ask("elsewhere.invalid"), "(REFUSED)"); // It has nobody to ask about that.
+    assert_fails(&dnsmasq.ask("elsewhere.invalid"), "(REFUSED)"); // It can ask nobody.
 }
 
 #[test]
 fn an_answer_that_does_not_fit_a_datagram_is_told() {
-    // Each takes 16 bytes of the 512.
+    // Each address takes 16 of the 512 bytes.
     let knowledge: Vec<_> = (1..=40)
         .map(|host| format!("--host-record=name.test,192.0.2.{host}"))
         .collect();
@@ -201,7 +203,7 @@ fn an_answer_that_does_not_fit_a_datagram_is_told() {
 const HEADER: usize = 12;
 const POINTER_TO_QUESTION: [u8; 2] = [0xC0, HEADER as u8];
 
-/// A record as RFC 1035, 4.1.3 has it.
+/// Returns a record in the format of RFC 1035, 4.1.3.
 fn record(name: &[u8], kind: u8, data: &[u8]) -> Vec<u8> {
     let length = u16::try_from(data.len()).unwrap().to_be_bytes();
     [name, &[0, kind, 0, 1], &[0, 0, 0, 60], &length, data].concat()
@@ -211,7 +213,7 @@ fn address(host: u8) -> Vec<u8> {
     record(&POINTER_TO_QUESTION, 1, &[192, 0, 2, host])
 }
 
-/// The answer to a query with these records.
+/// Returns an answer to a query, with these records.
 fn answer(query: &[u8], records: &[Vec<u8>]) -> Vec<u8> {
     let mut answer = query.to_vec();
     answer[2] |= 0x80;
@@ -220,10 +222,10 @@ fn answer(query: &[u8], records: &[Vec<u8>]) -> Vec<u8> {
     answer
 }
 
-/// Makes a bad answer of a good one.
+/// Turns a good answer into a bad one.
 type Change = fn(&mut Vec<u8>);
 
-/// What the example makes of the datagrams with which its query is answered.
+/// Runs the example, and answers its query with these datagrams.
 fn answered_with(datagrams: impl Fn(&[u8]) -> Vec<Vec<u8>>) -> Finished {
     let server = udp_socket("127.0.0.1");
     let client = Running::start(
@@ -293,7 +295,7 @@ fn datagrams_that_do_not_answer_the_question_are_passed_over() {
 fn an_answer_that_cannot_be_read_or_used_is_an_error() {
     let bad_answers: [(&str, Change); 8] = [
         ("ends too early", |it| it.truncate(it.len() - 1)),
-        ("ends too early", |it| it[6] = 0xFF), // Says that it has so many records.
+        ("ends too early", |it| it[6] = 0xFF), // It promises too many records.
         ("is not 4 bytes", |it| {
             let length = it.len() - 5;
             it[length] = 3;
@@ -368,7 +370,8 @@ fn being_suspended_again_and_again_neither_ends_nor_prolongs_the_wait() {
         );
         client.suspend();
         client.resume();
-        // Much less than the time limit, and long enough for a slow machine to let it run in between.
+        // This is much less than the time limit, but even a slow machine can run the client in
+        // between.
         thread::sleep(Duration::from_millis(50));
     }
     assert_fails(&client.finish(), "cannot get an answer");
@@ -376,7 +379,8 @@ fn being_suspended_again_and_again_neither_ends_nor_prolongs_the_wait() {
 
 #[test]
 fn that_nobody_listens_is_told_at_once() {
-    // Connected to another port, this socket keeps its own but takes nothing from the client.
+    // This socket is connected elsewhere: it keeps its port, but takes nothing from the
+    // client.
     let deaf = udp_socket("127.0.0.1");
     deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap())
         .unwrap();
@@ -387,11 +391,11 @@ fn that_nobody_listens_is_told_at_once() {
 
 // Names.
 
-/// A name of so many bytes that ends so: labels of 63 bytes, and what is left in the first ones.
+/// Returns a name of this length and end: labels of 63 bytes, and the rest in the first ones.
 fn name_of(length: usize, end: &str) -> String {
     let mut name = end.to_owned();
     while name.len() < length {
-        // Two bytes at least stay for the next label and its dot.
+        // At least two bytes must remain for the next label and its dot.
         let left = length - name.len();
         let label = if left <= 64 {
             left - 1
@@ -431,9 +435,9 @@ fn a_name_that_cannot_be_written_is_not_asked_for() {
     );
 }
 
-// Arbitrary bytes. Each case is a run of the program, so there are few of them.
+// Arbitrary bytes. Each case runs the program, so there are few cases.
 
-/// A query's good answer that has all of it: two aliases, another kind of record, two addresses.
+/// Returns a good answer with two aliases, a record of another type, and two addresses.
 fn good_answer(query: &[u8]) -> Vec<u8> {
     let records = [
         record(&POINTER_TO_QUESTION, 5, b"\x05alias\x04test\0"),
@@ -451,13 +455,13 @@ fn of_all_records_the_addresses_are_taken() {
     assert_prints(&client, "192.0.2.7\n192.0.2.8\n");
 }
 
-/// It believes the changed answer or reports an error, or it passes it over for the good one.
+/// Asserts that the example believed the answer, reported an error, or took the good one.
 fn assert_copes(client: &Finished) {
     assert!(matches!(client.code, Some(0 | 1)), "{client:?}");
 }
 
 proptest! {
-    // Nothing is written into the repository; a failure shows the bytes.
+    // Nothing is written into the repository, because a failure shows the bytes.
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::with_cases(100)
@@ -466,7 +470,7 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..480)) {
         assert_copes(&answered_with(|query| {
-            // The records of an answer that promises as many as there can be.
+            // The bytes are the records of an answer that promises as many as possible.
             let mut many = answer(query, &[]);
             many[6..8].copy_from_slice(&[0xFF, 0xFF]);
             vec![bytes.clone(), [many, bytes.clone()].concat()]
@@ -481,7 +485,7 @@ proptest! {
         assert_copes(&answered_with(|query| {
             let mut changed = good_answer(query);
             for (index, byte) in &changes {
-                // Behind the question, where it looks for addresses, or anywhere.
+                // The byte may be anywhere, also after the question, where the addresses are.
                 *index.get_mut(&mut changed[..]) = *byte;
             }
             changed.truncate(length.index(changed.len() + 1));
@@ -497,7 +501,7 @@ proptest! {
         let server = udp_socket("127.0.0.1");
         let client = Running::start(&mut question(server.local_addr().unwrap(), &good));
         let (query, peer) = receive(&server);
-        // Case does not matter in names.
+        // Names are the same in upper and lower case.
         let answer = [&query[..2], &answer(&query, &[address(7)])[2..].to_ascii_uppercase()].concat();
         server.send_to(&answer, peer).unwrap();
         assert_prints(&client.finish(), "192.0.2.7\n");

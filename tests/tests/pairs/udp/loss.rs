@@ -1,5 +1,5 @@
-//! UDP loses datagrams without any network between, and without an error: it needs only a receiver that
-//! is slower than the sender.
+//! UDP loses datagrams without an error, and even without a network in between: it is enough
+//! that the receiver is slower than the sender.
 
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ fn a_server_that_was_suspended_answers_what_its_queue_could_hold_in_order() {
     }
     server.running.resume();
 
-    // The server answers in turn: once the last message is back, so is all that came before. It may be
-    // lost as well while the queue is full, and is then sent again.
+    // The server answers in order: once the last message is back, everything before it is back
+    // as well. The last message may also be lost while the receive queue is full, and then we
+    // send it again.
     let mut came_back = Vec::new();
     let mut buffer = [0; 64];
     socket

@@ -1,4 +1,4 @@
-//! The UDP pair, and the examples that belong to it.
+//! The UDP pair, the examples that belong to it, and the example `relay`.
 
 mod batch;
 mod client;

@@ -1,8 +1,8 @@
-//! The example `multicast` of `udp-server`: one datagram to a group reaches each member. What a
-//! member promises as a server is in `server.rs`.
+//! The example `multicast` of `udp-server`: one datagram to a group reaches each member. What
+//! a member promises as a server is in `udp/server.rs`.
 //!
-//! The group is joined on the loopback interface, so nothing leaves the machine. Several servers,
-//! each on a host of its own, are in `article/hosts.rs`.
+//! The servers join the group on the loopback interface, so nothing leaves the machine.
+//! Several servers, each on its own host, are in `article/hosts.rs`.
 
 use std::process::Command;
 
@@ -35,16 +35,16 @@ fn a_member_of_an_ipv4_group_hears_it() {
     assert!(line.starts_with("127.0.0.1:"), "{line}");
 }
 
-/// Of a group that nobody on this machine has joined: a socket on all addresses also receives
-/// what is sent to a group that another socket has joined (IP_MULTICAST_ALL, ip(7)).
+/// Nobody on this machine has joined this group. A socket on all addresses also receives what
+/// is sent to a group that another socket has joined (IP_MULTICAST_ALL, ip(7)).
 #[test]
 fn who_has_not_joined_does_not_hear_it() {
     let server = Server::start(program("udp-server").args(["--addr", "0.0.0.0:0"]));
-    let socket = udp_socket("127.0.0.1"); // This address makes loopback the interface to send from.
+    let socket = udp_socket("127.0.0.1"); // So it sends from the loopback interface.
     socket
         .send_to(b"to all members", ("239.255.70.8", server.addr.port()))
         .unwrap();
-    // What comes first is answered first.
+    // The server answers in order.
     socket
         .send_to(b"to you alone", ("127.0.0.1", server.addr.port()))
         .unwrap();
@@ -53,12 +53,12 @@ fn who_has_not_joined_does_not_hear_it() {
     assert_eq!(&buffer[..len], b"to you alone");
 }
 
-/// The default address is that of all addresses of the group's family, and port 7007.
+/// By default, it listens on all addresses of the group's family, and on port 7007.
 #[test]
 #[cfg(target_os = "linux")]
 fn it_listens_on_all_addresses_of_the_family_unless_told_otherwise() {
     for (group, addr) in [(GROUP, "0.0.0.0:7007"), ("ff12::7007", "[::]:7007")] {
-        // Interfaces for the kernel to choose from, and routes for it to choose by.
+        // The kernel needs interfaces to choose from, and a route to choose by.
         let set_up = "ip link add one type veth peer name two && ip link set one up && \
                       ip link set two up && ip route add 224.0.0.0/4 dev one";
         let Some(mut server) = harness::unshared("-rn", set_up, &multicast(&[group])) else {
@@ -96,7 +96,7 @@ fn what_is_no_interface_is_refused() {
             "127.0.0.1:0",
             "for IPv6, write the interface's number",
         ),
-        // An IPv4 socket cannot join a group of IPv6.
+        // An IPv4 socket cannot join an IPv6 group.
         ("ff12::7", "1", "127.0.0.1:0", ""),
     ] {
         let args = [group, "--interface", interface, "--addr", addr];

@@ -1,7 +1,8 @@
 //! The example `one_to_many` of `udp-client`: one datagram, many answers.
 //!
 //! On Linux 127.255.255.255 is the broadcast address of the loopback network, so nothing
-//! leaves the machine. Groups are in `udp_multicast.rs`.
+//! leaves the machine. Multicast groups are in `udp/multicast.rs`, and several hosts in
+//! `article/hosts.rs`.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
@@ -23,7 +24,7 @@ fn broadcast(port: u16, args: &[&str]) -> Running {
     Running::start(one_to_many(&["--addr", &addr]).args(args))
 }
 
-/// A socket on all addresses that shares its port with others.
+/// Binds a socket on all addresses that shares its port with others.
 fn shared_socket(port: u16) -> UdpSocket {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
@@ -51,7 +52,7 @@ fn a_server_on_all_addresses_hears_a_broadcast() {
     }
 }
 
-/// In a network namespace of their own, where port 7007 is free.
+/// Server and client have their own network namespace, where port 7007 is free.
 #[test]
 fn by_default_it_asks_port_7007_of_the_loopback_network() {
     let script = r#""$0" --addr 0.0.0.0:7007 >ready 2>log & until [ -s ready ]; do sleep 0.01; done
@@ -162,7 +163,7 @@ fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
 
 #[test]
 fn it_does_not_take_itself_for_a_server() {
-    // The kernel has no second port to give to it, and so it fails.
+    // It asks for a second port, but the kernel has none, so it fails.
     let client = harness::where_7007_is_the_only_free_port(&one_to_many(&["hello"]));
     let Some(mut client) = client else { return };
     let client = run(&mut client, b"");

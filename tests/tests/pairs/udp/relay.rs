@@ -1,5 +1,5 @@
-//! A network that loses, doubles, reorders and delays, by the example `relay`: what it does to datagrams,
-//! and how `udp-client` copes with it.
+//! The example `relay`, a network that loses, duplicates, reorders and delays datagrams, and
+//! how `udp-client` copes with it.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use harness::{LIMIT, Running, Server, example, noise, not_run, program, run, udp_socket};
 
-/// The relay to this server, not yet started.
+/// Returns a command that starts a relay to this server.
 fn relay_to(server: SocketAddr, options: &str) -> Command {
     let mut relay = example("relay");
     relay
@@ -17,7 +17,7 @@ fn relay_to(server: SocketAddr, options: &str) -> Command {
     relay
 }
 
-/// A relay between the test and the test, which plays the server.
+/// Starts a relay to a server that the test plays.
 fn relay_to_us(options: &str) -> (Server, UdpSocket) {
     let server = udp_socket("127.0.0.1");
     (
@@ -26,7 +26,7 @@ fn relay_to_us(options: &str) -> (Server, UdpSocket) {
     )
 }
 
-/// A relay to a real server.
+/// Starts a relay to a real server.
 fn relay_to_echo(options: &str) -> (Server, Server) {
     let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0", "-q"]));
     (Server::start(&mut relay_to(server.addr, options)), server)
@@ -44,7 +44,7 @@ fn receive(socket: &UdpSocket) -> Vec<u8> {
     buffer[..len].to_vec()
 }
 
-/// The next line of the log, without the client's address.
+/// Returns the next line of the log, without the client's address.
 fn fate(relay: &mut Server, client: &UdpSocket) -> String {
     let line = relay.running.stderr_line();
     let start = format!("{}: ", client.local_addr().unwrap());
@@ -101,7 +101,7 @@ fn udp_client_gets_every_echo_through_a_bad_network_complete_and_in_order() {
         (client, relay, server)
     };
     let mut log = String::new();
-    // All at the same time: each of them mostly waits.
+    // All run at the same time, because each of them mostly waits.
     for (client, relay, _server) in [1, 2, 3, 4].map(start) {
         let client = client.finish();
         assert_eq!(client.code, Some(0), "{client:?}");
@@ -141,7 +141,8 @@ fn udp_client_gives_up_after_too_few_attempts() {
     assert!(client.stderr.ends_with(&error), "{client:?}");
 }
 
-/// What becomes of 50 questions and 50 answers of each of two clients, who take turns or do not.
+/// Returns what happens to 50 questions and 50 answers of each of two clients, which take
+/// turns or do not.
 fn fates(options: &str, take_turns: bool) -> Vec<String> {
     let (mut relay, server) = relay_to_us(options);
     let clients = [(); 2].map(|()| client_of(&relay));
@@ -181,7 +182,7 @@ fn the_same_seed_is_the_same_network_whoever_sends_when() {
     let first = fates(&format!("{BAD} --seed 7"), true);
     assert_eq!(first, fates(&format!("{BAD} --seed 7 --delay 30"), false));
     assert_ne!(first, fates(&format!("{BAD} --seed 8"), true));
-    // No two flows of one network share their luck.
+    // No two flows of one network have the same fates.
     let flow = |name: &str| -> Vec<&str> {
         first
             .iter()
@@ -208,7 +209,7 @@ fn about_as_many_are_lost_as_was_asked_for() {
         .iter()
         .filter(|line| line.ends_with(": lost"))
         .count();
-    // The same 200 draws each time, so this cannot fail by chance.
+    // The 200 random numbers are the same each time, so this cannot fail by chance.
     assert!((40..=80).contains(&lost), "{lost} of 200");
 }
 
@@ -250,7 +251,7 @@ fn with_drop_1_nothing_comes() {
     );
 }
 
-/// Sends numbers all at once, and returns them in the order in which they come.
+/// Sends numbers without a pause, and returns them in the order in which they arrive.
 fn burst(client: &UdpSocket, server: &UdpSocket) -> [u8; 6] {
     for number in 0..6 {
         client.send(&[number]).unwrap();
@@ -270,7 +271,8 @@ fn a_datagram_that_is_held_back_goes_right_behind_the_next() {
     let (relay, server) = relay_to_us("--reorder 1");
     let client = client_of(&relay);
     let deadline = Instant::now() + LIMIT;
-    // Where the machine pauses within a burst, what is held back may not wait so long: once more then.
+    // If the machine pauses during a burst, what is held back may go too early. Then we try
+    // again.
     loop {
         let mut came = burst(&client, &server);
         if came == [1, 0, 3, 2, 5, 4] {
@@ -394,7 +396,8 @@ fn an_address_that_is_taken_is_named() {
     assert!(second.stderr.starts_with(&error), "{second:?}");
 }
 
-/// The relay from and to ports of the test's choice, which are free in a network namespace of its own.
+/// Returns a relay between ports that the test chooses. In its own network namespace they are
+/// free.
 #[cfg(target_os = "linux")]
 fn relay_alone(listen: &str, to: &str) -> Option<Command> {
     harness::unshared(
@@ -461,7 +464,7 @@ fn a_stranger_at_the_way_back_is_not_heard() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_server_that_is_not_there_does_not_end_it() {
-    // Connected elsewhere, this socket keeps its port but takes nothing from the relay.
+    // This socket is connected elsewhere: it keeps its port, but takes nothing from the relay.
     let (mut relay, deaf) = relay_to_us("");
     deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap())
         .unwrap();
@@ -490,13 +493,14 @@ fn of_many_clients_each_gets_its_own_answer_and_the_oldest_are_forgotten() {
     let clients: Vec<UdpSocket> = (0..300).map(|_| client_of(&relay)).collect();
     ask(&clients[0], 0);
     ask(&clients[1], 1);
-    ask(&clients[0], 2); // It is known, and not the last that was met.
+    ask(&clients[0], 2); // The relay knows it, and has met another one since.
     for round in [1000, 2000] {
         for (number, client) in (round..).zip(&clients) {
             ask(client, number);
         }
     }
-    // A thread for each client that is known, one at the listener, and the first.
+    // There is a thread for each client that the relay knows, one that receives from the
+    // clients, and the main thread.
     let threads = || {
         std::fs::read_dir(format!("/proc/{}/task", relay.running.id()))
             .unwrap()
@@ -556,11 +560,11 @@ fn the_server_may_be_of_another_family_than_the_clients() {
     assert_eq!(receive(&client), b"from afar");
 }
 
-/// The head of the example shows what the relay decides, and it does so each time.
+/// The head of the example shows what the relay decides. It decides the same each time.
 #[test]
 fn the_text_shows_what_it_decides() {
     let text = include_str!("../../../examples/relay.rs");
-    // The command goes on in the next line.
+    // The command continues on the next line.
     let text_of_command = text.replace("\\\n//! ", "");
     let command = text_of_command
         .lines()

@@ -1,5 +1,5 @@
-//! What every server promises that takes the place of `udp-server`, shown by sockets of the
-//! test's own.
+//! What `udp-server` promises, and each example that can take its place. What only one of them
+//! promises is in `udp/batch.rs` and `udp/multicast.rs`.
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -34,7 +34,7 @@ fn every_udp_server(#[case] udp: UdpServer) {}
 fn every_udp_server(#[case] udp: UdpServer) {}
 
 impl UdpServer {
-    /// The server's program, told to listen on this address.
+    /// Returns the command that starts the server on this address.
     pub fn command(self, addr: &str) -> Command {
         let mut command = match self {
             UdpServer::Plain => program("udp-server"),
@@ -43,7 +43,7 @@ impl UdpServer {
             UdpServer::Multicast => example_of("udp-server", "multicast"),
         };
         if let UdpServer::Multicast = self {
-            // A member whose address is one of IPv6 must join a group of IPv6.
+            // A member with an IPv6 address must join an IPv6 group.
             let (group, interface) = match addr.starts_with('[') {
                 true => ("ff12::7007", "1"),
                 false => ("239.255.70.7", "127.0.0.1"),
@@ -63,7 +63,7 @@ impl UdpServer {
     }
 }
 
-/// Sends a datagram and returns the next that comes back.
+/// Sends a datagram and returns the next one that comes back.
 pub fn echo(socket: &UdpSocket, server: &Server, datagram: &[u8]) -> Vec<u8> {
     socket.send_to(datagram, server.addr).unwrap();
     let mut buffer = vec![0; 65_536];
@@ -82,7 +82,8 @@ fn assert_serves(server: &Server) {
     );
 }
 
-/// To be asked after the server has answered something later: it takes one datagram after the other.
+/// Asserts that no answer has come. Call it after the server has answered a later datagram,
+/// because the server answers in order.
 fn assert_no_answer(socket: &UdpSocket) {
     socket.set_nonblocking(true).unwrap();
     let error = socket.recv_from(&mut [0; 64]).expect_err("no answer");
@@ -182,12 +183,12 @@ fn a_datagram_from_a_port_of_the_system_is_not_answered(#[case] udp: UdpServer) 
     assert!(line.contains("not answered, ports below 1024"), "{line}");
 }
 
-/// Sends the server a datagram in another's name, past all that the kernel does for a UDP socket. Says
-/// aloud that the test does not run where the right to it is missing.
+/// Sends the server a datagram with a forged sender, which a UDP socket cannot do. If the
+/// right to it is missing, prints `NOT RUN` and returns `false`.
 #[cfg(target_os = "linux")]
 pub fn forge(from: std::net::SocketAddrV4, server: &Server) -> bool {
     use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-    const IPPROTO_RAW: i32 = 255; // The sender writes the IP header as well, see raw(7).
+    const IPPROTO_RAW: i32 = 255; // We also write the IP header (raw(7)).
     let raw = match Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_RAW))) {
         Ok(socket) => socket,
         Err(error) => {
@@ -196,7 +197,7 @@ pub fn forge(from: std::net::SocketAddrV4, server: &Server) -> bool {
         }
     };
     let payload = b"forged";
-    // RFC 791; the kernel fills in the length, the identification and the checksum.
+    // RFC 791. The kernel fills in the length, the identification and the checksum.
     let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0];
     packet.extend(from.ip().octets());
     packet.extend([127, 0, 0, 1]);
@@ -209,7 +210,7 @@ pub fn forge(from: std::net::SocketAddrV4, server: &Server) -> bool {
     true
 }
 
-/// Of each of these the server must log what it says, and serve on.
+/// The server must log the reason for each of these, and go on serving.
 #[apply(every_udp_server)]
 #[cfg(target_os = "linux")]
 fn a_forged_sender_neither_gets_an_answer_nor_ends_the_server(#[case] udp: UdpServer) {
@@ -286,7 +287,7 @@ fn quiet_logs_nothing_per_datagram(#[case] udp: UdpServer) {
     assert_eq!(server.running.kill().stderr, "");
 }
 
-/// A pair of connected sockets keeps the boundaries of writes, where a pipe would join them.
+/// A pair of datagram sockets keeps the boundaries of writes. A pipe would join the writes.
 #[apply(every_udp_server)]
 #[cfg(unix)]
 fn a_log_line_is_one_write(#[case] udp: UdpServer) {
@@ -327,7 +328,7 @@ fn it_serves_on_when_nobody_reads_its_output_any_more(#[case] udp: UdpServer) {
         OwnedFd::from(stdout).into(),
         OwnedFd::from(stderr).into(),
     );
-    drop(command); // It keeps its own copies of the programs's ends.
+    drop(command); // It holds copies of the program's ends.
     let mut line = String::new();
     BufReader::new(our_stdout).read_line(&mut line).unwrap();
     let addr = line
@@ -361,7 +362,7 @@ fn a_second_server_on_the_address_is_told_that_it_is_in_use(#[case] udp: UdpServ
 
 #[apply(every_udp_server)]
 fn an_address_of_another_machine_is_refused(#[case] udp: UdpServer) {
-    // 192.0.2.0/24 belongs to documentation (RFC 5737); nothing is sent there.
+    // 192.0.2.0/24 is reserved for documentation (RFC 5737). Nothing is sent there.
     let server = run(&mut udp.command("192.0.2.1:0"), b"");
     assert_eq!(server.code, Some(1));
     assert!(

@@ -1,4 +1,5 @@
-//! `unix-echo --datagram`: boundaries as in UDP, but a receiver that is slow makes the sender wait.
+//! What `unix-echo --datagram` promises: message boundaries as in UDP, but a slow receiver
+//! makes the sender wait.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use harness::{LIMIT, Running, program, run};
 
-/// A server with a folder of its own, in which the clients of the test have their names.
+/// A server with its own folder, in which the clients of the test have their names.
 struct Server {
     running: Running,
     path: PathBuf,
@@ -43,7 +44,7 @@ impl Server {
         client
     }
 
-    /// A socket of the test's own, that has a name.
+    /// Binds a socket for the test itself to a name.
     fn socket(&self, name: &str) -> UnixDatagram {
         let socket = UnixDatagram::bind(self.folder.path().join(name)).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();
@@ -162,7 +163,8 @@ fn a_client_without_a_name_or_whose_name_has_gone_is_passed_over() {
 #[test]
 fn a_client_that_never_reads_does_not_hold_up_the_others() {
     let mut server = start(&[]);
-    // Few long ones use up the server's send buffer, many short ones the client's queue.
+    // A few long ones fill the server's send buffer, many short ones the client's receive
+    // queue.
     for (name, datagram, count) in [
         ("long", vec![b'x'; 90_000], 4),
         ("short", vec![b'x'; 10], 100),
@@ -185,8 +187,9 @@ fn a_client_that_never_reads_does_not_hold_up_the_others() {
     {}
 }
 
-/// The difference to UDP: `udp_loss.rs` sends thousands to a server that is suspended, and all are sent at
-/// once, most of them into nothing. Here the sender waits when the queue is full, and nothing is lost.
+/// This differs from UDP: in `udp/loss.rs`, thousands of datagrams to a suspended server are
+/// sent at once, and most of them are lost. Here the sender waits while the receive queue is
+/// full, and nothing is lost.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_receiver_that_is_slow_makes_the_sender_wait_and_loses_nothing() {

@@ -1,4 +1,4 @@
-//! `unix-echo`.
+//! What only `unix-echo` promises. What all programs with streams promise is in `streams`.
 
 mod datagram;
 mod path;

@@ -1,4 +1,5 @@
-//! The address of `unix-echo`: a file that outlives its server, a name without a file, and who may use it.
+//! The address of `unix-echo`: a file that may remain after its server, an abstract name
+//! without a file, and who may use them.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -8,7 +9,7 @@ use std::process::Command;
 use harness::{Finished, Running, not_run, program, run};
 use rustix::process::Signal;
 
-/// Both types of sockets, by the options that ask for them.
+/// The options for both types of sockets.
 const TYPES: [&[&str]; 2] = [&[], &["--datagram"]];
 
 fn unix_echo(role: &str, path: &Path, options: &[&str]) -> Command {
@@ -17,7 +18,7 @@ fn unix_echo(role: &str, path: &Path, options: &[&str]) -> Command {
     command
 }
 
-/// A server that listens at a path.
+/// Starts a server that listens at a path.
 fn start(path: &Path, options: &[&str]) -> Running {
     let mut server = Running::start(&mut unix_echo("server", path, options));
     assert_eq!(Path::new(&server.announced()), path);
@@ -93,7 +94,7 @@ fn the_file_of_a_server_that_died_is_replaced() {
     let path = folder.path().join("s");
     for died in TYPES {
         for options in TYPES {
-            drop(start(&path, died)); // By SIGKILL.
+            drop(start(&path, died)); // It gets SIGKILL.
             assert!(path.exists());
             assert_fails(
                 &ask(&path, died),
@@ -131,7 +132,7 @@ fn what_is_no_socket_is_refused_and_stays() {
     let folder = harness::folder();
     let [file, link, dangling] = ["file", "link", "dangling"].map(|name| folder.path().join(name));
     let target = folder.path().join("target");
-    drop(start(&target, &[])); // A dead socket, which a link leads to.
+    drop(start(&target, &[])); // A link leads to this dead socket.
     fs::write(&file, "precious").unwrap();
     std::os::unix::fs::symlink(&target, &link).unwrap();
     std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
@@ -235,7 +236,7 @@ fn another_user_is_refused() {
     if !rustix::process::geteuid().is_root() {
         return not_run("only root can ask as another user");
     }
-    // A folder that everybody may enter, so that the file alone is what keeps others out.
+    // Everybody may enter the folder, so only the file keeps others out.
     let (folder, copy) = harness::copy_for_everybody("unix-echo");
     let path = folder.path().join("s");
     for options in TYPES {

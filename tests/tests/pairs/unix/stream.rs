@@ -1,4 +1,4 @@
-//! What only the streams of `unix-echo` promise; `streams` has what all streams do.
+//! What only the streams of `unix-echo` promise. What all streams promise is in `streams`.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -22,7 +22,8 @@ fn a_client_that_has_a_name_is_logged_by_it_and_escaped() {
     assert!(line.ends_with("/me\\n\\u{1b}[2J: connected"), "{line}");
 }
 
-/// Over TCP the kernel would drop what asks for a connection; here it makes the client wait, forever.
+/// Over TCP the kernel would drop the request for a connection. Here it makes the client wait,
+/// forever.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_server_whose_queue_is_full_is_given_up_in_time() {
