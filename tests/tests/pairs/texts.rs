@@ -295,7 +295,9 @@ fn every_file_of_tests_is_run() {
                 continue;
             }
             assert!(
-                declared.contains(&format!("mod {name};\n")),
+                declared
+                    .lines()
+                    .any(|line| line.trim_start_matches("pub ") == format!("mod {name};")),
                 "{} never runs",
                 path.display()
             );

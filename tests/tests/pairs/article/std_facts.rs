@@ -170,7 +170,7 @@ fn the_kernel_connects_in_the_name_of_a_listener() {
 }
 
 #[test]
-fn a_stream_keeps_no_borders() {
+fn a_stream_keeps_no_boundaries() {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut sender = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
