@@ -95,8 +95,8 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// Finds all addresses of a name. Many names have several; `localhost` often has [::1] and
-/// 127.0.0.1.
+/// Finds all addresses of a name. Many names have several; `localhost` often has `[::1]` and
+/// `127.0.0.1`.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
     let servers = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
