@@ -297,5 +297,6 @@ fn log(quiet: bool, line: fmt::Arguments) {
 
 #[cfg(not(unix))]
 fn main() -> Result<()> {
+    CommandLine::parse(); // It answers --help and --version here as well.
     bail!("cannot open a Unix socket: std has them only on Unix")
 }
