@@ -254,8 +254,8 @@ fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
         ErrorKind::PermissionDenied => {
             ": if it is a broadcast address, run the example one_to_many"
         }
-        // On Linux, connect(2) accepts port 0, but it connects to nothing.
-        ErrorKind::NotConnected => ": port 0 stands for no socket; give the server's port",
+        // On Linux, connect(2) accepts port 0, but it connects to nothing. Others refuse it.
+        _ if server.port() == 0 => ": port 0 stands for no socket; give the server's port",
         _ => "",
     };
     anyhow::Error::new(error).context(format!("cannot reach {server}{advice}"))
