@@ -175,7 +175,8 @@ impl Running {
     /// What a server says after `listening on`, once it does.
     pub fn announced(&mut self) -> String {
         let line = self.stdout_line();
-        let addr = line.strip_prefix("listening on ");
+        // On Windows Python ends a line with CR LF.
+        let addr = line.trim_end().strip_prefix("listening on ");
         addr.unwrap_or_else(|| panic!("not an announcement: {line:?}"))
             .to_owned()
     }
