@@ -1,6 +1,5 @@
 //! The example `event_loop` of `tcp-server`: it keeps every promise of `tcp-server`, in one thread.
 
-use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use std::{
     fs,
     io::{self, Read, Write},
-    net::Shutdown,
+    net::{Shutdown, TcpStream},
     path::Path,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };

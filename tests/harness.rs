@@ -126,6 +126,7 @@ pub struct Running {
     pub stdin: Option<ChildStdin>,
     stdout: Option<Output>,
     stderr: Option<Output>,
+    #[cfg(unix)]
     leads_group: bool,
 }
 
@@ -158,6 +159,7 @@ impl Running {
             stdin: child.stdin.take(),
             stdout: child.stdout.take().map(Output::of),
             stderr: child.stderr.take().map(Output::of),
+            #[cfg(unix)]
             leads_group: false,
             child,
         }

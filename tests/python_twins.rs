@@ -1,14 +1,17 @@
 //! Our programs and their Python twins in `peers/`, each server with each client, and what the twins
 //! promise besides.
 
-use std::io::ErrorKind;
-use std::net::{TcpListener, UdpSocket};
+use std::net::TcpListener;
 use std::process::Command;
+#[cfg(target_os = "linux")]
+use std::{io::ErrorKind, net::UdpSocket};
 
 use harness::{
-    Finished, Running, Server, not_run, payloads, program, python, run, short_payloads,
-    start_and_expect_echo, udp_socket,
+    Finished, Running, payloads, program, python, run, short_payloads, start_and_expect_echo,
+    udp_socket,
 };
+#[cfg(target_os = "linux")]
+use harness::{Server, not_run};
 
 /// A server of the one kind, asked by a client of the other: with messages, with stdin that ends at once,
 /// and with stdin that stays open until all is back.
