@@ -68,6 +68,10 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let (mut stream, server) = connect(&args.addr, args.timeout)?;
+    // Before anything is sent: once both sides have ended, macOS refuses every option (EINVAL).
+    stream
+        .set_read_timeout(Some(args.timeout))
+        .context("cannot set a time limit")?;
     let sending = Arc::new(Sending::default());
     start_sending(args.messages, &stream, &sending)?;
     let mut received = 0;
@@ -205,7 +209,6 @@ fn receive(
     let mut output = stdout().context("cannot open stdout")?;
     let mut buffer = vec![0; BUFFER_SIZE];
     let mut silent_since = Instant::now();
-    stream.set_read_timeout(Some(timeout))?;
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => return sending.check(*received),

@@ -16,6 +16,7 @@ pub struct Running {
     pub stdin: Option<ChildStdin>,
     pub(crate) stdout: Option<Output>,
     stderr: Option<Output>,
+    #[cfg(unix)]
     leads_group: bool,
 }
 
@@ -82,6 +83,7 @@ impl Running {
             stdin: child.stdin.take(),
             stdout: child.stdout.take().map(Output::of),
             stderr: child.stderr.take().map(Output::of),
+            #[cfg(unix)]
             leads_group: false,
             child,
         }
@@ -101,7 +103,8 @@ impl Running {
     /// Waits until a server listens, and returns what it prints after `listening on`.
     pub fn announced(&mut self) -> String {
         let line = self.stdout_line();
-        let addr = line.strip_prefix("listening on ");
+        // On Windows Python ends a line with CR LF.
+        let addr = line.trim_end().strip_prefix("listening on ");
         addr.unwrap_or_else(|| panic!("not an announcement: {line:?}"))
             .to_owned()
     }

@@ -95,8 +95,8 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// Finds all addresses of a name. Many names have several; `localhost` often has [::1] and
-/// 127.0.0.1.
+/// Finds all addresses of a name. Many names have several; `localhost` often has `[::1]` and
+/// `127.0.0.1`.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
     let servers = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
@@ -254,8 +254,8 @@ fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
         ErrorKind::PermissionDenied => {
             ": if it is a broadcast address, run the example one_to_many"
         }
-        // On Linux, connect(2) accepts port 0, but it connects to nothing.
-        ErrorKind::NotConnected => ": port 0 stands for no socket; give the server's port",
+        // On Linux, connect(2) accepts port 0, but it connects to nothing. Others refuse it.
+        _ if server.port() == 0 => ": port 0 stands for no socket; give the server's port",
         _ => "",
     };
     anyhow::Error::new(error).context(format!("cannot reach {server}{advice}"))

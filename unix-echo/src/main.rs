@@ -234,7 +234,8 @@ impl Name {
             .and_then(|path| fs::metadata(path).ok());
         let is_socket = file.map(|file| file.file_type().is_socket());
         let advice = match (error.kind(), is_socket) {
-            (ErrorKind::ConnectionRefused, Some(false)) => ": this file is not a socket",
+            // Linux refuses the connection; macOS has an error of its own for it (ENOTSOCK).
+            (_, Some(false)) => ": this file is not a socket",
             (ErrorKind::ConnectionRefused, Some(true)) => {
                 ": its server has ended; start unix-echo server"
             }
@@ -297,5 +298,6 @@ fn log(quiet: bool, line: fmt::Arguments) {
 
 #[cfg(not(unix))]
 fn main() -> Result<()> {
+    CommandLine::parse(); // It answers --help and --version here as well.
     bail!("cannot open a Unix socket: std has them only on Unix")
 }

@@ -120,6 +120,10 @@ fn echo(stream: &mut UnixStream, idle_timeout: Duration, buffer: &mut [u8]) -> i
 /// The client. A second thread sends, while the main thread prints what comes back.
 pub fn ask(name: &Name, options: ClientOptions) -> Result<()> {
     let mut stream = connect(name, options.timeout)?;
+    // Before anything is sent: once both sides have ended, macOS refuses every option (EINVAL).
+    stream
+        .set_read_timeout(Some(options.timeout))
+        .context("cannot set a time limit")?;
     let sending = Arc::new(Sending::default());
     start_sending(options.messages, &stream, &sending)?;
     let mut received = 0;
@@ -212,7 +216,6 @@ fn receive(
     let mut output = File::from(stdout.context("cannot open stdout")?);
     let mut buffer = vec![0; CLIENT_BUFFER_SIZE];
     let mut silent_since = Instant::now();
-    stream.set_read_timeout(Some(timeout))?;
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => return sending.check(*received),

@@ -161,7 +161,11 @@ fn the_errors_that_the_readme_explains_are_those_that_the_programs_print() {
     assert_readme_explains(program("udp-server").args(["--addr", "127.0.0.1"]));
     assert_readme_explains(program("udp-client").args(["--addr", "127.0.0.1:70000"]));
     assert_readme_explains(program("udp-client").args(["--addr", &silent, "x"]));
-    assert_readme_explains(program("udp-client").args(["--addr", &taken, &"x".repeat(65_508)]));
+    // Windows takes no command line as long as this.
+    if !cfg!(windows) {
+        let long = "x".repeat(65_508);
+        assert_readme_explains(program("udp-client").args(["--addr", &taken, &long]));
+    }
     let tcp = Server::start(program("tcp-server").args([
         "--addr",
         "127.0.0.1:0",

@@ -89,6 +89,9 @@ fn connect_leaves_in_the_queue_what_strangers_sent_before() {
 
 #[test]
 fn an_empty_host_is_no_address() {
+    if cfg!(windows) {
+        return not_run("to Windows an empty host is this machine");
+    }
     assert!(UdpSocket::bind(":0").is_err());
 }
 

@@ -1,14 +1,17 @@
 //! Our programs and their twins in Python (`tests/peers`), each server with the other's
 //! client, and what the twins promise as well.
 
-use std::io::ErrorKind;
-use std::net::{TcpListener, UdpSocket};
+use std::net::TcpListener;
 use std::process::Command;
+#[cfg(target_os = "linux")]
+use std::{io::ErrorKind, net::UdpSocket};
 
 use harness::{
-    Finished, Running, Server, not_run, payloads, program, python, run, short_payloads,
-    start_and_expect_echo, udp_socket,
+    Finished, Running, payloads, program, python, run, short_payloads, start_and_expect_echo,
+    udp_socket,
 };
+#[cfg(target_os = "linux")]
+use harness::{Server, not_run};
 
 /// Runs a server of one kind with clients of the other: with messages, with a stdin that ends
 /// at once, and with a stdin that stays open until everything is back.

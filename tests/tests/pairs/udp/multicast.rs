@@ -40,7 +40,10 @@ fn a_member_of_an_ipv4_group_hears_it() {
 #[test]
 fn who_has_not_joined_does_not_hear_it() {
     let server = Server::start(program("udp-server").args(["--addr", "0.0.0.0:0"]));
-    let socket = udp_socket("127.0.0.1"); // So it sends from the loopback interface.
+    let socket = udp_socket("127.0.0.1");
+    socket2::SockRef::from(&socket)
+        .set_multicast_if_v4(&std::net::Ipv4Addr::LOCALHOST)
+        .unwrap();
     socket
         .send_to(b"to all members", ("239.255.70.8", server.addr.port()))
         .unwrap();

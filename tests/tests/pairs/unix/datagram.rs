@@ -58,6 +58,7 @@ impl Server {
     }
 }
 
+#[cfg(target_os = "linux")]
 fn echo(socket: &UnixDatagram, path: &Path, datagram: &[u8]) {
     socket.send_to(datagram, path).unwrap();
     let mut buffer = vec![0; 300_000];
@@ -92,7 +93,13 @@ fn each_message_is_a_datagram_and_boundaries_are_kept() {
 #[test]
 fn a_long_datagram_comes_back_whole_and_a_longer_one_is_explained() {
     let server = start(&["-q"]);
-    let long = vec![b'x'; 100_000];
+    // macOS sends at most net.local.dgram.maxdgram, 2048 bytes.
+    let longest = if cfg!(target_os = "macos") {
+        2048
+    } else {
+        100_000
+    };
+    let long = vec![b'x'; longest];
     let client = run(&mut server.client(), &long);
     assert_eq!(
         (client.code, client.stdout.len()),
@@ -161,6 +168,7 @@ fn a_client_without_a_name_or_whose_name_has_gone_is_passed_over() {
 }
 
 #[test]
+#[cfg(target_os = "linux")] // Elsewhere a full queue refuses a datagram, and nobody waits.
 fn a_client_that_never_reads_does_not_hold_up_the_others() {
     let mut server = start(&[]);
     // A few long ones fill the server's send buffer, many short ones the client's receive
