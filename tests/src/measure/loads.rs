@@ -240,9 +240,10 @@ pub fn fixed_rate(streams: &[Socket], messages: u32) -> Vec<Latency> {
                 assert_same(part, sent);
                 (message.rest, back) = (rest, others);
                 if rest.is_empty() {
+                    let back_at = Instant::now();
                     latencies.push(Latency {
-                        whole: message.due.elapsed(),
-                        of_client: message.until_written + noticed.elapsed(),
+                        whole: back_at - message.due,
+                        of_client: message.until_written + (back_at - noticed),
                     });
                     on_their_way[number].pop_front();
                 }
