@@ -1,7 +1,7 @@
-// An echo server as in the documentation of Go's package net, with a goroutine for each connection. It
-// is only for comparison. Its argument is tcp, udp, or unix followed by a path. Go sets TCP_NODELAY by
-// itself. With the argument tcp-buffer it copies through a buffer, as programs that do more than copy
-// usually do.
+// An echo server as in the documentation of Go's package net, with a goroutine for each connection.
+// It is only for comparison. Its argument is tcp, udp, or unix followed by a path. Go sets
+// TCP_NODELAY by itself. With the argument tcp-buffer it copies through a buffer, as programs that
+// do more than copy usually do.
 package main
 
 import (
@@ -43,7 +43,8 @@ func streams(network, addr string, echo func(net.Conn)) {
 	}
 }
 
-// Between two sockets Go copies through a pipe in the kernel (splice), which needs two more descriptors.
+// Between two sockets Go copies through a pipe in the kernel (splice), which needs two more
+// descriptors.
 func spliced(c net.Conn) {
 	io.Copy(c, c)
 }

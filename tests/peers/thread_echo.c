@@ -1,5 +1,5 @@
-/* A TCP echo server with a thread for each connection. It is only for comparison: it shows what the same
- * costs in C. */
+/* A TCP echo server with a thread for each connection. It is only for comparison with `tcp-server`:
+ * it has no limits, and an error of accept ends it. */
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

@@ -1,6 +1,6 @@
-/* The simplest UDP echo server with recvmmsg and sendmmsg that C allows. It is only for comparison with the
- * example `batch`: any error of any peer ends it. With the argument `segment`, it sends datagrams of the same
- * length to the same peer as one piece (UDP_SEGMENT). */
+/* The simplest UDP echo server with recvmmsg and sendmmsg that C allows. It is only for comparison
+ * with the example `batch`: any error of any peer ends it. With the argument `segment`, it sends
+ * datagrams of the same length to the same peer as one piece (UDP_SEGMENT). */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/udp.h>
@@ -22,7 +22,8 @@ static struct mmsghdr received[BATCH], answers[BATCH];
 static _Alignas(struct cmsghdr) char controls[BATCH][CMSG_SPACE(sizeof(uint16_t))];
 
 static int alike(int a, int b) {
-    return received[a].msg_len == received[b].msg_len && !memcmp(&peers[a], &peers[b], sizeof peers[a]);
+    return received[a].msg_len == received[b].msg_len &&
+           !memcmp(&peers[a], &peers[b], sizeof peers[a]);
 }
 
 /* Prepares the answer to the datagrams from `begin` to before `end`, which are alike. */
@@ -44,7 +45,9 @@ int main(int argc, char **argv) {
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof addr;
-    if (bind(fd, (struct sockaddr *)&addr, len) || getsockname(fd, (struct sockaddr *)&addr, &len)) return 1;
+    if (bind(fd, (struct sockaddr *)&addr, len) ||
+        getsockname(fd, (struct sockaddr *)&addr, &len))
+        return 1;
     printf("listening on 127.0.0.1:%d\n", ntohs(addr.sin_port));
     fflush(stdout);
     for (int i = 0; i < BATCH; i++) {

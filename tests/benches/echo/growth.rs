@@ -1,18 +1,15 @@
 //! Measures how the cost of a server grows with its connections: its rate and its memory.
 
 use std::collections::BTreeMap;
-use std::net::TcpStream;
-use std::path::Path;
 
 use harness::measure::loads;
-use harness::measure::placement::Placement::{self, Free, Together};
-use harness::measure::servers::{GO_4K, Peer, Started, TCP, Wanted, named};
+use harness::measure::questions::Placement::{Free, Together};
+use harness::measure::questions::{Effort, in_turn, median};
+use harness::measure::servers::{Peer, TCP, named};
 use harness::{allow_descriptors, memory_kib, not_run};
 
-use crate::turns::median;
-
-/// From one connection to thousands.
-pub const SIZES: [usize; 5] = [1, 10, 100, 1000, 9000];
+/// The name of the question.
+pub const NAME: &str = "growth";
 
 /// How many messages a turn has, approximately. With few connections it has fewer.
 const MESSAGES: usize = 18_000;
@@ -26,108 +23,90 @@ const SERVERS: [&str; 4] = ["tcp-server", "event_loop", "tokio", "go_4k"];
 /// process for each connection, or serve too few connections.
 const OF_MEMORY_ALONE: [&str; 6] = ["plain", "c_threads", "epoll", "tokio_48k", "smol", "go"];
 
-/// What one server costs with one number of connections.
-pub struct Point {
+/// The figures of one server, by the number of connections.
+pub struct Growth {
     pub server: &'static str,
-    pub connections: usize,
-    /// `None` if only the memory is measured.
-    pub messages_per_second: Option<f64>,
-    /// The resident memory of the process, without the memory that the kernel uses for it.
-    pub memory_kib: u64,
+    /// Messages per second, on all connections together.
+    pub rates: BTreeMap<usize, f64>,
+    /// The resident memory that each connection after the first adds to the process, without the
+    /// memory that the kernel uses for it.
+    pub kib_for_each: BTreeMap<usize, f64>,
 }
 
-/// Measures each server with each number of connections. `turns` says how often to measure a rate.
-pub fn measure(sizes: &[usize], turns: usize) -> Vec<Point> {
-    sizes
-        .iter()
-        .flat_map(|connections| measure_with(*connections, turns))
-        .collect()
+/// Returns the servers, in the order of the tables.
+pub fn peers() -> Vec<&'static Peer> {
+    let names = SERVERS.iter().chain(&OF_MEMORY_ALONE);
+    names.map(|name| named(&TCP, name)).collect()
 }
 
-fn measure_with(connections: usize, turns: usize) -> Vec<Point> {
-    println!("growth: {connections} connections");
-    let all = [&TCP[..], &[GO_4K]].concat();
-    let able = |names: &[&str]| -> Vec<Peer> {
-        names
-            .iter()
-            .map(|name| named(&all, name))
-            .filter(|peer| can_hold(peer, connections))
-            .collect()
+/// Measures each server with each number of connections.
+pub fn measure(peers: &[&'static Peer], effort: &Effort) -> Vec<Growth> {
+    let growth = |peer: &&Peer| Growth {
+        server: peer.name,
+        rates: BTreeMap::new(),
+        kib_for_each: BTreeMap::new(),
     };
-    let (mut peers, of_memory_alone) = (able(&SERVERS), able(&OF_MEMORY_ALONE));
-    let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    let mut points = Vec::new();
-    for peer in peers.iter().chain(&of_memory_alone) {
-        let (server, streams) = hold(peer, connections);
-        let memory_kib = memory_kib(server.running.id(), "VmRSS").unwrap();
-        loads::reset(streams);
-        points.push(Point {
-            server: peer.name,
-            connections,
-            messages_per_second: None,
-            memory_kib,
-        });
-    }
-    for _ in 0..turns {
-        fastrand::shuffle(&mut peers); // See turns.rs.
-        for peer in &peers {
-            rates
-                .entry(peer.name)
-                .or_default()
-                .push(rate(peer, connections));
+    let mut all: Vec<Growth> = peers.iter().map(growth).collect();
+    let mut with_one = BTreeMap::new();
+    for &connections in effort.sizes {
+        let able = peers.iter().filter(|peer| can_hold(peer, connections));
+        let able: Vec<&Peer> = able.copied().collect();
+        let turn = |peer| turn(peer, connections);
+        let mut turns = in_turn(&able, effort.turns, effort.time, turn);
+        for growth in &mut all {
+            let server = growth.server;
+            let Some(turns) = turns.remove(server) else {
+                continue;
+            };
+            let (kib, rates): (Vec<f64>, Vec<Option<f64>>) = turns.into_iter().unzip();
+            let kib = median(kib);
+            print!("{NAME}/{server}, {connections} connections: {kib:.0} KiB");
+            if let Some(rates) = rates.into_iter().collect() {
+                let rate = median::<Vec<f64>>(rates);
+                print!(", {rate:.0} messages/s");
+                growth.rates.insert(connections, rate);
+            }
+            println!();
+            let added = kib - *with_one.entry(server).or_insert(kib);
+            // With fewer connections, the memory that they share hides what each of them costs.
+            if connections >= 100 {
+                let for_each = added.max(0.0) / (connections - 1) as f64;
+                growth.kib_for_each.insert(connections, for_each);
+            }
         }
     }
-    for point in &mut points {
-        point.messages_per_second = rates.remove(point.server).map(median);
-    }
-    points
+    all
 }
 
-/// Returns whether there are enough descriptors and the server is installed. Prints `NOT RUN` if
-/// not.
+/// Returns whether there are enough descriptors. Prints `NOT RUN` if not.
 fn can_hold(peer: &Peer, connections: usize) -> bool {
-    // Go copies through a pipe in the kernel, which needs two more for each connection.
-    let descriptors = if peer.name == "go" {
-        3 * connections
-    } else {
-        connections
-    };
-    if allow_descriptors(descriptors as u64 + 100).is_none() {
+    // With io.Copy, Go copies through a pipe in the kernel, which needs two more for each.
+    let for_each = if peer.name == "go" { 3 } else { 1 };
+    let descriptors = (for_each * connections + 100) as u64;
+    let can_hold = allow_descriptors(descriptors).is_some();
+    if !can_hold {
         let name = peer.name;
         not_run(&format!(
             "growth: {name} with {connections} connections needs {descriptors} descriptors"
         ));
-        return false;
     }
-    peer.is_installed()
+    can_hold
 }
 
-/// With one connection, client and server take turns, so they share a processor.
-fn placement(connections: usize) -> Placement {
-    if connections == 1 { Together } else { Free }
-}
-
-/// Starts a server and opens the connections. The server has accepted all of them.
-fn hold(peer: &Peer, connections: usize) -> (Started, Vec<TcpStream>) {
-    let wanted = Wanted {
-        path: Path::new(""),
-        connections,
-        placement: placement(connections),
-    };
-    let server = peer.start(&wanted);
-    let streams = loads::connections(server.addr.parse().unwrap(), connections);
-    (server, streams)
-}
-
-/// Returns the messages per second, on all connections together.
-fn rate(peer: &Peer, connections: usize) -> f64 {
-    let (_server, mut streams) = hold(peer, connections);
-    let rounds = (MESSAGES / connections).clamp(1, MOST_ROUNDS) as u64;
-    let mut ask = || {
-        placement(connections).of_client(|| loads::rounds_on(&mut streams, loads::MESSAGE, rounds))
-    };
-    ask(); // Not counted: see turns.rs.
-    let time = ask();
+/// Starts a server and opens the connections. Returns the memory of the process in KiB and, for
+/// some servers, the messages per second.
+fn turn(peer: &Peer, connections: usize) -> (f64, Option<f64>) {
+    // With one connection, client and server take turns, so they share a processor.
+    let placement = if connections == 1 { Together } else { Free };
+    let server = peer.start(connections, placement);
+    let streams = loads::connections(&server.addr, connections);
+    let memory_kib = memory_kib(server.running.id(), "VmRSS").unwrap() as f64;
+    let rate = SERVERS.contains(&peer.name).then(|| {
+        let rounds = (MESSAGES / connections).clamp(1, MOST_ROUNDS) as u64;
+        let ask = || placement.of_client(|| loads::rounds_on(&streams, loads::MESSAGE, rounds));
+        ask(); // Not counted: some things are slow only once.
+        (rounds * connections as u64) as f64 / ask().as_secs_f64()
+    });
     loads::reset(streams);
-    (rounds * connections as u64) as f64 / time.as_secs_f64()
+    (memory_kib, rate)
 }

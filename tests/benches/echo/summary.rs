@@ -1,27 +1,23 @@
 //! Writes the figures of the bench as a page with three pictures.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
+use harness::measure::picture::{self, Bar, Panel};
+use harness::measure::questions::Question;
+use harness::measure::servers::{Peer, TCP, UDP, UNIX_STREAM};
 use plotters::prelude::*;
 
-use crate::growth::Point;
-use crate::picture::{self, Bar, Panel};
-use crate::turns::{Answer, Standings};
+use crate::costs::{self, Costs};
+use crate::growth::Growth;
 
-const OURS: [&str; 5] = [
-    "udp-server",
-    "batch",
-    "tcp-server",
-    "event_loop",
-    "unix-echo",
-];
+/// A question, and how many seconds one repetition takes each server, among them its limit.
+pub type Answer = (&'static Question, BTreeMap<&'static str, f64>);
 
-/// The servers that the picture shows next to ours and the limit of the question. No question is
+/// The servers that the picture shows beside ours and the limit of the question. No question is
 /// asked of both `tokio` and `tokio_32k`.
 const OTHERS: [&str; 4] = ["tokio", "tokio_32k", "go", "python"];
 
@@ -35,11 +31,19 @@ const PICTURED: [(&str, &str); 6] = [
     ("tcp_connects", "TCP, a new connection for each echo"),
 ];
 
+const RATIOS: &str = "\
+Each column compares its servers with one of them, which has 1.00. A server with 2.00 is
+twice as fast. A dash means that the server was not measured. The servers of a column
+took turns, and each figure is a ratio of the medians of all turns.
+";
+
 /// Writes the page and its pictures into a folder, if there are any figures.
-pub fn write(folder: &Path, measured: &[Answer], growth: &[Point]) -> Result<(), Box<dyn Error>> {
-    if measured.is_empty() && growth.is_empty() {
-        return Ok(());
-    }
+pub fn write(
+    folder: &Path,
+    answers: &[Answer],
+    costs: &[(costs::Question, Vec<Costs>)],
+    growth: &[Growth],
+) -> anyhow::Result<()> {
     fs::create_dir_all(folder)?;
     let mut page = format!(
         "# How the servers compare\n\nThe figures of one run on one machine: {}\n\n\
@@ -47,29 +51,46 @@ pub fn write(folder: &Path, measured: &[Answer], growth: &[Point]) -> Result<(),
         machine(),
         command()
     );
-    if !measured.is_empty() {
+    if !answers.is_empty() {
         page += "\n## How fast the servers are\n\n";
-        let panels = panels(measured);
+        let panels = panels(answers);
         if !panels.is_empty() {
             writeln!(page, "![{}](speed.svg)\n", picture::TITLE)?;
             fs::write(folder.join("speed.svg"), picture::draw(&panels))?;
         }
-        page += &ratios(measured)?;
+        page += RATIOS;
+        // Each server of Unix datagrams is one of Unix streams too.
+        for (kind, peers) in [("tcp", &TCP[..]), ("udp", &UDP), ("unix", &UNIX_STREAM)] {
+            page += &ratios(answers, kind, peers);
+        }
+    }
+    for (question, costs) in costs {
+        if costs.is_empty() {
+            continue;
+        }
+        page += &format!(
+            "\n## {} (`{}`)\n\n{}",
+            question.title, question.name, question.text
+        );
+        let row =
+            |(server, figures): &Costs| (*server, figures.iter().copied().map(Some).collect());
+        page += &table("", question.figures, costs.iter().map(row), 1);
     }
     if !growth.is_empty() {
-        page += &growth_tables(growth)?;
-        let rate = |point: &Point| point.messages_per_second;
-        draw_growth(
-            &folder.join("growth_rate.svg"),
-            "messages a second",
-            growth,
-            rate,
-        )?;
-        let memory = |point: &Point| kib_for_each(point, growth);
-        draw_growth(
-            &folder.join("growth_memory.svg"),
+        page += "\n## How the cost grows\n\n";
+        page += "Messages of 512 bytes per second, on all connections together:\n";
+        let rates = growth.iter().map(|growth| (growth.server, &growth.rates));
+        page += &curves(folder, "growth_rate.svg", "messages a second", 0, rates)?;
+        page +=
+            "\nResident memory that each idle connection adds to the server's process, in KiB:\n";
+        let memory = growth
+            .iter()
+            .map(|growth| (growth.server, &growth.kib_for_each));
+        page += &curves(
+            folder,
+            "growth_memory.svg",
             "KiB for each connection",
-            growth,
+            2,
             memory,
         )?;
     }
@@ -80,9 +101,8 @@ pub fn write(folder: &Path, measured: &[Answer], growth: &[Point]) -> Result<(),
 
 fn machine() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let mut lines = cpus.lines();
+    let model = lines.find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     format!(
         "{}; {}, {} processors, {}; {}.",
         output("date", "+%F"),
@@ -108,83 +128,77 @@ fn command() -> String {
     format!("cargo bench -p tests{dashes}{}", options.join(" "))
 }
 
-/// Returns the tables, with a row for each server and a column for each question. A figure is the
-/// rate of the server divided by the rate of the limit.
-fn ratios(measured: &[Answer]) -> Result<String, Box<dyn Error>> {
-    let mut text = String::from(
-        "Each column compares its servers with one of them, which has 1.00. A server with 2.00 is\n\
-         twice as fast. A dash means that the server was not measured. The servers of a column\n\
-         took turns, and each figure is a ratio of the medians of all rounds.\n",
-    );
-    for kind in ["tcp", "udp", "unix"] {
-        let columns: Vec<_> = measured
-            .iter()
-            .filter(|(question, _)| question.name.starts_with(kind))
-            .collect();
-        if columns.is_empty() {
-            continue;
-        }
-        writeln!(text)?;
-        for (question, standings) in &columns {
-            let limit = time(standings[question.limit].time);
-            writeln!(
-                text,
-                "- `{}`: {}. 1.00 is {}, which takes {limit}.",
-                question.name, question.title, question.limit
-            )?;
-        }
-        let names: Vec<&str> = columns.iter().map(|(question, _)| question.name).collect();
-        writeln!(
-            text,
-            "\n| | {} |\n|---|{}",
-            names.join(" | "),
-            "---|".repeat(names.len())
-        )?;
-        for server in servers(columns.iter().map(|(_, standings)| standings)) {
-            let cells: Vec<String> = columns
-                .iter()
-                .map(|(_, standings)| {
-                    let standing = standings.get(&server);
-                    standing.map_or("–".into(), |standing| format!("{:.2}", standing.ratio))
-                })
-                .collect();
-            writeln!(text, "| {server} | {} |", cells.join(" | "))?;
-        }
+/// Formats a time in seconds.
+pub fn time(seconds: f64) -> String {
+    match seconds {
+        ..1e-3 => format!("{:.1} µs", seconds * 1e6),
+        ..1.0 => format!("{:.1} ms", seconds * 1e3),
+        _ => format!("{seconds:.2} s"),
     }
-    Ok(text)
 }
 
-/// Returns the names of the servers: ours first, then the others, each group in alphabetical order.
-fn servers<'a>(standings: impl Iterator<Item = &'a Standings>) -> Vec<String> {
-    let mut names: Vec<String> = standings
-        .flat_map(|standings| standings.keys().cloned())
-        .collect();
-    names.sort_by_key(|name| (!is_ours(name), name.clone()));
-    names.dedup();
-    names
+/// Returns a table. A figure that is `None` is a dash.
+fn table(
+    corner: &str,
+    columns: &[&str],
+    rows: impl Iterator<Item = (&'static str, Vec<Option<f64>>)>,
+    decimals: usize,
+) -> String {
+    let rule = "--:|".repeat(columns.len());
+    let mut text = format!("\n| {corner} | {} |\n|---|{rule}\n", columns.join(" | "));
+    for (name, figures) in rows {
+        text += &format!("| {name} |");
+        for figure in figures {
+            text += &figure.map_or(" – |".into(), |figure| format!(" {figure:.decimals$} |"));
+        }
+        text += "\n";
+    }
+    text
 }
 
-fn is_ours(server: &str) -> bool {
-    OURS.contains(&server)
+/// Returns a table with a row for each server and a column for each question of this kind.
+fn ratios(answers: &[Answer], kind: &str, peers: &[Peer]) -> String {
+    let is_of_kind = |answer: &&Answer| answer.0.name.starts_with(kind);
+    let columns: Vec<&Answer> = answers.iter().filter(is_of_kind).collect();
+    if columns.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("\n");
+    for (question, times) in &columns {
+        let (name, title, limit) = (question.name, question.title, question.limit);
+        let takes = time(times[limit]);
+        text += &format!("- `{name}`: {title}. 1.00 is {limit}, which takes {takes}.\n");
+    }
+    let rows = peers.iter().map(|peer| {
+        let ratios = columns.iter().map(|answer| ratio(answer, peer.name));
+        (peer.name, ratios.collect::<Vec<_>>())
+    });
+    let rows = rows.filter(|(_, ratios)| ratios.iter().any(Option::is_some));
+    let names: Vec<&str> = columns.iter().map(|(question, _)| question.name).collect();
+    text + &table("", &names, rows, 2)
+}
+
+/// Returns the rate of the server divided by the rate of the limit.
+fn ratio((question, times): &Answer, server: &str) -> Option<f64> {
+    Some(times[question.limit] / times.get(server)?)
 }
 
 /// Returns the panels of the picture for which there are figures.
-fn panels(measured: &[Answer]) -> Vec<Panel> {
-    let answer = |name| measured.iter().find(|(question, _)| question.name == name);
+fn panels(answers: &[Answer]) -> Vec<Panel> {
     let panels = PICTURED.iter().filter_map(|(name, title)| {
-        let (question, standings) = answer(*name)?;
-        let servers = OURS.iter().chain([&question.limit]).chain(&OTHERS);
-        let bars = servers.filter_map(|server| {
-            Some(Bar {
-                name: in_words(server),
-                ratio: standings.get(*server)?.ratio,
-                is_ours: is_ours(server),
+        let mut answers = answers.iter();
+        let answer = answers.find(|answer| answer.0.name == *name)?;
+        let limit = answer.0.limit;
+        let bars = answer.0.peers.iter().filter_map(|peer| {
+            let is_shown = peer.is_ours() || peer.name == limit || OTHERS.contains(&peer.name);
+            is_shown.then_some(Bar {
+                name: in_words(peer.name),
+                ratio: ratio(answer, peer.name)?,
+                is_ours: peer.is_ours(),
             })
         });
-        Some(Panel {
-            title,
-            bars: bars.collect(),
-        })
+        let bars = bars.collect();
+        Some(Panel { title, bars })
     });
     panels.collect()
 }
@@ -203,117 +217,21 @@ fn in_words(server: &'static str) -> &'static str {
     }
 }
 
-/// Formats a time, which criterion measures in nanoseconds.
-fn time(nanoseconds: f64) -> String {
-    match nanoseconds {
-        ..1e6 => format!("{:.1} µs", nanoseconds / 1e3),
-        ..1e9 => format!("{:.1} ms", nanoseconds / 1e6),
-        _ => format!("{:.2} s", nanoseconds / 1e9),
-    }
-}
-
-fn growth_tables(growth: &[Point]) -> Result<String, Box<dyn Error>> {
-    let mut text = String::from("\n## How the cost grows\n\n");
-    text += "Messages of 512 bytes per second, on all connections together:\n\n";
-    text += &growth_table(growth, |point| {
-        Some(format!("{:.0}", point.messages_per_second?))
-    })?;
-    text += "\n![rate](growth_rate.svg)\n\n";
-    text += "Resident memory that each idle connection adds to the server's process, ";
-    text += "in KiB:\n\n";
-    text += &growth_table(growth, |point| {
-        Some(format!("{:.2}", kib_for_each(point, growth)?))
-    })?;
-    text += "\n![memory](growth_memory.svg)\n";
-    Ok(text)
-}
-
-/// Returns a table with a row for each number of connections and a column for each server, if
-/// there are figures for them.
-fn growth_table(
-    growth: &[Point],
-    figure: impl Fn(&Point) -> Option<String>,
-) -> Result<String, Box<dyn Error>> {
-    let figures: BTreeMap<(usize, &str), String> = growth
-        .iter()
-        .filter_map(|point| Some(((point.connections, point.server), figure(point)?)))
-        .collect();
-    let names = names(growth, &figure);
-    let sizes: BTreeSet<usize> = figures
-        .keys()
-        .map(|(connections, _)| *connections)
-        .collect();
-
-    let mut text = format!(
-        "| connections | {} |\n|--:|{}\n",
-        names.join(" | "),
-        "--:|".repeat(names.len())
-    );
-    for connections in sizes {
-        let figure_of =
-            |name: &&'static str| figures.get(&(connections, *name)).map(String::as_str);
-        let cells: Vec<&str> = names
-            .iter()
-            .map(|name| figure_of(name).unwrap_or("–"))
-            .collect();
-        writeln!(text, "| {connections} | {} |", cells.join(" | "))?;
-    }
-    Ok(text)
-}
-
-/// Returns the servers that have figures, in the order in which they were measured.
-fn names<F>(growth: &[Point], figure: impl Fn(&Point) -> Option<F>) -> Vec<&'static str> {
-    let mut names = Vec::new();
-    for point in growth {
-        if figure(point).is_some() && !names.contains(&point.server) {
-            names.push(point.server);
-        }
-    }
-    names
-}
-
-/// Returns how much memory each connection after the first has added to the server.
-fn kib_for_each(point: &Point, growth: &[Point]) -> Option<f64> {
-    let of_one = growth
-        .iter()
-        .find(|one| one.server == point.server && one.connections == 1)?;
-    let added = point.memory_kib.saturating_sub(of_one.memory_kib);
-    // With fewer connections, the memory that they share hides what each of them costs.
-    (point.connections >= 100).then(|| added as f64 / (point.connections - 1) as f64)
-}
-
-fn colour(number: usize) -> PaletteColor<Palette99> {
-    Palette99::pick(number)
-}
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-
-/// Draws a key next to the chart, which says what each colour means.
-fn draw_key(area: &Area, left: i32, names: &[&str]) -> Result<(), Box<dyn Error>> {
-    for (number, name) in names.iter().enumerate() {
-        let y = 20 + 20 * number as i32;
-        area.draw(&Circle::new((left, y), 5, colour(number).filled()))?;
-        area.draw(&Text::new(
-            name.to_string(),
-            (left + 12, y - 6),
-            ("sans-serif", 13),
-        ))?;
-    }
-    Ok(())
-}
-
-/// Draws a line for each server, over the number of connections.
-fn draw_growth(
-    path: &Path,
+/// Draws a line for each server, over the number of connections, and returns a table and a link.
+fn curves<'a>(
+    folder: &Path,
+    file: &str,
     title: &str,
-    growth: &[Point],
-    figure: impl Fn(&Point) -> Option<f64>,
-) -> Result<(), Box<dyn Error>> {
-    let most = growth.iter().filter_map(&figure).fold(1.0, f64::max);
-    let names = names(growth, &figure);
-    let area = SVGBackend::new(path, (800, 400)).into_drawing_area();
+    decimals: usize,
+    servers: impl Iterator<Item = (&'static str, &'a BTreeMap<usize, f64>)>,
+) -> anyhow::Result<String> {
+    let servers: Vec<_> = servers.filter(|(_, figures)| !figures.is_empty()).collect();
+    let figures = || servers.iter().flat_map(|(_, figures)| *figures);
+    let sizes: BTreeSet<usize> = figures().map(|(size, _)| *size).collect();
+    let most = figures().map(|(_, figure)| *figure).fold(1.0, f64::max);
+    let path = folder.join(file);
+    let area = SVGBackend::new(&path, (800, 400)).into_drawing_area();
     area.fill(&WHITE)?;
-    draw_key(&area, 690, &names)?;
     let mut chart = ChartBuilder::on(&area)
         .caption(title, ("sans-serif", 18))
         .margin(10)
@@ -327,13 +245,27 @@ fn draw_growth(
         .x_label_formatter(&|x| format!("{x}"))
         .y_label_formatter(&|y| format!("{y}"))
         .draw()?;
-    for (number, name) in names.iter().enumerate() {
-        let line = growth
-            .iter()
-            .filter(|point| point.server == *name)
-            .filter_map(|point| Some((point.connections as f64, figure(point)?)));
-        chart.draw_series(LineSeries::new(line, colour(number).stroke_width(2)).point_size(4))?;
+    for (number, (server, figures)) in servers.iter().enumerate() {
+        let colour = Palette99::pick(number);
+        let line = figures.iter().map(|(size, figure)| (*size as f64, *figure));
+        chart.draw_series(LineSeries::new(line, colour.stroke_width(2)).point_size(4))?;
+        // The key beside the chart.
+        let y = 20 + 20 * number as i32;
+        area.draw(&Circle::new((690, y), 5, colour.filled()))?;
+        area.draw(&Text::new(*server, (702, y - 6), ("sans-serif", 13)))?;
     }
     area.present()?;
-    Ok(())
+    let columns: Vec<String> = sizes.iter().map(usize::to_string).collect();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let row = |(server, figures): &(&'static str, &BTreeMap<usize, f64>)| {
+        (
+            *server,
+            sizes
+                .iter()
+                .map(|size| figures.get(size).copied())
+                .collect(),
+        )
+    };
+    let table = table("connections:", &columns, servers.iter().map(row), decimals);
+    Ok(format!("{table}\n![{title}]({file})\n"))
 }

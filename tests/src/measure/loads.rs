@@ -1,40 +1,49 @@
 //! Loads for echo servers. The bench and the speed tests measure them.
 //!
-//! Each load gets the server's address and a count, and opens its sockets. Only then does it start
-//! the clock, unless the question is about connecting. It returns how long it took, and it panics
-//! unless every byte that came back is the byte that was sent. It starts at most two threads, so
-//! that the server is measured and not the client.
+//! Each load gets the server's address, and how often to repeat its work. It opens its sockets, and
+//! only then starts the clock, unless the work is to connect. It returns how long the work took,
+//! and it panics unless every byte that came back is the byte that was sent. It starts at most two
+//! threads, so that the server is measured and not the client.
 
-use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{LIMIT, noise, udp_socket};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, recvmmsg, sendmsg};
+use rustix::event::Timespec;
+use rustix::event::epoll;
+use socket2::{Domain, SockAddr, Socket, Type};
 
-/// How many connections [`many_connections`] holds.
+use crate::{LIMIT, noise};
+
+/// How many connections [`many_connections`] holds, and on how many [`rounds_on`] has a message on
+/// the way at a time.
 pub const CONNECTIONS: usize = 50;
 
 /// The length of a message on a stream, and of a Unix datagram.
 pub const MESSAGE: usize = 512;
 
-/// How many connections [`long_messages`] holds.
-pub const LONG_CONNECTIONS: usize = 8;
+/// How many messages [`fixed_rate`] sends in a second, on all connections together.
+pub const RATE: u32 = 10_000;
 
-/// The length of a long message.
-pub const LONG_MESSAGE: usize = 16 * 1024;
+const LONG_CONNECTIONS: usize = 8;
+const LONG_MESSAGE: usize = 16 * 1024;
 
-/// How many clients [`short_connections_at_once`] has.
-pub const CLIENTS: usize = 4;
+/// The length of the stream of [`bulk`].
+const BULK: usize = 16 << 20;
 
 /// The length of a UDP datagram.
-pub const DATAGRAM: usize = 64;
+const DATAGRAM: usize = 64;
 
 /// How many datagrams [`udp_window`] has on the way at the same time.
-pub const WINDOW: usize = 128;
+const WINDOW: usize = 128;
 
 /// The bytes from which all messages are cut. The number of places at which a message can begin
 /// is prime.
@@ -50,39 +59,11 @@ fn message(len: usize) -> &'static [u8] {
 }
 
 fn assert_same(back: &[u8], sent: &[u8]) {
+    let len = back.len();
     assert!(
         back == sent,
-        "{} bytes came back, but not those that were sent",
-        back.len()
+        "{len} bytes came back, but not those that were sent"
     );
-}
-
-fn connect(addr: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(addr)
-        .unwrap_or_else(|error| panic!("cannot connect to {addr}: {error}"));
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.set_write_timeout(Some(LIMIT)).unwrap();
-    stream
-}
-
-/// Opens a connection and waits for one echo. Then the server has accepted the connection.
-fn connect_and_wait(addr: SocketAddr) -> TcpStream {
-    let mut stream = connect(addr);
-    round_trip(&mut stream, MESSAGE);
-    stream
-}
-
-fn round_trip(stream: &mut (impl Read + Write), len: usize) {
-    let sent = message(len);
-    stream.write_all(sent).unwrap();
-    read_echo(stream, sent);
-}
-
-fn read_echo(stream: &mut impl Read, sent: &[u8]) {
-    let mut back = vec![0; sent.len()];
-    stream.read_exact(&mut back).expect("an echo");
-    assert_same(&back, sent);
 }
 
 fn timed(work: impl FnOnce()) -> Duration {
@@ -91,147 +72,247 @@ fn timed(work: impl FnOnce()) -> Duration {
     started.elapsed()
 }
 
+/// Opens a socket for a server. An address that begins with a slash is the path of a Unix socket.
+fn socket_for(addr: &str, kind: Type) -> (Socket, SockAddr) {
+    let addr = match addr.parse::<SocketAddr>() {
+        Ok(addr) => addr.into(),
+        Err(_) if addr.starts_with('/') => SockAddr::unix(addr).unwrap(),
+        Err(error) => panic!("{addr:?}: {error}"),
+    };
+    let socket = Socket::new(addr.domain(), kind, None).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket.set_write_timeout(Some(LIMIT)).unwrap();
+    match (addr.domain(), kind) {
+        // The server can answer only a client that has an address. The kernel chooses one.
+        (Domain::UNIX, Type::DGRAM) => socket.bind(&SockAddr::unix("").unwrap()).unwrap(),
+        (Domain::UNIX, _) | (_, Type::DGRAM) => {}
+        _ => socket.set_tcp_nodelay(true).unwrap(),
+    }
+    (socket, addr)
+}
+
+fn connect(addr: &str, kind: Type) -> Socket {
+    let (socket, server) = socket_for(addr, kind);
+    let connected = socket.connect(&server);
+    connected.unwrap_or_else(|error| panic!("cannot connect to {addr}: {error}"));
+    socket
+}
+
+/// Opens a connection and waits for one echo. Then the server has accepted the connection.
+fn connect_and_wait(addr: &str) -> Socket {
+    let stream = connect(addr, Type::STREAM);
+    round_trip(&stream);
+    stream
+}
+
+fn round_trip(stream: &Socket) {
+    read_echo(stream, send(stream, MESSAGE));
+}
+
+fn send(mut stream: &Socket, len: usize) -> &'static [u8] {
+    let sent = message(len);
+    stream.write_all(sent).unwrap();
+    sent
+}
+
+fn read_echo(mut stream: &Socket, sent: &[u8]) {
+    let mut back = vec![0; sent.len()];
+    stream.read_exact(&mut back).expect("an echo");
+    assert_same(&back, sent);
+}
+
 /// One connection, one message after the other.
-pub fn one_connection(addr: SocketAddr, messages: u64) -> Duration {
-    let mut stream = connect_and_wait(addr);
-    timed(|| (0..messages).for_each(|_| round_trip(&mut stream, MESSAGE)))
+pub fn one_connection(addr: &str, messages: u64) -> Duration {
+    let stream = connect_and_wait(addr);
+    timed(|| (0..messages).for_each(|_| round_trip(&stream)))
 }
 
 /// Many connections, one message after the other on each. A round is one message on each
 /// connection.
-pub fn many_connections(addr: SocketAddr, rounds: u64) -> Duration {
-    rounds_on(&mut connections(addr, CONNECTIONS), MESSAGE, rounds)
+pub fn many_connections(addr: &str, rounds: u64) -> Duration {
+    rounds_on(&connections(addr, CONNECTIONS), MESSAGE, rounds)
 }
 
 /// The same with fewer connections and long messages.
-pub fn long_messages(addr: SocketAddr, rounds: u64) -> Duration {
-    rounds_on(
-        &mut connections(addr, LONG_CONNECTIONS),
-        LONG_MESSAGE,
-        rounds,
-    )
+pub fn long_messages(addr: &str, rounds: u64) -> Duration {
+    rounds_on(&connections(addr, LONG_CONNECTIONS), LONG_MESSAGE, rounds)
 }
 
 /// Opens `count` connections. The server has accepted all of them.
-pub fn connections(addr: SocketAddr, count: usize) -> Vec<TcpStream> {
+pub fn connections(addr: &str, count: usize) -> Vec<Socket> {
     (0..count).map(|_| connect_and_wait(addr)).collect()
 }
 
 /// Sends one message on each connection in each round. Fifty messages are on the way at a time:
 /// it writes to fifty connections, then reads from these. It uses one thread, and so leaves the
 /// other processor to the server.
-pub fn rounds_on(streams: &mut [TcpStream], len: usize, rounds: u64) -> Duration {
+pub fn rounds_on(streams: &[Socket], len: usize, rounds: u64) -> Duration {
     timed(|| {
         for _ in 0..rounds {
             streams
-                .chunks_mut(CONNECTIONS)
+                .chunks(CONNECTIONS)
                 .for_each(|some| round(some, len));
         }
     })
 }
 
-/// Closes connections with a reset, so that the kernel does not remember them for a minute
-/// (TIME_WAIT).
-pub fn reset(streams: Vec<TcpStream>) {
-    for stream in &streams {
-        socket2::SockRef::from(stream)
-            .set_linger(Some(Duration::ZERO))
-            .unwrap();
-    }
-}
-
-fn round(streams: &mut [TcpStream], len: usize) {
-    let messages: Vec<&[u8]> = streams.iter().map(|_| message(len)).collect();
-    for (stream, sent) in streams.iter_mut().zip(&messages) {
-        stream.write_all(sent).unwrap();
-    }
-    for (stream, sent) in streams.iter_mut().zip(&messages) {
+fn round(streams: &[Socket], len: usize) {
+    let messages: Vec<&[u8]> = streams.iter().map(|stream| send(stream, len)).collect();
+    for (stream, sent) in streams.iter().zip(messages) {
         read_echo(stream, sent);
     }
 }
 
-/// One stream of `mebibytes` MiB, until the server closes it after our half-close.
-pub fn bulk(addr: SocketAddr, mebibytes: u64) -> Duration {
-    let stream = connect_and_wait(addr);
-    timed(|| {
-        stream_through(&stream, mebibytes, || {
-            stream.shutdown(Shutdown::Write).unwrap()
-        })
-    })
+/// Closes connections with a reset, so that the kernel does not remember them for a minute
+/// (TIME_WAIT).
+pub fn reset(streams: Vec<Socket>) {
+    for stream in streams {
+        stream.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// How long a message of [`fixed_rate`] took.
+pub struct Latency {
+    /// From when it was due to when it had come back.
+    pub whole: Duration,
+    /// The part in which the client worked: from when the message was due to when it was written,
+    /// and from when the client noticed the echo to when it had compared the bytes.
+    pub of_client: Duration,
+}
+
+/// Sends [`RATE`] messages a second, on one connection after the other.
+///
+/// Each message is sent when it is due, whether or not the ones before it have come back, and its
+/// latency counts from when it was due. So if the server stops for a while, all messages that are
+/// due meanwhile are late. A client that waits for an echo before it sends again would see one
+/// late message (this error has the name *coordinated omission*). The client does not sleep: it
+/// would wake up too late.
+pub fn fixed_rate(streams: &[Socket], messages: u32) -> Vec<Latency> {
+    struct OnItsWay {
+        rest: &'static [u8],
+        due: Instant,
+        until_written: Duration,
+    }
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    for (number, stream) in streams.iter().enumerate() {
+        stream.set_nonblocking(true).unwrap();
+        let number = epoll::EventData::new_u64(number as u64);
+        epoll::add(&epoll, stream, number, epoll::EventFlags::IN).unwrap();
+    }
+    let mut on_their_way: Vec<_> = streams.iter().map(|_| VecDeque::new()).collect();
+    let (mut events, mut buffer) = (Vec::with_capacity(CONNECTIONS), vec![0; 64 * 1024]);
+    let (mut sent, mut latencies) = (0, Vec::with_capacity(messages as usize));
+    let begin = Instant::now();
+    let mut last_echo = begin;
+    while latencies.len() < messages as usize {
+        let due = begin + sent * (Duration::from_secs(1) / RATE);
+        if sent < messages && Instant::now() >= due {
+            let number = sent as usize % streams.len();
+            let rest = send(&streams[number], MESSAGE);
+            let until_written = due.elapsed();
+            on_their_way[number].push_back(OnItsWay {
+                rest,
+                due,
+                until_written,
+            });
+            sent += 1;
+        }
+        events.clear();
+        let room = rustix::buffer::spare_capacity(&mut events);
+        epoll::wait(&epoll, room, Some(&Timespec::default())).unwrap();
+        let noticed = Instant::now();
+        if events.is_empty() {
+            assert!(noticed - last_echo < LIMIT, "an echo is lost");
+            thread::yield_now();
+            continue;
+        }
+        last_echo = noticed;
+        for event in &events {
+            let number = event.data.u64() as usize;
+            let len = (&streams[number]).read(&mut buffer).unwrap();
+            assert!(len > 0, "the server has closed a connection");
+            let mut back = &buffer[..len];
+            while !back.is_empty() {
+                let message = on_their_way[number].front_mut();
+                let message = message.expect("an echo of what is on its way");
+                let (part, others) = back.split_at(back.len().min(message.rest.len()));
+                let (sent, rest) = message.rest.split_at(part.len());
+                assert_same(part, sent);
+                (message.rest, back) = (rest, others);
+                if rest.is_empty() {
+                    let back_at = Instant::now();
+                    latencies.push(Latency {
+                        whole: back_at - message.due,
+                        of_client: message.until_written + (back_at - noticed),
+                    });
+                    on_their_way[number].pop_front();
+                }
+            }
+        }
+    }
+    latencies
+}
+
+/// Streams of 16 MiB, one after the other, each until the server closes it after our half-close.
+pub fn bulk(addr: &str, streams: u64) -> Duration {
+    let stream = |_| {
+        let stream = connect_and_wait(addr);
+        timed(|| stream_through(&stream))
+    };
+    (0..streams).map(stream).sum()
 }
 
 /// Sends a block again and again, and reads at the same time. The length of the block is a prime
 /// number, so the block begins at another place in each buffer that is read or written. This
 /// makes sure that a part that is lost, doubled or moved is noticed.
-fn stream_through<S: Sync>(stream: &S, mebibytes: u64, half_close: impl FnOnce() + Send)
-where
-    for<'a> &'a S: Read + Write,
-{
-    let total = usize::try_from(mebibytes << 20).unwrap();
+fn stream_through(stream: &Socket) {
     let block = &NOISE[..PLACES];
     thread::scope(|scope| {
         scope.spawn(|| {
-            let (mut writer, mut left) = (stream, total);
+            let (mut writer, mut left) = (stream, BULK);
             while left > 0 {
                 let len = left.min(block.len());
                 writer.write_all(&block[..len]).unwrap();
                 left -= len;
             }
-            half_close();
+            stream.shutdown(Shutdown::Write).unwrap();
         });
         let (mut reader, mut received, mut buffer) = (stream, 0, vec![0; 64 * 1024]);
-        let mut first_wrong = None;
-        loop {
-            let len = reader.read(&mut buffer).unwrap();
-            if len == 0 {
-                break;
-            }
+        let mut is_wrong = false;
+        while let len @ 1.. = reader.read(&mut buffer).unwrap() {
             let mut back = &buffer[..len];
             while !back.is_empty() {
                 let rest = &block[received % block.len()..];
                 let (part, others) = back.split_at(back.len().min(rest.len()));
                 // Goes on reading, because otherwise the writer could not go on.
-                if part != &rest[..part.len()] {
-                    first_wrong.get_or_insert(received);
-                }
+                is_wrong |= part != &rest[..part.len()];
                 received += part.len();
                 back = others;
             }
         }
-        assert_eq!(
-            received, total,
-            "bytes that came back, and bytes that were sent"
-        );
-        assert_eq!(
-            first_wrong, None,
-            "where other bytes came back than were sent"
-        );
+        assert_eq!(received, BULK, "bytes that came back, and that were sent");
+        assert!(!is_wrong, "other bytes came back than were sent");
     });
 }
 
 /// Connects, echoes one message and closes, `connections` times, one after the other.
-pub fn short_connections(addr: SocketAddr, connections: u64) -> Duration {
-    timed(|| (0..connections).for_each(|_| round_trip(&mut connect(addr), MESSAGE)))
+pub fn short_connections(addr: &str, connections: u64) -> Duration {
+    timed(|| (0..connections).for_each(|_| drop(connect_and_wait(addr))))
 }
 
-/// The same with several connections at the same time: two threads have two each.
-pub fn short_connections_at_once(addr: SocketAddr, connections: u64) -> Duration {
-    const THREADS: u64 = 2;
+/// The same with four connections at the same time: two threads have two each.
+pub fn four_short_connections(addr: &str, connections: u64) -> Duration {
+    let thread = |count: u64| {
+        for begin in (0..count).step_by(2) {
+            let streams = (begin..count.min(begin + 2)).map(|_| connect(addr, Type::STREAM));
+            round(&streams.collect::<Vec<_>>(), MESSAGE);
+        }
+    };
     timed(|| {
         thread::scope(|scope| {
-            for thread in 0..THREADS {
-                let mut left = usize::try_from((connections + thread) / THREADS).unwrap();
-                scope.spawn(move || {
-                    while left > 0 {
-                        let together = left.min(CLIENTS / THREADS as usize);
-                        let mut streams: Vec<TcpStream> =
-                            (0..together).map(|_| connect(addr)).collect();
-                        round(&mut streams, MESSAGE);
-                        left -= together;
-                    }
-                });
-            }
-        });
+            scope.spawn(|| thread(connections / 2));
+            scope.spawn(|| thread(connections.div_ceil(2)));
+        })
     })
 }
 
@@ -241,102 +322,51 @@ pub fn short_connections_at_once(addr: SocketAddr, connections: u64) -> Duration
 /// When the backlog is full, the server's kernel drops requests for a connection, and the client's
 /// kernel repeats them after a second. This is what the load measures. The server's kernel may
 /// forget and reset a connection that waits for some seconds; then the client connects again.
-pub fn burst(addr: SocketAddr, connections: usize) -> Duration {
-    use rustix::event::epoll::EventFlags;
+pub fn burst(addr: &str, connections: usize) -> Duration {
     let started = Instant::now();
-    let mut streams: Vec<TcpStream> = (0..connections).map(|_| start_to_connect(addr)).collect();
-    let messages: Vec<&[u8]> = streams.iter().map(|_| message(DATAGRAM)).collect();
-    each_when_ready(&mut streams, EventFlags::OUT, |number, stream| {
-        assert!(stream.take_error().unwrap().is_none(), "a connect failed");
-        // A new connection has room for a message as short as this.
-        assert_eq!(stream.write(messages[number]).unwrap(), DATAGRAM);
-    });
-    each_when_ready(&mut streams, EventFlags::IN, |number, stream| {
-        stream.set_nonblocking(false).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        if stream
-            .peek(&mut [0])
-            .is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
-        {
-            *stream = connect(addr);
-            stream.write_all(messages[number]).unwrap();
+    let mut streams: Vec<Socket> = (0..connections).map(|_| start_to_connect(addr)).collect();
+    // A write waits until the connection is there, and returns the error if there will be none.
+    let messages = streams.iter().map(|stream| send(stream, DATAGRAM));
+    let messages: Vec<&[u8]> = messages.collect();
+    for (stream, sent) in streams.iter_mut().zip(messages) {
+        let peeked = stream.peek(&mut [MaybeUninit::uninit()]);
+        if peeked.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset) {
+            *stream = connect(addr, Type::STREAM);
+            stream.write_all(sent).unwrap();
         }
-        read_echo(stream, messages[number]);
-    });
+        read_echo(stream, sent);
+    }
     let took = started.elapsed();
     reset(streams);
     took
 }
 
 /// Starts to connect, and returns before the connection is complete.
-fn start_to_connect(addr: SocketAddr) -> TcpStream {
-    use rustix::io::Errno;
-    use socket2::{Domain, Socket, Type};
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).unwrap();
+fn start_to_connect(addr: &str) -> Socket {
+    let (socket, server) = socket_for(addr, Type::STREAM);
     socket.set_nonblocking(true).unwrap();
-    match socket.connect(&addr.into()) {
-        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => {
-            panic!("cannot connect to {addr}: {error}")
-        }
-        _ => socket.into(),
-    }
+    let _ = socket.connect(&server); // EINPROGRESS, usually.
+    socket.set_nonblocking(false).unwrap();
+    socket
 }
 
-/// Calls `work` once for each stream, in the order in which the streams become ready.
-///
-/// It uses epoll(7). With poll(2) the kernel would look at all streams each time, which would make
-/// the client slow.
-fn each_when_ready(
-    streams: &mut [TcpStream],
-    wanted: rustix::event::epoll::EventFlags,
-    mut work: impl FnMut(usize, &mut TcpStream),
-) {
-    use rustix::event::Timespec;
-    use rustix::event::epoll::{CreateFlags, EventData, EventFlags, add, create, wait};
-    let limit = Timespec::try_from(LIMIT).unwrap();
-    let epoll = create(CreateFlags::CLOEXEC).unwrap();
-    for (number, stream) in streams.iter().enumerate() {
-        add(
-            &epoll,
-            stream,
-            EventData::new_u64(number as u64),
-            wanted | EventFlags::ONESHOT,
-        )
-        .unwrap();
-    }
-    let mut events = Vec::with_capacity(64);
-    let mut left = streams.len();
-    while left > 0 {
-        events.clear();
-        wait(
-            &epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            Some(&limit),
-        )
-        .unwrap();
-        assert!(
-            !events.is_empty(),
-            "{left} of {} connections are still not served",
-            streams.len()
-        );
-        left -= events.len();
-        for event in &events {
-            let number = event.data.u64() as usize;
-            work(number, &mut streams[number]);
-        }
-    }
+/// One UDP datagram after the other: each comes back before the next is sent.
+pub fn udp_stop_and_wait(addr: &str, datagrams: u64) -> Duration {
+    stop_and_wait(addr, DATAGRAM, datagrams)
 }
 
-/// One datagram after the other: each comes back before the next is sent.
-pub fn udp_stop_and_wait(addr: SocketAddr, datagrams: u64) -> Duration {
-    let socket = udp_socket("127.0.0.1");
-    socket.connect(addr).unwrap();
+/// The same with Unix datagrams, which are longer.
+pub fn unix_datagrams(addr: &str, datagrams: u64) -> Duration {
+    stop_and_wait(addr, MESSAGE, datagrams)
+}
+
+fn stop_and_wait(addr: &str, len: usize, datagrams: u64) -> Duration {
+    let mut socket = connect(addr, Type::DGRAM);
+    let mut back = [0; 2 * MESSAGE]; // Longer than an echo, so that one that is too long shows.
     timed(|| {
-        let mut back = [0; 2 * DATAGRAM];
         for _ in 0..datagrams {
-            let sent = message(DATAGRAM);
-            socket.send(sent).unwrap();
-            let len = socket.recv(&mut back).expect("an echo");
+            let sent = send(&socket, len);
+            let len = socket.read(&mut back).expect("an echo");
             assert_same(&back[..len], sent);
         }
     })
@@ -347,13 +377,8 @@ pub fn udp_stop_and_wait(addr: SocketAddr, datagrams: u64) -> Duration {
 /// Like `batch`, the client takes many datagrams with one system call, and sends many as one
 /// piece. Otherwise it would be slower than the server. It does not sleep, because waking it would
 /// be work for the server. The receive queues hold twice as many datagrams, so none is lost.
-pub fn udp_window(addr: SocketAddr, datagrams: u64) -> Duration {
-    use nix::errno::Errno;
-    use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
-    use std::io::IoSliceMut;
-    use std::os::fd::AsRawFd;
-    let socket = udp_socket("127.0.0.1");
-    socket.connect(addr).unwrap();
+pub fn udp_window(addr: &str, datagrams: u64) -> Duration {
+    let socket = connect(addr, Type::DGRAM);
     let mut headers = MultiHeaders::<()>::preallocate(WINDOW, None);
     let mut buffers = [[0; DATAGRAM + 1]; WINDOW];
     let mut on_their_way = BTreeMap::new();
@@ -361,9 +386,8 @@ pub fn udp_window(addr: SocketAddr, datagrams: u64) -> Duration {
     timed(|| {
         while next < datagrams || !on_their_way.is_empty() {
             let count = (datagrams - next).min((WINDOW - on_their_way.len()) as u64);
-            let more: Vec<_> = (next..next + count)
-                .map(|number| (number, numbered(number)))
-                .collect();
+            let more = (next..next + count).map(|number| (number, numbered(number)));
+            let more: Vec<_> = more.collect();
             send_in_pieces(&socket, &more);
             on_their_way.extend(more);
             next += count;
@@ -389,17 +413,12 @@ pub fn udp_window(addr: SocketAddr, datagrams: u64) -> Duration {
 }
 
 /// Sends datagrams as large pieces, which the kernel cuts into datagrams (UDP_SEGMENT in udp(7)).
-fn send_in_pieces(socket: &std::net::UdpSocket, datagrams: &[(u64, [u8; DATAGRAM])]) {
-    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-    use std::io::IoSlice;
-    use std::os::fd::AsRawFd;
+fn send_in_pieces(socket: &Socket, datagrams: &[(u64, [u8; DATAGRAM])]) {
     const LONGEST_PIECE: usize = 64; // In datagrams.
     let cut = [ControlMessage::UdpGsoSegments(&(DATAGRAM as u16))];
     for piece in datagrams.chunks(LONGEST_PIECE) {
-        let slices: Vec<_> = piece
-            .iter()
-            .map(|(_, datagram)| IoSlice::new(datagram))
-            .collect();
+        let slices = piece.iter().map(|(_, datagram)| IoSlice::new(datagram));
+        let slices: Vec<_> = slices.collect();
         let sent = sendmsg::<()>(socket.as_raw_fd(), &slices, &cut, MsgFlags::empty(), None);
         assert_eq!(sent, Ok(piece.len() * DATAGRAM));
     }
@@ -411,57 +430,4 @@ fn numbered(number: u64) -> [u8; DATAGRAM] {
     datagram.copy_from_slice(message(DATAGRAM));
     datagram[..8].copy_from_slice(&number.to_le_bytes());
     datagram
-}
-
-/// The same over Unix sockets, with paths as addresses.
-pub mod unix {
-    use std::net::Shutdown;
-    use std::os::unix::net::{UnixDatagram, UnixStream};
-    use std::path::Path;
-    use std::time::Duration;
-
-    use super::{LIMIT, MESSAGE, assert_same, message, round_trip, stream_through, timed};
-
-    fn connect_and_wait(path: &Path) -> UnixStream {
-        let mut stream = UnixStream::connect(path).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream.set_write_timeout(Some(LIMIT)).unwrap();
-        round_trip(&mut stream, MESSAGE);
-        stream
-    }
-
-    /// One connection, one message after the other.
-    pub fn one_connection(path: &Path, messages: u64) -> Duration {
-        let mut stream = connect_and_wait(path);
-        timed(|| (0..messages).for_each(|_| round_trip(&mut stream, MESSAGE)))
-    }
-
-    /// One stream of `mebibytes` MiB.
-    pub fn bulk(path: &Path, mebibytes: u64) -> Duration {
-        let stream = connect_and_wait(path);
-        timed(|| {
-            stream_through(&stream, mebibytes, || {
-                stream.shutdown(Shutdown::Write).unwrap()
-            })
-        })
-    }
-
-    /// One datagram after the other: each comes back before the next is sent.
-    pub fn datagrams(path: &Path, datagrams: u64) -> Duration {
-        // The server can answer only a client that has an address.
-        let folder = crate::folder();
-        let socket = UnixDatagram::bind(folder.path().join("client")).unwrap();
-        socket.connect(path).unwrap();
-        socket.set_read_timeout(Some(LIMIT)).unwrap();
-        socket.set_write_timeout(Some(LIMIT)).unwrap();
-        timed(|| {
-            let mut back = [0; 2 * MESSAGE];
-            for _ in 0..datagrams {
-                let sent = message(MESSAGE);
-                socket.send(sent).unwrap();
-                let len = socket.recv(&mut back).expect("an echo");
-                assert_same(&back[..len], sent);
-            }
-        })
-    }
 }

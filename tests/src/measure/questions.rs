@@ -1,20 +1,26 @@
-//! The questions of the bench, and the servers that it asks. The speed tests ask them too.
+//! The questions of the bench, and how a server answers one. The speed tests ask them too.
+//!
+//! A server is started anew for each of its turns, because chance decides where a process has its
+//! memory. The servers take turns in random order. So if the machine is slow for a while, it is
+//! slow for all of them, and no server always comes after the same one. A figure is the median of
+//! all turns.
 
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::loads;
-use super::placement::Placement::{self, Apart, Free, Together};
-use super::servers::{Peer, Started, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM, Wanted};
+use super::servers::{Peer, Started, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM};
+use Placement::{Apart, Free, Together};
 
 /// A question: how fast servers handle a load.
 pub struct Question {
-    /// The name of criterion's group, and of its folder.
+    /// The name in tables and on the command line.
     pub name: &'static str,
-    /// What is measured.
+    /// What one repetition of the load is.
     pub title: &'static str,
     /// The server that the others are compared with.
     pub limit: &'static str,
@@ -22,37 +28,16 @@ pub struct Question {
     pub peers: &'static [Peer],
     /// The servers that are not asked, each with the reason.
     pub without: &'static [(&'static str, &'static str)],
-    /// How much one repetition of the load is.
-    pub unit: Unit,
     /// How many clients the servers must be able to serve at the same time.
     clients: usize,
     placement: Placement,
-    load: Load,
+    /// The work for a server that runs, repeated as often as the second argument says. `None` is
+    /// the start of the server, and one echo.
+    load: Option<fn(&str, u64) -> Duration>,
 }
-
-/// How much one repetition of a load is.
-pub enum Unit {
-    /// Messages, datagrams or connections.
-    Elements(u64),
-    /// Bytes.
-    Bytes(u64),
-}
-
-enum Load {
-    /// Work for a server that runs, repeated as often as the second argument says.
-    Running(fn(&str, u64) -> Duration),
-    /// The start of the server, and one echo.
-    Start,
-}
-
-/// The length of one stream, in MiB.
-const BULK: u64 = 16;
 
 /// How many connections one burst opens.
 pub const BURST: usize = 1000;
-
-/// How many datagrams one repetition of `udp_128_on_their_way` sends.
-const DATAGRAMS: u64 = 1000;
 
 const NCAT_STALLS: (&str, &str) = (
     "ncat",
@@ -66,14 +51,13 @@ const SOCAT_STALLS: (&str, &str) = (
 /// One question. The others differ from it only in the fields that they set.
 const ONE_CONNECTION: Question = Question {
     name: "tcp_one_connection",
-    title: "messages of 512 bytes on one connection, one after the other",
+    title: "a message of 512 bytes on one connection, and its echo",
     limit: "epoll",
     peers: &TCP,
     without: &[],
-    unit: Unit::Elements(1),
     clients: 100,
     placement: Together,
-    load: Load::Running(|addr, count| loads::one_connection(ip(addr), count)),
+    load: Some(loads::one_connection),
 };
 
 /// All questions.
@@ -81,92 +65,81 @@ pub static ALL: [Question; 13] = [
     ONE_CONNECTION,
     Question {
         name: "tcp_50_connections",
-        title: "messages of 512 bytes on 50 connections",
-        unit: Unit::Elements(loads::CONNECTIONS as u64),
+        title: "a message of 512 bytes on each of 50 connections, and the echoes",
         placement: Free,
-        load: Load::Running(|addr, count| loads::many_connections(ip(addr), count)),
+        load: Some(loads::many_connections),
         ..ONE_CONNECTION
     },
     Question {
         name: "tcp_16k_messages",
-        title: "messages of 16 KiB on 8 connections",
+        title: "a message of 16 KiB on each of 8 connections, and the echoes",
         without: &[NCAT_STALLS],
-        unit: Unit::Bytes((loads::LONG_CONNECTIONS * loads::LONG_MESSAGE) as u64),
         placement: Free,
-        load: Load::Running(|addr, count| loads::long_messages(ip(addr), count)),
+        load: Some(loads::long_messages),
         ..ONE_CONNECTION
     },
     Question {
         name: "tcp_bulk",
         title: "a stream of 16 MiB",
         without: &[NCAT_STALLS, SOCAT_STALLS],
-        unit: Unit::Bytes(BULK << 20),
         placement: Apart,
-        load: Load::Running(|addr, count| (0..count).map(|_| loads::bulk(ip(addr), BULK)).sum()),
+        load: Some(loads::bulk),
         ..ONE_CONNECTION
     },
     Question {
         name: "tcp_connects",
-        title: "connect, echo, close, one after the other",
-        load: Load::Running(|addr, count| loads::short_connections(ip(addr), count)),
+        title: "connecting, one echo, and closing",
+        load: Some(loads::short_connections),
         ..ONE_CONNECTION
     },
     Question {
         name: "tcp_connects_of_four",
-        title: "connect, echo, close, by four clients at the same time",
-        unit: Unit::Elements(loads::CLIENTS as u64),
+        title: "the same, by four clients at the same time",
         placement: Free,
-        load: Load::Running(|addr, count| {
-            loads::short_connections_at_once(ip(addr), count * loads::CLIENTS as u64)
-        }),
+        load: Some(loads::four_short_connections),
         ..ONE_CONNECTION
     },
     Question {
         name: "tcp_connects_of_1000",
         title: "opening a thousand connections at the same time, and an echo on each",
         without: &[
-            (
-                "python",
-                "it serves only a hundred clients at the same time",
-            ),
+            ("python", "it serves at most a hundred clients at a time"),
             ("socat", "it starts a process for each connection"),
             ("ncat", "it starts a process for each connection"),
         ],
-        unit: Unit::Elements(BURST as u64),
         clients: BURST,
         placement: Free,
-        load: Load::Running(|addr, count| (0..count).map(|_| loads::burst(ip(addr), BURST)).sum()),
+        load: Some(|addr, count| (0..count).map(|_| loads::burst(addr, BURST)).sum()),
         ..ONE_CONNECTION
     },
     Question {
         name: "tcp_first_echo",
         title: "from the start of the process to the first echo",
-        load: Load::Start,
+        load: None,
         ..ONE_CONNECTION
     },
     Question {
         name: "udp_stop_and_wait",
-        title: "datagrams of 64 bytes, one after the other",
+        title: "a datagram of 64 bytes, whose echo comes back before the next is sent",
         limit: "c_loop",
         peers: &UDP,
-        load: Load::Running(|addr, count| loads::udp_stop_and_wait(ip(addr), count)),
+        load: Some(loads::udp_stop_and_wait),
         ..ONE_CONNECTION
     },
     Question {
         name: "udp_128_on_their_way",
-        title: "datagrams of 64 bytes, 128 on the way at the same time",
+        title: "a datagram of 64 bytes, one of 128 that are on the way at the same time",
         limit: "c_segment",
         peers: &UDP,
-        unit: Unit::Elements(DATAGRAMS),
         placement: Apart,
-        load: Load::Running(|addr, count| loads::udp_window(ip(addr), count * DATAGRAMS)),
+        load: Some(loads::udp_window),
         ..ONE_CONNECTION
     },
     Question {
         name: "unix_one_connection",
         limit: "plain",
         peers: &UNIX_STREAM,
-        load: Load::Running(|path, count| loads::unix::one_connection(Path::new(path), count)),
+        load: Some(loads::one_connection),
         ..ONE_CONNECTION
     },
     Question {
@@ -175,21 +148,16 @@ pub static ALL: [Question; 13] = [
         limit: "plain",
         peers: &UNIX_STREAM,
         without: &[SOCAT_STALLS],
-        unit: Unit::Bytes(BULK << 20),
         placement: Apart,
-        load: Load::Running(|path, count| {
-            (0..count)
-                .map(|_| loads::unix::bulk(Path::new(path), BULK))
-                .sum()
-        }),
+        load: Some(loads::bulk),
         ..ONE_CONNECTION
     },
     Question {
         name: "unix_datagrams",
-        title: "datagrams of 512 bytes, one after the other",
+        title: "a datagram of 512 bytes, whose echo comes back before the next is sent",
         limit: "plain",
         peers: &UNIX_DATAGRAM,
-        load: Load::Running(|path, count| loads::unix::datagrams(Path::new(path), count)),
+        load: Some(loads::unix_datagrams),
         ..ONE_CONNECTION
     },
 ];
@@ -200,62 +168,145 @@ pub fn named(name: &str) -> &'static Question {
     found.unwrap_or_else(|| panic!("no question is called {name}"))
 }
 
-fn ip(addr: &str) -> SocketAddr {
-    addr.parse()
-        .unwrap_or_else(|error| panic!("{addr:?}: {error}"))
+/// How much is measured.
+pub struct Effort {
+    /// A turn of a question repeats its load until it takes this long, and then once more.
+    pub turn: Duration,
+    /// Each server has at least this many turns,
+    pub turns: usize,
+    /// and more until all servers have had this much time each.
+    pub time: Duration,
+    /// How many messages a turn sends at a fixed rate.
+    pub messages: u32,
+    /// With how many connections the growth is measured.
+    pub sizes: &'static [usize],
 }
 
-/// A server that is asked a question.
-pub struct Asked<'a> {
-    peer: &'a Peer,
-    question: &'a Question,
-    folder: TempDir,
-    /// `None` if the question is about the start.
-    running: Option<Started>,
-}
+impl Question {
+    /// Returns the servers that are asked.
+    pub fn asked_peers(&self) -> Vec<&'static Peer> {
+        let is_asked = |peer: &&Peer| self.without.iter().all(|(name, _)| *name != peer.name);
+        self.peers.iter().filter(is_asked).collect()
+    }
 
-impl Asked<'_> {
-    /// Starts the server, unless the question is about the start.
-    pub fn start<'a>(peer: &'a Peer, question: &'a Question) -> Asked<'a> {
-        let folder = crate::folder();
-        let mut asked = Asked {
-            peer,
-            question,
-            folder,
-            running: None,
+    /// Starts a server, unless the question is about the start. The function that is returned does
+    /// so many repetitions of the load, and returns how long they took.
+    pub fn start<'a>(&'a self, peer: &'a Peer) -> impl Fn(u64) -> Duration + 'a {
+        let start = || peer.start(self.clients, self.placement);
+        let first_echo = move |_| {
+            let begin = Instant::now();
+            let server: Started = start();
+            crate::echo(TcpStream::connect(&server.addr).unwrap(), b"hello");
+            begin.elapsed()
         };
-        if let Load::Running(_) = question.load {
-            asked.running = Some(asked.server());
-        }
-        asked
-    }
-
-    fn server(&self) -> Started {
-        let Question {
-            clients, placement, ..
-        } = *self.question;
-        let path = self.folder.path().join("server");
-        self.peer.start(&Wanted {
-            path: &path,
-            connections: clients,
-            placement,
-        })
-    }
-
-    /// Returns how long `count` repetitions of the load take.
-    pub fn time(&self, count: u64) -> Duration {
-        self.question
-            .placement
-            .of_client(|| match (&self.running, &self.question.load) {
-                (Some(server), Load::Running(load)) => load(&server.addr, count),
-                _ => (0..count).map(|_| self.time_to_first_echo()).sum(),
+        let running = self.load.map(|load| (load, start()));
+        move |count| {
+            self.placement.of_client(|| match &running {
+                Some((load, server)) => load(&server.addr, count),
+                None => (0..count).map(first_echo).sum(),
             })
+        }
     }
 
-    fn time_to_first_echo(&self) -> Duration {
-        let begin = Instant::now();
-        let server = self.server();
-        crate::echo(TcpStream::connect(&server.addr).unwrap(), b"hello");
-        begin.elapsed()
+    /// Returns how many seconds one repetition of the load takes with each of these servers.
+    pub fn ask(&self, peers: &[&'static Peer], effort: &Effort) -> BTreeMap<&'static str, f64> {
+        let turn = |peer: &'static Peer| {
+            let (repeat, mut count) = (self.start(peer), 1);
+            // Not counted: some things are slow only once.
+            while repeat(count) < effort.turn {
+                count *= 2;
+            }
+            repeat(count).as_secs_f64() / count as f64
+        };
+        let times = in_turn(peers, effort.turns, effort.time, turn).into_iter();
+        times.map(|(name, times)| (name, median(times))).collect()
     }
+}
+
+/// Lets the servers take turns: at least so many, and more until all of them have had so much time
+/// each. Returns what each of them got.
+pub fn in_turn<T>(
+    peers: &[&'static Peer],
+    turns: usize,
+    time: Duration,
+    mut turn: impl FnMut(&'static Peer) -> T,
+) -> BTreeMap<&'static str, Vec<T>> {
+    let (mut peers, mut answers) = (peers.to_vec(), BTreeMap::<_, Vec<T>>::new());
+    let begin = Instant::now();
+    for number in 1.. {
+        fastrand::shuffle(&mut peers);
+        for peer in &peers {
+            answers.entry(peer.name).or_default().push(turn(peer));
+        }
+        if number >= turns && begin.elapsed() >= time * peers.len() as u32 {
+            break;
+        }
+    }
+    answers
+}
+
+/// Returns the figure that this share of all figures does not exceed.
+pub fn percentile<F: IntoIterator<Item = f64>>(figures: F, share: f64) -> f64 {
+    let mut figures: Vec<f64> = figures.into_iter().collect();
+    figures.sort_by(f64::total_cmp);
+    figures[(figures.len() as f64 * share) as usize]
+}
+
+/// Returns the middle figure, or the upper one of two.
+pub fn median<F: IntoIterator<Item = f64>>(figures: F) -> f64 {
+    percentile(figures, 0.5)
+}
+
+/// On which processors client and server run.
+///
+/// If the kernel decides, a round trip takes several times as long with one process of a server as
+/// with the next: they share a processor or not, by chance, and it is slow to wake a processor
+/// that sleeps, especially in a virtual machine.
+#[derive(Clone, Copy)]
+pub enum Placement {
+    /// Both on one processor. They take turns, so a second processor would not help. The time of
+    /// a round trip is then the work that it takes.
+    Together,
+    /// The client on the first processor. The server may use all processors, and the kernel places
+    /// it, as if somebody had started it by hand.
+    Free,
+    /// The client on the first processor, and the server on the others. This is for work that one
+    /// thread of a server does, and for a client that does not sleep. Otherwise the kernel may
+    /// start the server on the client's processor and leave it there for a while.
+    Apart,
+}
+
+/// The processors that this process may use.
+static PROCESSORS: LazyLock<Vec<usize>> = LazyLock::new(|| {
+    let allowed = sched_getaffinity(None).unwrap();
+    let all = 0..CpuSet::MAX_CPU;
+    all.filter(|processor| allowed.is_set(*processor)).collect()
+});
+
+impl Placement {
+    /// Runs the work of a client, with all threads that it starts, on the client's processor.
+    pub fn of_client<T>(self, work: impl FnOnce() -> T) -> T {
+        on(&PROCESSORS[..1], work)
+    }
+
+    /// Starts a server on its processors. It stays there.
+    pub fn of_server<T>(self, start: impl FnOnce() -> T) -> T {
+        match (self, &PROCESSORS[1..]) {
+            (Together, _) => on(&PROCESSORS[..1], start),
+            (Free, _) | (Apart, []) => on(&PROCESSORS, start),
+            (Apart, others) => on(others, start),
+        }
+    }
+}
+
+fn on<T>(processors: &[usize], work: impl FnOnce() -> T) -> T {
+    let before = sched_getaffinity(None).unwrap();
+    let mut wanted = CpuSet::new();
+    processors
+        .iter()
+        .for_each(|processor| wanted.set(*processor));
+    sched_setaffinity(None, &wanted).unwrap();
+    let result = work();
+    sched_setaffinity(None, &before).unwrap();
+    result
 }

@@ -1,32 +1,37 @@
-//! The loads of the bench notice a server that sends back other than it was sent.
+//! The loads of the bench notice a server that does not send back what it was sent.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::panic;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
 use harness::measure::loads;
 
-/// What is wrong with each [`NTH`] piece that a server sends back. It also gets the piece before.
+/// Changes each [`NTH`] piece that a server sends back. It also gets the piece before.
 type Fault = fn(piece: &mut [u8], before: &[u8]);
 
-/// Later than the first echo of each connection, which a load does not count.
+/// More than the first echo on each connection, which is not part of the work.
 const NTH: usize = 60;
 
 const FAULTS: [(&str, Fault); 3] = [
-    ("a bit of its last byte is another", |piece, _| {
+    ("a bit of its last byte is wrong", |piece, _| {
         piece[piece.len() - 1] ^= 1
     }),
     ("two bytes have changed places", |piece, _| {
         let other = piece.iter().position(|byte| *byte != piece[0]).unwrap();
         piece.swap(0, other);
     }),
-    ("its second half is of the piece before", |piece, before| {
-        let (half, len) = (piece.len() / 2, piece.len().min(before.len()));
-        piece[half..len].copy_from_slice(&before[half..len]);
-    }),
+    (
+        "its second half is from the piece before",
+        |piece, before| {
+            let (half, len) = (piece.len() / 2, piece.len().min(before.len()));
+            piece[half..len].copy_from_slice(&before[half..len]);
+        },
+    ),
 ];
 
 /// The pieces that a server has sent back.
@@ -66,7 +71,7 @@ fn serve(mut stream: impl Read + Write, echo: &Mutex<Echo>) {
     }
 }
 
-fn tcp_server(fault: Option<Fault>) -> SocketAddr {
+fn tcp_server(fault: Option<Fault>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -78,10 +83,10 @@ fn tcp_server(fault: Option<Fault>) -> SocketAddr {
             }
         });
     });
-    addr
+    addr.to_string()
 }
 
-fn udp_server(fault: Option<Fault>) -> SocketAddr {
+fn udp_server(fault: Option<Fault>) -> String {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let addr = socket.local_addr().unwrap();
     thread::spawn(move || {
@@ -92,15 +97,40 @@ fn udp_server(fault: Option<Fault>) -> SocketAddr {
             socket.send_to(&datagram, peer).unwrap();
         }
     });
-    addr
+    addr.to_string()
+}
+
+fn unix_server(path: PathBuf, fault: Option<Fault>) -> String {
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        let echo = Echo::new(fault);
+        while let Ok((stream, _)) = listener.accept() {
+            serve(stream, &echo);
+        }
+    });
+    path.into_os_string().into_string().unwrap()
+}
+
+fn unix_datagram_server(path: PathBuf, fault: Option<Fault>) -> String {
+    let socket = UnixDatagram::bind(&path).unwrap();
+    thread::spawn(move || {
+        let (echo, mut buffer) = (Echo::new(fault), [0; 2048]);
+        loop {
+            let (len, peer) = socket.recv_from(&mut buffer).unwrap();
+            let datagram = echo.lock().unwrap().of(&buffer[..len]);
+            // The client may have gone, because it has noticed.
+            let _ = socket.send_to_addr(&datagram, &peer);
+        }
+    });
+    path.into_os_string().into_string().unwrap()
 }
 
 /// The load passes with an honest server, and with no other.
-fn assert_notices<A>(load: impl Fn(A) -> Duration, server: impl Fn(Option<Fault>) -> A) {
-    load(server(None));
+fn assert_notices<T>(load: impl Fn(&str) -> T, server: impl Fn(Option<Fault>) -> String) {
+    load(&server(None));
     for (what, fault) in FAULTS {
         let addr = server(Some(fault));
-        let result = panic::catch_unwind(panic::AssertUnwindSafe(|| load(addr)));
+        let result = panic::catch_unwind(panic::AssertUnwindSafe(|| load(&addr)));
         assert!(
             result.is_err(),
             "the load does not notice a piece when {what}"
@@ -119,22 +149,42 @@ fn many_connections_notice_each_wrong_byte() {
 }
 
 #[test]
+fn a_fixed_rate_notices_each_wrong_byte() {
+    let load = |addr: &str| {
+        let latencies = loads::fixed_rate(&loads::connections(addr, 10), 200);
+        assert_eq!(latencies.len(), 200);
+        for latency in latencies {
+            assert!(latency.of_client <= latency.whole);
+        }
+    };
+    assert_notices(load, tcp_server);
+}
+
+/// A client that waits for each echo would see one late message on each connection.
+#[test]
+fn a_stop_of_the_server_makes_all_messages_late_that_are_due_meanwhile() {
+    const STOP: Duration = Duration::from_millis(50);
+    let addr = tcp_server(Some(|_, _| thread::sleep(STOP)));
+    // 200 messages are due within 20 ms, and the server stops at the fiftieth.
+    let latencies = loads::fixed_rate(&loads::connections(&addr, 10), 200);
+    let late = latencies.iter().filter(|latency| latency.whole > STOP / 2);
+    assert!(late.count() > 100);
+}
+
+#[test]
 fn long_messages_notice_each_wrong_byte() {
     assert_notices(|addr| loads::long_messages(addr, 20), tcp_server);
 }
 
 #[test]
 fn a_stream_notices_each_wrong_byte() {
-    assert_notices(|addr| loads::bulk(addr, 2), tcp_server);
+    assert_notices(|addr| loads::bulk(addr, 1), tcp_server);
 }
 
 #[test]
 fn short_connections_notice_each_wrong_byte() {
     assert_notices(|addr| loads::short_connections(addr, 100), tcp_server);
-    assert_notices(
-        |addr| loads::short_connections_at_once(addr, 100),
-        tcp_server,
-    );
+    assert_notices(|addr| loads::four_short_connections(addr, 100), tcp_server);
 }
 
 #[test]
@@ -149,13 +199,13 @@ fn a_burst_connects_again_where_it_is_reset() {
     thread::spawn(move || {
         let (first, _) = listener.accept().unwrap();
         first.peek(&mut [0]).unwrap();
-        loads::reset(vec![first]);
+        loads::reset(vec![first.into()]);
         let echo = Echo::new(None);
         while let Ok((stream, _)) = listener.accept() {
             serve(stream, &echo);
         }
     });
-    loads::burst(addr, 1);
+    loads::burst(&addr.to_string(), 1);
 }
 
 #[test]
@@ -166,42 +216,14 @@ fn datagrams_notice_each_wrong_byte() {
 
 #[test]
 fn unix_sockets_notice_each_wrong_byte() {
-    use std::os::unix::net::{UnixDatagram, UnixListener};
-    use std::path::PathBuf;
     let folder = harness::folder();
-    let new_path = || {
+    let path = || {
         let count = std::fs::read_dir(folder.path()).unwrap().count();
         folder.path().join(count.to_string())
     };
-    let stream_server = |fault| -> PathBuf {
-        let path = new_path();
-        let listener = UnixListener::bind(&path).unwrap();
-        thread::spawn(move || {
-            let echo = Echo::new(fault);
-            while let Ok((stream, _)) = listener.accept() {
-                serve(stream, &echo);
-            }
-        });
-        path
-    };
-    let datagram_server = |fault| -> PathBuf {
-        let path = new_path();
-        let socket = UnixDatagram::bind(&path).unwrap();
-        thread::spawn(move || {
-            let (echo, mut buffer) = (Echo::new(fault), [0; 2048]);
-            loop {
-                let (len, peer) = socket.recv_from(&mut buffer).unwrap();
-                let datagram = echo.lock().unwrap().of(&buffer[..len]);
-                // The client may have seen enough.
-                let _ = socket.send_to_addr(&datagram, &peer);
-            }
-        });
-        path
-    };
-    assert_notices(
-        |path| loads::unix::one_connection(&path, 100),
-        stream_server,
-    );
-    assert_notices(|path| loads::unix::bulk(&path, 2), stream_server);
-    assert_notices(|path| loads::unix::datagrams(&path, 100), datagram_server);
+    let stream = |fault| unix_server(path(), fault);
+    assert_notices(|path| loads::one_connection(path, 100), stream);
+    assert_notices(|path| loads::bulk(path, 1), stream);
+    let datagram = |fault| unix_datagram_server(path(), fault);
+    assert_notices(|path| loads::unix_datagrams(path, 100), datagram);
 }

@@ -19,7 +19,8 @@ mod leftovers;
 #[cfg(target_os = "linux")]
 mod loads;
 mod peers;
-// mod picture;
+#[cfg(target_os = "linux")]
+mod picture;
 #[cfg(target_os = "linux")]
 mod speed;
 mod streams;

@@ -1,9 +1,6 @@
 //! The picture of the bench shows the figures that it is given.
 
-#[path = "benches/picture.rs"]
-mod picture;
-
-use picture::{Bar, Panel, draw};
+use harness::measure::picture::{Bar, Panel, draw};
 
 fn bar(name: &'static str, ratio: f64, is_ours: bool) -> Bar {
     Bar {
@@ -26,7 +23,7 @@ fn panels() -> [Panel; 2] {
     ]
 }
 
-/// The lengths of the bars, from the first to the last.
+/// Returns the lengths of the bars, from the first to the last.
 fn lengths(svg: &str) -> Vec<f64> {
     let bars = svg.split(r#"<rect width=""#).skip(1);
     bars.map(|rest| rest.split('"').next().unwrap().parse().unwrap())
@@ -39,7 +36,7 @@ fn bars_are_as_long_as_their_figures_in_all_panels() {
     assert_eq!(lengths, [lengths[0], lengths[0] / 2.0, lengths[0] / 4.0]);
 }
 
-/// Where nobody is faster than the server that the others are measured by, or it was not asked.
+/// When no server is faster than the one that the others are compared with, or that one is missing.
 #[test]
 fn a_lone_slow_server_has_no_long_bar() {
     let of = |ratio| {

@@ -1,15 +1,20 @@
-//! Draws bar charts: a panel for each question, and in it a bar for each server.
+//! Draws bar charts as SVG: a panel for each question, and in it a bar for each server.
 
-/// A question, and the servers from top to bottom.
+/// A question, and its servers from top to bottom.
 pub struct Panel {
+    /// The question.
     pub title: &'static str,
+    /// The servers.
     pub bars: Vec<Bar>,
 }
 
-/// A server, and its rate divided by the rate of the server that the others are compared with.
+/// A server.
 pub struct Bar {
+    /// Its name, for readers who have not seen its source.
     pub name: &'static str,
+    /// Its rate divided by the rate of the server that the others are compared with.
     pub ratio: f64,
+    /// Whether it is drawn as one of ours.
     pub is_ours: bool,
 }
 
