@@ -34,18 +34,9 @@ pub struct Finished {
 impl Finished {
     /// Asserts that the program succeeded and printed exactly this on stdout.
     pub fn assert_printed(&self, stdout: &[u8]) {
-        let shown = || {
-            (
-                self.code,
-                String::from_utf8_lossy(&self.stdout),
-                &self.stderr,
-            )
-        };
-        assert!(
-            self.code == Some(0) && self.stdout == stdout,
-            "{:?}",
-            shown()
-        );
+        let has_printed = self.code == Some(0) && self.stdout == stdout;
+        let shown = String::from_utf8_lossy(&self.stdout);
+        assert!(has_printed, "{:?}, {shown:?}, {}", self.code, self.stderr);
     }
 
     /// Asserts that the program failed with nothing on stdout, and that stderr begins like
@@ -56,6 +47,11 @@ impl Finished {
             failed && self.stderr.starts_with(stderr),
             "{self:?}, and not {stderr:?}"
         );
+    }
+
+    /// Asserts that stderr has this text somewhere.
+    pub fn assert_stderr(&self, text: &str) {
+        assert!(self.stderr.contains(text), "{self:?} does not say {text:?}");
     }
 }
 

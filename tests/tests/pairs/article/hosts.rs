@@ -171,11 +171,7 @@ fn unix_sockets_do_not_join_hosts() {
             same_host.assert_printed(b"hello\n");
             let other_host = run(&mut network.on(1, command("client").arg("hello")), b"");
             assert_eq!(other_host.code, Some(1));
-            assert!(
-                other_host.stderr.contains(error),
-                "{path}: {}",
-                other_host.stderr
-            );
+            other_host.assert_stderr(error);
             drop(server);
             let _ = run(
                 &mut network.on(2, Command::new("rm").args(["-f", path])),

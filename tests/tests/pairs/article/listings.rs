@@ -22,11 +22,7 @@ fn python(lines: &str) -> Option<Finished> {
 fn assert_fails(lines: &str, error: &str) {
     if let Some(finished) = python(lines) {
         assert_eq!(finished.code, Some(1), "{lines}: {finished:?}");
-        assert!(
-            finished.stderr.contains(error),
-            "{lines}: {}",
-            finished.stderr
-        );
+        finished.assert_stderr(error);
     }
 }
 

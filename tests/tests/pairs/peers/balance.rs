@@ -214,11 +214,7 @@ fn a_tcp_connection_ends_with_its_server_and_the_others_go_on() {
     drop(killed);
     let told = first_to_end(&mut clients).finish();
     assert_eq!(told.code, Some(1));
-    assert!(
-        told.stderr.contains("6 of 6 bytes came back"),
-        "{}",
-        told.stderr
-    );
+    told.assert_stderr("6 of 6 bytes came back");
     for client in &mut clients {
         assert_line_comes_back(client, "still here");
     }
@@ -274,11 +270,7 @@ fn every_udp_echo_arrives_also_after_one_of_three_servers_is_killed() {
     let client = client.finish();
     assert_eq!(client.code, Some(0));
     // The datagram that went to the dead server is lost, and nginx does not send it again.
-    assert!(
-        client.stderr.contains("no answer to attempt 1 of 20"),
-        "{}",
-        client.stderr
-    );
+    client.assert_stderr("no answer to attempt 1 of 20");
     balancer.wait_for("Connection refused");
     balancer.wait_for("upstream server temporarily disabled");
     assert_logged(&killed, "\"before\"");

@@ -140,12 +140,7 @@ fn a_server_that_closes_while_we_still_type_ends_the_client(#[case] service: Ser
     let stdin = client.stdin.take(); // It stays open, and the client must still end.
     let client = client.finish();
     assert_eq!(client.code, Some(1));
-    assert!(
-        client
-            .stderr
-            .contains("6 of 6 bytes came back\n\nCaused by:\n    the server closed the connection before everything was sent"),
-        "{client:?}"
-    );
+    client.assert_stderr("6 of 6 bytes came back\n\nCaused by:\n    the server closed the connection before everything was sent");
     drop(stdin);
 }
 
@@ -162,11 +157,7 @@ fn a_server_that_leaves_in_the_middle_of_much_is_told(#[case] service: Service) 
     let client = run(&mut command, &vec![b'x'; 16 << 20]);
     server.join().unwrap();
     assert_eq!(client.code, Some(1));
-    assert!(
-        client.stderr.contains(" bytes came back"),
-        "{}",
-        client.stderr
-    );
+    client.assert_stderr(" bytes came back");
     assert!(!client.stderr.contains("panicked"), "{}", client.stderr);
 }
 
@@ -176,12 +167,7 @@ fn once_all_is_sent_a_silent_server_is_given_up(#[case] service: Service) {
     assert_eq!(read_to_end(&stream), b"hello\n");
     let client = client.finish();
     assert_eq!(client.code, Some(1));
-    assert!(
-        client
-            .stderr
-            .contains("0 of 6 bytes came back\n\nCaused by:\n    nothing came for 300ms"),
-        "{client:?}"
-    );
+    client.assert_stderr("0 of 6 bytes came back\n\nCaused by:\n    nothing came for 300ms");
 }
 
 #[apply(every_stream_client)]
@@ -193,12 +179,7 @@ fn a_server_that_gives_all_back_but_never_closes_is_given_up_too(#[case] service
         (client.code, &client.stdout[..]),
         (Some(1), &b"hello\n"[..])
     );
-    assert!(
-        client
-            .stderr
-            .contains("6 of 6 bytes came back\n\nCaused by:\n    nothing came for 300ms"),
-        "{client:?}"
-    );
+    client.assert_stderr("6 of 6 bytes came back\n\nCaused by:\n    nothing came for 300ms");
 }
 
 #[apply(every_stream_client)]

@@ -125,12 +125,7 @@ fn it_does_not_take_itself_for_the_server() {
         (Some(1), &b""[..]),
         "{client:?}"
     );
-    assert!(
-        client
-            .stderr
-            .contains(": nobody listens there; start tcp-server"),
-        "{client:?}"
-    );
+    client.assert_stderr(": nobody listens there; start tcp-server");
 }
 
 #[test]

@@ -59,23 +59,8 @@ fn out_of_threads_it_refuses_to_start() {
     let mut command = Command::new(copy);
     let mut command = limited("--nproc=5", command.args(["--addr", "127.0.0.1:0"]));
     let server = run(as_nobody(&mut command), b"");
-    assert_eq!(
-        (server.code, &server.stdout[..]),
-        (Some(1), &b""[..]),
-        "{server:?}"
-    );
-    assert!(
-        server.stderr.starts_with("Error: cannot start thread "),
-        "{}",
-        server.stderr
-    );
-    assert!(
-        server
-            .stderr
-            .contains(" of 100; choose a lower --max-connections\n"),
-        "{}",
-        server.stderr
-    );
+    server.assert_failed("Error: cannot start thread ");
+    server.assert_stderr(" of 100; choose a lower --max-connections\n");
 }
 
 #[test]

@@ -7,13 +7,7 @@
 fn elsewhere_it_says_that_it_is_for_linux() {
     let server = harness::run(&mut harness::example_of("udp-server", "batch"), b"");
     assert_eq!(server.code, Some(1));
-    assert!(
-        server
-            .stderr
-            .contains("only Linux has recvmmsg and UDP_SEGMENT"),
-        "{}",
-        server.stderr
-    );
+    server.assert_stderr("only Linux has recvmmsg and UDP_SEGMENT");
 }
 
 /// A suspended server receives nothing, so what is sent meanwhile waits in its receive queue.

@@ -128,10 +128,7 @@ fn the_third_attempt_may_be_the_one_that_is_answered() {
     server.send_to(&message, third).unwrap();
     let client = client.finish();
     client.assert_printed(b"hello\n");
-    assert!(
-        client.stderr.contains("no answer to attempt 2 of 100\n"),
-        "{client:?}"
-    );
+    client.assert_stderr("no answer to attempt 2 of 100\n");
 }
 
 #[test]
@@ -193,10 +190,7 @@ fn a_garbled_or_cut_answer_is_passed_over() {
     server.send_to(&message, addr).unwrap();
     let client = client.finish();
     client.assert_printed(b"hello\n");
-    assert!(
-        client.stderr.contains("no answer to attempt 1 of 100"),
-        "{client:?}"
-    );
+    client.assert_stderr("no answer to attempt 1 of 100");
 }
 
 #[test]
@@ -210,10 +204,7 @@ fn an_answer_from_somebody_else_is_passed_over() {
     server.send_to(&message, again).unwrap();
     let client = client.finish();
     client.assert_printed(b"hello\n");
-    assert!(
-        client.stderr.contains("no answer to attempt 1 of 100"),
-        "{client:?}"
-    );
+    client.assert_stderr("no answer to attempt 1 of 100");
 }
 
 #[test]
@@ -260,12 +251,7 @@ fn of_a_name_with_two_addresses_the_one_that_answers_is_used() {
         };
         let client = run(&mut client, b"");
         client.assert_printed(b"hello\nagain\n");
-        assert!(
-            client
-                .stderr
-                .contains(&format!("{}: answered in", server.addr)),
-            "{client:?}"
-        );
+        client.assert_stderr(&format!("{}: answered in", server.addr));
     }
 }
 
@@ -294,12 +280,7 @@ fn an_address_that_is_silent_is_asked_for_the_first_message_only() {
     };
     let client = run(&mut client, b"");
     client.assert_printed(b"one\ntwo\nthree\n");
-    assert!(
-        client
-            .stderr
-            .contains("in 2 attempts of 1s; trying the next address"),
-        "{client:?}"
-    );
+    client.assert_stderr("in 2 attempts of 1s; trying the next address");
     assert_eq!(count_waiting(&silent), 2);
 }
 
@@ -314,13 +295,7 @@ fn a_name_that_nobody_knows_is_told() {
     );
     let Some(mut client) = client else { return };
     let client = run(&mut client, b"");
-    assert_eq!(client.code, Some(1));
-    assert!(
-        client
-            .stderr
-            .starts_with("Error: cannot find the address of nowhere.invalid:7007\n"),
-        "{client:?}"
-    );
+    client.assert_failed("Error: cannot find the address of nowhere.invalid:7007\n");
 }
 
 #[test]
@@ -377,11 +352,7 @@ fn a_reader_that_has_gone_is_an_error_and_not_a_panic() {
         std::process::Stdio::piped(),
     );
     let client = client.finish();
-    assert_eq!(client.code, Some(1), "{client:?}");
-    assert!(
-        client.stderr.starts_with("Error: cannot write to stdout\n"),
-        "{client:?}"
-    );
+    client.assert_failed("Error: cannot write to stdout\n");
 }
 
 #[test]
@@ -423,12 +394,7 @@ fn it_does_not_take_itself_for_the_server() {
         (Some(1), &b""[..]),
         "{client:?}"
     );
-    assert!(
-        client
-            .stderr
-            .contains(": nobody listens there; start udp-server"),
-        "{client:?}"
-    );
+    client.assert_stderr(": nobody listens there; start udp-server");
 }
 
 #[test]
@@ -458,7 +424,7 @@ fn port_0_is_refused_with_what_is_right() {
         b"",
     );
     assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]));
-    assert!(client.stderr.contains("port 0"), "{client:?}");
+    client.assert_stderr("port 0");
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn what_is_no_group_is_refused() {
     ] {
         let server = run(&mut multicast(&[group]), b"");
         assert_eq!(server.code, Some(2), "{group}: {server:?}");
-        assert!(server.stderr.contains(error), "{group}: {}", server.stderr);
+        server.assert_stderr(error);
     }
 }
 
@@ -107,7 +107,7 @@ fn what_is_no_interface_is_refused() {
         assert_eq!((server.code, &server.stdout[..]), (Some(1), &b""[..]));
         let error = format!("Error: cannot join {group} on the interface {interface}\n");
         assert!(server.stderr.starts_with(&error), "{}", server.stderr);
-        assert!(server.stderr.contains(reason), "{}", server.stderr);
+        server.assert_stderr(reason);
     }
 }
 

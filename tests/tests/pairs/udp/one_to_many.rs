@@ -167,17 +167,7 @@ fn it_does_not_take_itself_for_a_server() {
     let client = harness::where_7007_is_the_only_free_port(&one_to_many(&["hello"]));
     let Some(mut client) = client else { return };
     let client = run(&mut client, b"");
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(1), &b""[..]),
-        "{client:?}"
-    );
-    assert!(
-        client
-            .stderr
-            .starts_with("Error: cannot open a UDP socket\n"),
-        "{client:?}"
-    );
+    client.assert_failed("Error: cannot open a UDP socket\n");
 }
 
 #[test]
@@ -222,11 +212,11 @@ fn wrong_usage_is_refused_with_what_is_right() {
             b"",
         );
         assert_eq!(client.code, Some(1), "{client:?}");
-        assert!(client.stderr.contains(right), "{client:?}");
+        client.assert_stderr(right);
     }
     let long = "x".repeat(65_508);
     let client = run(&mut one_to_many(&[&long]), b"");
     assert_eq!(client.code, Some(1));
     let limit = "a UDP datagram carries at most 65507 bytes over IPv4";
-    assert!(client.stderr.contains(limit), "{client:?}");
+    client.assert_stderr(limit);
 }

@@ -365,11 +365,7 @@ fn an_address_of_another_machine_is_refused(#[case] udp: UdpServer) {
     // 192.0.2.0/24 is reserved for documentation (RFC 5737). Nothing is sent there.
     let server = run(&mut udp.command("192.0.2.1:0"), b"");
     assert_eq!(server.code, Some(1));
-    assert!(
-        server.stderr.contains("192.0.2.1:0: not on this machine"),
-        "{}",
-        server.stderr
-    );
+    server.assert_stderr("192.0.2.1:0: not on this machine");
 }
 
 #[apply(every_udp_server)]
@@ -392,11 +388,5 @@ fn a_port_of_the_system_needs_the_right_to_it(#[case] udp: UdpServer) {
     harness::as_nobody(&mut command);
     let server = run(&mut command, b"");
     assert_eq!(server.code, Some(1), "{server:?}");
-    assert!(
-        server
-            .stderr
-            .contains("127.0.0.1:1: ports below 1024 often need a privilege"),
-        "{}",
-        server.stderr
-    );
+    server.assert_stderr("127.0.0.1:1: ports below 1024 often need a privilege");
 }

@@ -35,16 +35,7 @@ fn assert_serves(path: &Path, options: &[&str]) {
 }
 
 fn assert_fails(finished: &Finished, error: &str) {
-    assert_eq!(
-        (finished.code, &finished.stdout[..]),
-        (Some(1), &b""[..]),
-        "{finished:?}"
-    );
-    assert!(
-        finished.stderr.starts_with(&format!("Error: {error}")),
-        "{}",
-        finished.stderr
-    );
+    finished.assert_failed(&format!("Error: {error}"));
 }
 
 #[test]

@@ -38,11 +38,5 @@ fn a_server_whose_queue_is_full_is_given_up_in_time() {
         b"",
     );
     assert_eq!(client.code, Some(1));
-    assert!(
-        client
-            .stderr
-            .contains(" within 300ms: the server's backlog is full\n"),
-        "{}",
-        client.stderr
-    );
+    client.assert_stderr(" within 300ms: the server's backlog is full\n");
 }
