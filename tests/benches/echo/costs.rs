@@ -142,8 +142,8 @@ fn fixed_rate(peer: &Peer, messages: u32) -> Vec<f64> {
     })
 }
 
-/// One UDP datagram after the other. They take less time than messages at a fixed rate, so there are
-/// more of them.
+/// One UDP datagram after the other. They take less time than messages at a fixed rate, so there
+/// are more of them.
 fn stop_and_wait(peer: &Peer, messages: u32) -> Vec<f64> {
     let messages = 4 * messages;
     let server = peer.start(1, Together);
