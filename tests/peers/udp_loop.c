@@ -1,5 +1,5 @@
-/* The simplest UDP echo server that C allows. It is only for comparison with `udp-server`: any error
- * of any peer ends it. */
+/* The simplest UDP echo server that C allows. It is only for comparison with `udp-server`: any
+ * error of any peer ends it. */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <sys/socket.h>

@@ -39,10 +39,10 @@ meanwhile. All figures are in microseconds. Those of the latency are medians of 
   the p99.9 of all, the client was held up, and the figure says nothing about the server. The
   client has a processor for itself and does not sleep. The server has all others.
 - **CPU time**: what one message takes the server's process, in its own code and in the
-  kernel, by `/proc/PID/stat`. At this rate, 10 µs keep a tenth of one processor busy. The
-  kernel of one machine delivers what a program sends within the call that sends it. So the
-  server's time contains the arrival of the echo at the client, and not the arrival of the
-  message at the server. None of it is the client's.
+  kernel, by `/proc/PID/stat`, as a mean of all turns. At this rate, 10 µs keep a tenth of one
+  processor busy. On one machine, the kernel usually delivers what a program sends within the
+  call that sends it. So the server's time contains the arrival of the echo at the client,
+  and not the arrival of the message at the server. The client's own time is not in it.
 ";
 
 const DATAGRAM: &str = "\
@@ -142,8 +142,8 @@ fn fixed_rate(peer: &Peer, messages: u32) -> Vec<f64> {
     })
 }
 
-/// One UDP datagram after the other. They take less time than messages at a fixed rate, so there are
-/// more of them.
+/// One UDP datagram after the other. They take less time than messages at a fixed rate, so there
+/// are more of them.
 fn stop_and_wait(peer: &Peer, messages: u32) -> Vec<f64> {
     let messages = 4 * messages;
     let server = peer.start(1, Together);

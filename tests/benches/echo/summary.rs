@@ -37,7 +37,7 @@ twice as fast. A dash means that the server was not measured. The servers of a c
 took turns, and each figure is a ratio of the medians of all turns.
 ";
 
-/// Writes the page and its pictures into a folder, if there are any figures.
+/// Writes the page and its pictures into a folder.
 pub fn write(
     folder: &Path,
     answers: &[Answer],
