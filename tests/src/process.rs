@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -127,11 +129,13 @@ impl Running {
 
     /// Returns the next bytes of stdout, exactly this many.
     pub fn stdout_bytes(&mut self, count: usize) -> Vec<u8> {
-        self.stdout
-            .as_mut()
-            .unwrap()
-            .bytes(count)
-            .unwrap_or_else(|why| panic!("stdout: {why}"))
+        match self.stdout.as_mut().unwrap().bytes(count) {
+            Ok(bytes) => bytes,
+            Err(why) => panic!(
+                "stdout: {why}; stderr: {:?}",
+                self.stderr.as_mut().map(Output::so_far)
+            ),
+        }
     }
 
     /// Stops reading stdout and stderr.
@@ -286,14 +290,20 @@ pub fn on_a_free_port(
     start: impl Fn(SocketAddr) -> Option<Running>,
     is_ready: impl Fn(SocketAddr) -> bool,
 ) -> Option<(Running, SocketAddr)> {
+    /// No kernel gives these ports to a socket that does not choose one, so other tests get none.
+    const PORTS: Range<u16> = 10_000..32_000;
+    static USED: AtomicU16 = AtomicU16::new(0);
     let mut said = String::new();
-    for _ in 0..10 {
-        let addr = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        if UdpSocket::bind(addr).is_err() {
-            continue; // The port is free for TCP, but not for UDP.
+    for _ in 0..100 {
+        // Another process of tests begins somewhere else.
+        let begin = std::process::id() as u16;
+        let number = begin
+            .wrapping_mul(97)
+            .wrapping_add(USED.fetch_add(1, Relaxed));
+        let port = PORTS.start + number % PORTS.len() as u16;
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(addr).is_err() || UdpSocket::bind(addr).is_err() {
+            continue;
         }
         let mut server = start(addr)?;
         if server.becomes_ready(|| is_ready(addr)) {
