@@ -203,39 +203,30 @@ fn a_client_that_never_reads_does_not_hold_up_the_others() {
     {}
 }
 
-/// This differs from UDP: in `udp/loss.rs`, thousands of datagrams to a suspended server are
-/// sent at once, and most of them are lost. Here the sender waits while the receive queue is
-/// full, and nothing is lost.
+/// The difference to UDP: a UDP sender can send thousands of datagrams to a receiver that does not
+/// read, and most of them are lost (`udp/loss.rs`). A Unix sender waits while the queue is full.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_receiver_that_is_slow_makes_the_sender_wait_and_loses_nothing() {
     const SENT: u32 = 5000;
-    let server = start(&["-q"]);
-    server.running.suspend();
-    let socket = server.socket("patient");
-    socket.set_nonblocking(true).unwrap();
-    let kept = (0..SENT)
-        .take_while(|number| socket.send_to(&number.to_be_bytes(), &server.path).is_ok())
-        .count();
-    assert!(kept > 0 && kept < SENT as usize, "the queue took {kept}");
-    let full = socket.send_to(b"one more", &server.path).unwrap_err();
-    assert_eq!(
-        full.kind(),
-        std::io::ErrorKind::WouldBlock,
-        "without O_NONBLOCK it would wait"
-    );
+    let folder = harness::folder();
+    let path = folder.path().join("slow");
+    let receiver = UnixDatagram::bind(&path).unwrap();
+    receiver.set_read_timeout(Some(LIMIT)).unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    let send = |number: u32| sender.send_to(&number.to_be_bytes(), &path);
+    let kept = (0..SENT).take_while(|number| send(*number).is_ok()).count() as u32;
+    assert!(kept > 0 && kept < SENT, "the queue took {kept}");
+    let full = send(kept).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
 
-    socket.set_nonblocking(false).unwrap();
-    server.running.resume();
+    sender.set_nonblocking(false).unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| {
-            for number in kept as u32..SENT {
-                socket.send_to(&number.to_be_bytes(), &server.path).unwrap();
-            }
-        });
+        scope.spawn(|| (kept..SENT).for_each(|number| assert_eq!(send(number).unwrap(), 4)));
         let mut buffer = [0; 8];
         for number in 0..SENT {
-            assert_eq!(socket.recv(&mut buffer).expect("every one"), 4);
+            assert_eq!(receiver.recv(&mut buffer).expect("every one"), 4);
             assert_eq!(buffer[..4], number.to_be_bytes(), "in order");
         }
     });
