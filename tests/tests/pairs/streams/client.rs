@@ -246,3 +246,35 @@ fn wrong_usage_is_refused_with_what_is_right(#[case] service: Service) {
     ];
     harness::assert_refuses(|| client_of(service, "unused"), &wrong);
 }
+
+/// The client learns that a limit has passed only when a read ends. So after a pause in which there was
+/// more to send, the last reads have a shorter limit, and each answer begins a new one.
+#[apply(every_stream_client)]
+fn each_answer_begins_the_time_limit_anew(#[case] service: Service) {
+    let (mut client, mut stream) = accept_from(service, &["--timeout", "2"]);
+    // The first read ends after two seconds, when there is more to send; the second after four.
+    thread::sleep(Duration::from_millis(3000));
+    client.write(b"ab");
+    client.stdin = None;
+    let line = read_to_end(&stream);
+    // The limit is over after five seconds.
+    for byte in line {
+        thread::sleep(Duration::from_millis(1600));
+        stream.write_all(&[byte]).unwrap();
+    }
+    drop(stream);
+    client.finish().assert_printed(b"ab");
+}
+
+#[apply(every_stream_client)]
+fn a_silent_server_is_given_up_as_soon_as_the_limit_is_over(#[case] service: Service) {
+    let (mut client, stream) = accept_from(service, &["--timeout", "3"]);
+    thread::sleep(Duration::from_millis(500));
+    client.write(b"hello");
+    client.stdin = None;
+    read_to_end(&stream);
+    let started = std::time::Instant::now();
+    assert_eq!(client.finish().code, Some(1));
+    let time = started.elapsed();
+    assert!(time < Duration::from_millis(4500), "after {time:?}");
+}

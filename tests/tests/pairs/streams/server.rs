@@ -99,6 +99,8 @@ fn being_suspended_while_it_waits_to_write_loses_nothing(#[case] service: Servic
     let mut back = Vec::new();
     (&stream).read_to_end(&mut back).unwrap();
     assert_eq!(back.len(), sent);
+    let log = server.running.kill().stderr;
+    assert!(!log.contains("cannot"), "{log}");
 }
 
 /// If a peer no longer acknowledges, the kernel gives up the connection after a quarter of an
@@ -274,8 +276,12 @@ fn who_waits_for_a_place_or_does_not_read_costs_no_processor_time(#[case] servic
 
 /// Starts a server with this stderr.
 #[cfg(unix)]
-fn start_with_stderr(service: Service, stderr: UnixStream, args: &[&str]) -> Listening {
-    let stderr = std::os::fd::OwnedFd::from(stderr);
+fn start_with_stderr(
+    service: Service,
+    stderr: impl Into<std::os::fd::OwnedFd>,
+    args: &[&str],
+) -> Listening {
+    let stderr: std::os::fd::OwnedFd = stderr.into();
     service.start_on(|command| {
         command.args(args);
         Running::start_with(command, Stdio::piped(), stderr.into())
@@ -339,4 +345,47 @@ fn wrong_usage_is_refused_with_what_is_right(#[case] service: Service) {
         (["--idle-timeout", "1e300"], "seconds from 0.001 to 86400"),
     ];
     harness::assert_refuses(|| service.command(), &wrong);
+}
+
+/// A pair of connected sockets keeps the boundaries of writes, where a pipe would join them.
+#[apply(every_stream_server)]
+#[cfg(unix)]
+fn a_log_line_is_one_write(#[case] service: Service) {
+    let (stderr, log) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    log.set_read_timeout(Some(LIMIT)).unwrap();
+    let server = start_with_stderr(service, stderr, &[]);
+    let client = server.connect();
+    let name = client.name_in_logs();
+    echo(&client, b"hello");
+    drop(client);
+    for what in ["connected", "closed, bytes echoed: 5"] {
+        let mut write = [0; 4096];
+        let len = log.recv(&mut write).unwrap();
+        let write = String::from_utf8_lossy(&write[..len]);
+        assert_eq!(write, format!("{name}: {what}\n"));
+    }
+}
+
+#[apply(every_stream_server)]
+#[cfg(target_os = "linux")]
+fn while_nothing_happens_it_costs_no_processor_time(#[case] service: Service) {
+    let server = service.start(&[]);
+    let idle = server.connect();
+    echo(&idle, b"hello");
+    let before = harness::processor_time(server.running.id());
+    thread::sleep(Duration::from_secs(1));
+    let used = harness::processor_time(server.running.id()) - before;
+    assert!(
+        used < Duration::from_millis(100),
+        "it spins: {used:?} of processor time in a second"
+    );
+}
+
+#[apply(every_stream_server)]
+#[cfg(target_os = "linux")]
+fn idle_workers_do_not_use_up_the_descriptors(#[case] service: Service) {
+    let server = service.start_as(|command| harness::limited("--nofile=24", &command));
+    server.assert_serves();
+    let log = server.running.kill().stderr;
+    assert!(!log.contains("cannot accept"), "{log}");
 }

@@ -137,3 +137,34 @@ fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right() {
     };
     harness::assert_refuses_addresses(with_address, "cannot find the address of ");
 }
+
+/// Linux drops what asks for a connection when the queue of a listener is full, and so the first
+/// address is silent. The second must get its share of the time.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_silent_address_leaves_time_for_the_next() {
+    let server = harness::Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0"]));
+    let silent = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+    silent.set_only_v6(true).unwrap();
+    let addr = SocketAddr::new("::1".parse().unwrap(), server.addr.port());
+    if let Err(error) = silent.bind(&addr.into()) {
+        return harness::not_run(&format!("no IPv6 on this port: {error}"));
+    }
+    silent.listen(0).unwrap();
+    let _in_the_queue: Vec<TcpStream> = (0..8)
+        .map_while(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(200)).ok())
+        .collect();
+    let addr = format!("twofold:{}", server.addr.port());
+    let client = harness::with_twofold_name(program("tcp-client").args([
+        "--addr",
+        &addr,
+        "--timeout",
+        "2",
+        "hello",
+    ]));
+    let Some(mut client) = client else { return };
+    let started = std::time::Instant::now();
+    run(&mut client, b"").assert_printed(b"hello\n");
+    let time = started.elapsed();
+    assert!(time < Duration::from_millis(1900), "it took {time:?}");
+}

@@ -13,9 +13,9 @@ use std::{
 };
 
 #[cfg(target_os = "linux")]
-use crate::streams::Service;
-#[cfg(target_os = "linux")]
 use crate::streams::server::send_until_stuck;
+#[cfg(target_os = "linux")]
+use crate::streams::{Service, Stream};
 use crate::tcp::server::TcpServer::EventLoop;
 use crate::tcp::server::connect;
 #[cfg(target_os = "linux")]
@@ -164,4 +164,28 @@ fn each_is_closed_when_its_own_time_is_over() {
             format!("{addr}: closed, no read or write for 600ms")
         );
     }
+}
+
+/// What was kept for a client that did not read is not kept once it has read.
+#[test]
+#[cfg(target_os = "linux")]
+fn clients_that_read_again_cost_no_buffer() {
+    let server = Service::EventLoop.start(&[]);
+    let serve = |count: u64| -> Vec<Stream> {
+        let one = |_| {
+            let client = server.connect();
+            let sent = send_until_stuck(&client) as u64;
+            let read = io::copy(&mut (&client).take(sent), &mut io::sink());
+            assert_eq!(read.unwrap(), sent);
+            client
+        };
+        (0..count).map(one).collect()
+    };
+    let memory = || harness::memory_kib(server.running.id(), "VmRSS").unwrap();
+    let _first = serve(5);
+    let before = memory();
+    let _others = serve(20);
+    let each = memory().saturating_sub(before) / 20;
+    println!("{each} KiB for each client that has read");
+    assert!(each < 10, "{each} KiB");
 }

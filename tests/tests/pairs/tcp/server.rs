@@ -207,3 +207,30 @@ fn both_servers_run_side_by_side_on_one_port_number(#[case] tcp: TcpServer) {
         client.assert_printed(b"hello\n");
     }
 }
+
+/// Nobody hears where it listens, so the test chooses the port.
+#[apply(every_tcp_server)]
+#[cfg(unix)]
+fn it_serves_when_nobody_reads_even_where_it_listens(#[case] tcp: TcpServer) {
+    use std::os::{fd::OwnedFd, unix::net::UnixStream};
+    use std::process::Stdio;
+    let start = |addr: std::net::SocketAddr| {
+        let stdout = OwnedFd::from(UnixStream::pair().unwrap().0).into();
+        let mut command = tcp.command();
+        // One connection at a time: then the main thread serves alone.
+        command.args(["--addr", &addr.to_string(), "--max-connections", "1"]);
+        Some(harness::Running::start_with(
+            &mut command,
+            stdout,
+            Stdio::piped(),
+        ))
+    };
+    let answers = |addr| {
+        let Ok(mut stream) = TcpStream::connect(addr) else {
+            return false;
+        };
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(b"anybody?").is_ok() && stream.read_exact(&mut [0; 8]).is_ok()
+    };
+    harness::on_a_free_port(start, answers);
+}

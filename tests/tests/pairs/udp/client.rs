@@ -437,3 +437,48 @@ fn its_own_answers_to_help_and_version_are_no_errors() {
         }
     }
 }
+
+#[test]
+fn over_ipv6_a_datagram_may_be_20_bytes_longer() {
+    if let Err(error) = UdpSocket::bind("[::1]:0") {
+        return not_run(&format!("no IPv6: {error}"));
+    }
+    let server = Server::start(program("udp-server").args(["--addr", "[::1]:0", "-q"]));
+    let addr = server.addr.to_string();
+    let client = |size| {
+        run(
+            program("udp-client").args(["--addr", &addr]),
+            &vec![b'x'; size],
+        )
+    };
+    let longest = client(65_527);
+    assert_eq!((longest.code, longest.stdout.len()), (Some(0), 65_528));
+    let longer = client(65_528);
+    assert_eq!((longer.code, longer.stdout.len()), (Some(1), 0));
+    let limit = "a UDP datagram carries at most 65527 bytes over IPv6";
+    assert!(longer.stderr.contains(limit), "{}", longer.stderr);
+}
+
+#[test]
+fn a_line_without_end_is_not_read_to_its_end() {
+    use std::io::Write;
+    let (_server, mut client) = pair();
+    let mut client = Running::start(&mut client);
+    let mut stdin = client.stdin.take().unwrap(); // It stays open.
+    let _ = stdin.write_all(&[b'x'; 200_000]); // It may end before it has read this.
+    let client = client.finish();
+    assert_eq!((client.code, client.stdout.len()), (Some(1), 0));
+    let limit = "a UDP datagram carries at most 65507 bytes over IPv4";
+    assert!(client.stderr.contains(limit), "{}", client.stderr);
+}
+
+#[test]
+#[cfg(unix)]
+fn it_asks_on_when_nobody_reads_its_stderr() {
+    use std::os::{fd::OwnedFd, unix::net::UnixStream};
+    let (_server, mut client) = pair();
+    let stderr = OwnedFd::from(UnixStream::pair().unwrap().0).into();
+    client.args(["one", "two"]);
+    let client = Running::start_with(&mut client, std::process::Stdio::piped(), stderr);
+    client.finish().assert_printed(b"one\ntwo\n");
+}

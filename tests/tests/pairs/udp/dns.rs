@@ -317,6 +317,18 @@ fn an_answer_that_cannot_be_read_or_used_is_an_error() {
 }
 
 #[test]
+fn an_answer_of_512_bytes_is_read_to_its_end() {
+    let client = answered_with(|query| {
+        let rest = 512 - answer(query, &[record(b"\0", 16, b""), address(7)]).len();
+        vec![answer(
+            query,
+            &[record(b"\0", 16, &vec![0; rest]), address(7)],
+        )]
+    });
+    assert_prints(&client, "192.0.2.7\n");
+}
+
+#[test]
 fn a_pointer_to_itself_is_no_circle() {
     let client = answered_with(|query| {
         let itself = [0xC0, u8::try_from(query.len()).unwrap()];
@@ -353,6 +365,23 @@ fn a_stream_of_wrong_answers_cannot_hold_it_beyond_the_time_limit() {
         thread::sleep(Duration::from_millis(1));
     }
     assert_fails(&client.finish(), "cannot get an answer");
+}
+
+#[test]
+#[cfg(unix)]
+fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
+    let server = udp_socket("127.0.0.1");
+    let addr = server.local_addr().unwrap();
+    let client = Running::start(question(addr, "name.test").args(["--timeout", "1"]));
+    let (query, peer) = receive(&server);
+    thread::sleep(Duration::from_millis(100)); // Most likely it waits in its system call by then.
+    client.suspend();
+    server
+        .send_to(&answer(&query, &[address(7)]), peer)
+        .unwrap();
+    thread::sleep(Duration::from_millis(1200)); // The deadline passes.
+    client.resume();
+    assert_prints(&client.finish(), "192.0.2.7\n");
 }
 
 #[test]

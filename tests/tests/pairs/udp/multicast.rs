@@ -121,3 +121,20 @@ fn an_interface_that_is_not_there_is_told() {
     let error = format!("Error: cannot join {GROUP} on the interface 192.0.2.1\n");
     server.assert_failed(&error);
 }
+
+/// The group is one that no other test joins.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_ipv6_group_is_joined_on_the_interface_that_was_named() {
+    if let Err(error) = std::net::UdpSocket::bind("[::1]:0") {
+        return not_run(&format!("no IPv6: {error}"));
+    }
+    let args = ["ff12::7:1", "--interface", "1", "--addr", "[::1]:0"];
+    let _server = Server::start(&mut multicast(&args));
+    let groups = std::fs::read_to_string("/proc/net/igmp6").unwrap();
+    let mut joined = groups
+        .lines()
+        .filter(|line| line.contains("ff120000000000000000000000070001"));
+    let interface = joined.next().map(|line| line.split(' ').next());
+    assert_eq!(interface, Some(Some("1")), "{groups}");
+}

@@ -149,16 +149,17 @@ fn being_suspended_neither_ends_it_nor_loses_an_answer() {
 }
 
 #[test]
-fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
+fn answers_that_come_while_it_is_suspended_are_not_lost() {
     let server = shared_socket(0);
     let client = broadcast(port_of(&server), &["--timeout", "1", "hello"]);
     let (_, addr) = server.recv_from(&mut [0; 64]).unwrap();
     client.suspend();
     server.send_to(b"hello", addr).unwrap();
+    server.send_to(b"hello", addr).unwrap();
     thread::sleep(Duration::from_millis(1200)); // The deadline passes.
     client.resume();
     let client = client.finish();
-    client.assert_printed(b"hello\n");
+    client.assert_printed(b"hello\nhello\n");
 }
 
 #[test]
@@ -219,4 +220,42 @@ fn wrong_usage_is_refused_with_what_is_right() {
     assert_eq!(client.code, Some(1));
     let limit = "a UDP datagram carries at most 65507 bytes over IPv4";
     client.assert_stderr(limit);
+}
+
+#[test]
+fn a_reader_that_has_gone_is_an_error_and_not_a_panic() {
+    use std::os::{fd::OwnedFd, unix::net::UnixStream};
+    let server = shared_socket(0);
+    let addr = format!("127.255.255.255:{}", port_of(&server));
+    let stdout = OwnedFd::from(UnixStream::pair().unwrap().0).into();
+    let mut client = one_to_many(&["--addr", &addr, "--timeout", "10", "hello"]);
+    let client = Running::start_with(&mut client, stdout, std::process::Stdio::piped());
+    let (_, addr) = server.recv_from(&mut [0; 64]).unwrap();
+    server.send_to(b"hello", addr).unwrap();
+    let client = client.finish();
+    assert_eq!(client.code, Some(1), "{client:?}");
+    let error = "Error: cannot write to stdout\n";
+    assert!(client.stderr.starts_with(error), "{client:?}");
+}
+
+/// Which interface the kernel chooses by itself differs from machine to machine, so here it is
+/// whether the kernel is told.
+#[test]
+fn it_tells_the_kernel_the_interface_for_an_ipv6_group() {
+    if let Err(error) = UdpSocket::bind("[::1]:0") {
+        return harness::not_run(&format!("no IPv6: {error}"));
+    }
+    if !harness::can_trace() {
+        return;
+    }
+    let folder = harness::folder();
+    let log = folder.path().join("calls");
+    let args = ["--addr", "[ff12::7007]:7007", "--interface", "1"];
+    let client = one_to_many(&args);
+    let mut strace = Command::new("strace");
+    strace.args(["-e", "trace=setsockopt", "-o"]).arg(&log);
+    strace.arg(client.get_program()).args(client.get_args());
+    run(strace.args(["--timeout", "0.1", "hello"]), b"");
+    let calls = std::fs::read_to_string(log).unwrap();
+    assert!(calls.contains("IPV6_MULTICAST_IF, [1]"), "{calls}");
 }

@@ -220,6 +220,7 @@ fn a_forged_sender_neither_gets_an_answer_nor_ends_the_server(#[case] udp: UdpSe
         ("127.0.0.1", 0, "not answered, port 0"),
         ("127.0.0.1", 7, "not answered, ports below 1024"),
         ("127.0.0.1", 1023, "not answered, ports below 1024"),
+        ("127.0.0.1", 1024, "length 6 \"forged\""),
         ("127.0.0.1", own_port, "not answered, our own port number"),
         (
             "127.255.255.255",
@@ -389,4 +390,61 @@ fn a_port_of_the_system_needs_the_right_to_it(#[case] udp: UdpServer) {
     let server = run(&mut command, b"");
     assert_eq!(server.code, Some(1), "{server:?}");
     server.assert_stderr("127.0.0.1:1: ports below 1024 often need a privilege");
+}
+
+/// strace makes the first five calls fail.
+#[apply(every_udp_server)]
+#[cfg(target_os = "linux")]
+fn after_an_error_of_receive_it_pauses_and_goes_on(#[case] udp: UdpServer) {
+    if !harness::can_trace() {
+        return;
+    }
+    let server = udp.command("127.0.0.1:0");
+    let mut strace = Command::new("strace");
+    strace.args([
+        "-D",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=recvfrom,recvmmsg",
+    ]);
+    strace.args(["-e", "inject=recvfrom,recvmmsg:error=ENOMEM:when=1..5"]);
+    strace.arg(server.get_program()).args(server.get_args());
+    let started = std::time::Instant::now();
+    let mut server = Server::start(&mut strace);
+    assert_serves(&server);
+    let time = started.elapsed();
+    for _ in 0..5 {
+        let line = server.running.stderr_line();
+        assert!(
+            line.starts_with("cannot receive: Cannot allocate"),
+            "{line}"
+        );
+    }
+    assert!(time.as_millis() >= 500, "five pauses took {time:?}");
+}
+
+/// Nobody hears where it listens, so the test chooses the port.
+#[apply(every_udp_server)]
+#[cfg(unix)]
+fn it_serves_when_nobody_reads_even_where_it_listens(#[case] udp: UdpServer) {
+    use std::os::{fd::OwnedFd, unix::net::UnixStream};
+    use std::process::Stdio;
+    let start = |addr: std::net::SocketAddr| {
+        let stdout = OwnedFd::from(UnixStream::pair().unwrap().0).into();
+        let mut command = udp.command(&addr.to_string());
+        Some(harness::Running::start_with(
+            &mut command,
+            stdout,
+            Stdio::piped(),
+        ))
+    };
+    let answers = |addr| {
+        let socket = udp_socket("127.0.0.1");
+        let limit = std::time::Duration::from_millis(200);
+        socket.set_read_timeout(Some(limit)).unwrap();
+        socket.send_to(b"anybody?", addr).is_ok() && socket.recv(&mut [0; 64]).is_ok()
+    };
+    harness::on_a_free_port(start, answers);
 }

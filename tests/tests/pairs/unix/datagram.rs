@@ -320,3 +320,76 @@ fn it_serves_on_when_nobody_reads_its_output_any_more() {
         server.assert_serves();
     }
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn in_the_log_an_abstract_name_is_escaped_and_a_long_datagram_is_cut_short() {
+    use std::os::linux::net::SocketAddrExt;
+    let mut server = start(&[]);
+    let id = std::process::id();
+    let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("{id}\n\x1b[2J"));
+    let socket = UnixDatagram::bind_addr(&name.unwrap()).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    echo(&socket, &server.path, &[b'x'; 5000]);
+    let line = server.running.stderr_line();
+    let shown = "x".repeat(64);
+    let expected = format!("@{id}\\n\\u{{1b}}[2J: length 5000 \"{shown}\"...");
+    assert_eq!(line, expected);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn being_suspended_while_the_queue_is_full_costs_the_client_nothing() {
+    let server = start(&["-q"]);
+    server.running.suspend();
+    let socket = server.socket("many");
+    socket.set_nonblocking(true).unwrap();
+    while socket.send_to(b"fill the queue", &server.path).is_ok() {}
+    let client = Running::start(server.client().args(["--timeout", "20", "hello"]));
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(5));
+        client.suspend();
+        client.resume();
+    }
+    server.running.resume();
+    client.finish().assert_printed(b"hello\n");
+}
+
+/// Only who has the right to it can make a send buffer so large.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_datagram_that_may_have_been_cut_is_not_answered() {
+    use nix::sys::socket::{setsockopt, sockopt::SndBufForce};
+    let mut server = start(&[]);
+    let socket = server.socket("long");
+    if let Err(error) = setsockopt(&socket, SndBufForce, &(4 << 20)) {
+        return harness::not_run(&format!("no right to a larger send buffer: {error}"));
+    }
+    for len in [1 << 20, (1 << 20) + 1] {
+        socket.send_to(&vec![b'x'; len], &server.path).unwrap();
+        let line = server.running.stderr_line();
+        assert!(
+            line.ends_with("/long: not answered, longer than 1048576 bytes"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
+    let folder = harness::folder();
+    let path = folder.path().join("s");
+    let server = UnixDatagram::bind(&path).unwrap();
+    server.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut command = program("unix-echo");
+    command.args(["client", "--datagram", "--timeout", "1", "hello", "--path"]);
+    let client = Running::start(command.arg(&path));
+    let mut buffer = [0; 64];
+    let (len, addr) = server.recv_from(&mut buffer).unwrap();
+    thread::sleep(Duration::from_millis(100)); // Most likely it waits in its system call by then.
+    client.suspend();
+    server.send_to_addr(&buffer[..len], &addr).unwrap();
+    thread::sleep(Duration::from_millis(1200)); // The deadline passes.
+    client.resume();
+    client.finish().assert_printed(b"hello\n");
+}

@@ -311,3 +311,16 @@ fn an_abstract_name_has_no_file() {
         );
     }
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_abstract_name_may_have_107_bytes_after_its_sign() {
+    let name = |len: usize| format!("@{:x<len$}", std::process::id());
+    let (longest, longer) = (name(107), name(108));
+    let _server = start(Path::new(&longest), &[]);
+    assert_serves(Path::new(&longest), &[]);
+    let refused = run(&mut unix_echo("server", Path::new(&longer), &[]), b"");
+    assert_fails(&refused, "cannot use the name @");
+    let error = "it has 108 bytes, the limit is 107\n";
+    assert!(refused.stderr.ends_with(error), "{}", refused.stderr);
+}
