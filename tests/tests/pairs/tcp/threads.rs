@@ -78,8 +78,8 @@ fn an_idle_connection_costs_less_than_28_kib() {
         streams.iter().for_each(|stream| echo(stream, b"hello"));
         (memory(&server) - memory(&small)) as f64 / CLIENTS as f64
     };
-    // The least of three: how threads share the heaps of glibc depends on how they are scheduled.
-    let each = (0..3).map(measure).fold(f64::INFINITY, f64::min);
-    println!("an idle connection, its thread included, costs the server {each:.1} KiB");
-    assert!(each < 28.0, "{each} KiB");
+    // One of three must do: how threads share the heaps of glibc depends on how they run.
+    let costs = (0..3).map(measure);
+    let mut costs = costs.inspect(|each| println!("an idle connection costs {each:.1} KiB"));
+    assert!(costs.any(|each| each < 28.0), "28 KiB or more");
 }
