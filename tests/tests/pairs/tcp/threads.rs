@@ -65,21 +65,18 @@ fn out_of_threads_it_refuses_to_start() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn an_idle_connection_costs_less_than_28_kib() {
+fn an_idle_connection_costs_less_than_32_kib() {
     const CLIENTS: usize = 1000;
     if harness::allow_descriptors(CLIENTS as u64 + 100).is_none() {
         return harness::not_run("no right to so many descriptors");
     }
+    let server = Threads.start(&["--max-connections", &CLIENTS.to_string()]);
+    let small = Threads.start(&["--max-connections", "1"]);
     let memory = |server: &Server| harness::memory_kib(server.running.id(), "VmRSS").unwrap();
-    let measure = |_| {
-        let server = Threads.start(&["--max-connections", &CLIENTS.to_string()]);
-        let small = Threads.start(&["--max-connections", "1"]);
-        let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
-        streams.iter().for_each(|stream| echo(stream, b"hello"));
-        (memory(&server) - memory(&small)) as f64 / CLIENTS as f64
-    };
-    // One of three must do: how threads share the heaps of glibc depends on how they run.
-    let costs = (0..3).map(measure);
-    let mut costs = costs.inspect(|each| println!("an idle connection costs {each:.1} KiB"));
-    assert!(costs.any(|each| each < 28.0), "28 KiB or more");
+    let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
+    streams.iter().for_each(|stream| echo(stream, b"hello"));
+    let each = (memory(&server) - memory(&small)) as f64 / CLIENTS as f64;
+    println!("an idle connection, its thread included, costs the server {each:.1} KiB");
+    // Usually about 20; on a busy machine the threads use two pages more.
+    assert!(each < 32.0, "{each} KiB");
 }
