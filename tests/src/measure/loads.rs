@@ -372,7 +372,7 @@ fn stop_and_wait(addr: &str, len: usize, datagrams: u64) -> Duration {
     })
 }
 
-/// Keeps [`WINDOW`] datagrams on the way, until `datagrams` have come back.
+/// Keeps `WINDOW` datagrams on the way, until `datagrams` have come back.
 ///
 /// Like `batch`, the client takes many datagrams with one system call, and sends many as one
 /// piece. Otherwise it would be slower than the server. It does not sleep, because waking it would
