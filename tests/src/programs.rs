@@ -151,3 +151,9 @@ pub fn copy_of(command: &Command) -> (tempfile::TempDir, PathBuf) {
     assert!(cp.unwrap().success());
     (folder, copy)
 }
+
+/// Gives a program an address: where a server listens, or the server that a client asks.
+pub fn at(mut command: Command, addr: &str) -> Command {
+    command.args(["--addr", addr]);
+    command
+}

@@ -130,12 +130,10 @@ fn it_does_not_take_itself_for_the_server() {
 
 #[test]
 fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right() {
-    let with_address = |addr: &str| {
-        let mut command = program("tcp-client");
-        command.args(["--addr", addr]);
-        command
-    };
-    harness::assert_refuses_addresses(with_address, "cannot find the address of ");
+    harness::assert_refuses_addresses(
+        |addr| harness::at(program("tcp-client"), addr),
+        "cannot find the address of ",
+    );
 }
 
 /// Linux drops what asks for a connection when the queue of a listener is full, and so the first

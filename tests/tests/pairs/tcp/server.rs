@@ -186,12 +186,7 @@ fn ipv6_is_served_as_well(#[case] tcp: TcpServer) {
 
 #[apply(every_tcp_server)]
 fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right(#[case] tcp: TcpServer) {
-    let with_address = |addr: &str| {
-        let mut command = tcp.command();
-        command.args(["--addr", addr]);
-        command
-    };
-    harness::assert_refuses_addresses(with_address, "cannot listen on ");
+    harness::assert_refuses_addresses(|addr| harness::at(tcp.command(), addr), "cannot listen on ");
 }
 
 #[apply(every_tcp_server)]

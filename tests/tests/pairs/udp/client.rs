@@ -409,12 +409,10 @@ fn wrong_usage_is_refused_with_what_is_right() {
         (["--attempts", "0"], "0 is not in 1.."),
     ];
     harness::assert_refuses(|| program("udp-client"), &wrong);
-    let with_address = |addr: &str| {
-        let mut command = program("udp-client");
-        command.args(["--addr", addr]);
-        command
-    };
-    harness::assert_refuses_addresses(with_address, "cannot find the address of ");
+    harness::assert_refuses_addresses(
+        |addr| harness::at(program("udp-client"), addr),
+        "cannot find the address of ",
+    );
 }
 
 #[test]

@@ -50,8 +50,7 @@ impl UdpServer {
             };
             command.args([group, "--interface", interface]);
         }
-        command.args(["--addr", addr]);
-        command
+        harness::at(command, addr)
     }
 
     pub fn start(self, addr: &str) -> Server {
