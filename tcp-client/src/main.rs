@@ -90,6 +90,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
+// ANCHOR: connect
 /// Connects to the first of a name's addresses that accepts. Each gets an equal share of
 /// the time that is left, so that a silent one leaves time for the others.
 fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
@@ -116,6 +117,7 @@ fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
     }
     Err(failure)
 }
+// ANCHOR_END: connect
 
 /// Finds all addresses of a name.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
@@ -150,6 +152,7 @@ struct Sending {
     end: OnceLock<(Instant, Result<()>)>,
 }
 
+// ANCHOR: start_sending
 /// Starts a thread that sends all input and then half-closes the connection. Nobody waits
 /// for the thread to end: it may wait for input while the server closes.
 fn start_sending(
@@ -172,6 +175,7 @@ fn start_sending(
     started.context("cannot start a thread")?;
     Ok(())
 }
+// ANCHOR_END: start_sending
 
 /// Returns the messages, each as a line, or else stdin.
 fn input(messages: &[OsString]) -> Box<dyn Read> {
@@ -186,6 +190,7 @@ fn input(messages: &[OsString]) -> Box<dyn Read> {
     Box::new(Cursor::new(lines))
 }
 
+// ANCHOR: send
 fn send(mut input: impl Read, stream: &mut TcpStream, count: &AtomicU64) -> Result<()> {
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {
@@ -198,7 +203,9 @@ fn send(mut input: impl Read, stream: &mut TcpStream, count: &AtomicU64) -> Resu
         stream.write_all(&buffer[..len]).context("cannot send")?;
     }
 }
+// ANCHOR_END: send
 
+// ANCHOR: receive
 /// Prints what comes back, as soon as it comes, until the server closes the connection.
 fn receive(
     stream: &mut TcpStream,
@@ -230,6 +237,7 @@ fn receive(
         }
     }
 }
+// ANCHOR_END: receive
 
 impl Sending {
     /// Returns how much longer the server may be silent. The time limit counts only from
@@ -244,6 +252,7 @@ impl Sending {
         }
     }
 
+    // ANCHOR: check
     /// Checks, after the server has closed the connection, that everything came back.
     fn check(&self, received: u64) -> Result<()> {
         match self.end.get() {
@@ -258,6 +267,7 @@ impl Sending {
             }
         }
     }
+    // ANCHOR_END: check
 }
 
 /// Opens stdout without the line buffer of std, which would make more system calls.

@@ -120,6 +120,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
+// ANCHOR: listen
 /// Opens a non-blocking listener with a long backlog. On a *non-blocking* socket a call
 /// that would have to wait fails with WouldBlock instead.
 fn listen(addr: &str) -> Result<TcpListener> {
@@ -133,6 +134,7 @@ fn listen(addr: &str) -> Result<TcpListener> {
         .context("cannot make the listener non-blocking")?;
     Ok(TcpListener::from_std(listener))
 }
+// ANCHOR_END: listen
 
 fn bind(addr: &str) -> Result<std::net::TcpListener> {
     std::net::TcpListener::bind(addr).map_err(|error| {
@@ -186,6 +188,7 @@ impl Server {
         })
     }
 
+    // ANCHOR: run
     /// The event loop. This is the only place where the program waits for the network.
     fn run(&mut self, poll: &mut Poll) -> ! {
         let mut events = Events::with_capacity(EVENTS);
@@ -215,6 +218,7 @@ impl Server {
             self.accept();
         }
     }
+    // ANCHOR_END: run
 
     /// Returns how long to wait for events at most; `None` means forever.
     fn time_to_next_task(&self) -> Option<Duration> {
@@ -291,6 +295,7 @@ impl Server {
         }
     }
 
+    // ANCHOR: idle
     /// Closes the connections on which nothing has moved for too long.
     ///
     /// Moving bytes does not change the order of the checks. Only when a check is due do we
@@ -316,6 +321,7 @@ impl Server {
             }
         }
     }
+    // ANCHOR_END: idle
 
     /// Removes a connection. Dropping its stream closes it, and the kernel forgets its events.
     fn close(&mut self, token: Token, why: fmt::Arguments) {
@@ -348,6 +354,7 @@ enum Turn {
 }
 
 impl Connection {
+    // ANCHOR: echo
     /// Echoes what one read returns. Fails with WouldBlock where a thread would wait.
     ///
     /// One read in each turn is fair: a client that sends as fast as we read gets no more
@@ -371,7 +378,9 @@ impl Connection {
         }
         Ok(Turn::Unfinished)
     }
+    // ANCHOR_END: echo
 
+    // ANCHOR: write
     /// Writes what the kernel takes, and keeps the rest.
     fn write(&mut self, mut bytes: &[u8], now: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
@@ -389,6 +398,7 @@ impl Connection {
         }
         Ok(())
     }
+    // ANCHOR_END: write
 }
 
 /// Writes a line to stderr with one system call. eprintln! makes one for each part of the

@@ -103,6 +103,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
+// ANCHOR: listen
 /// Opens a *listener*: a socket that carries no bytes, and only waits for connections. From
 /// now on the kernel completes connections without us, and keeps them in a queue, the
 /// *backlog*, until we accept them. std asks for a backlog of 128.
@@ -123,7 +124,9 @@ fn listen(addr: &str) -> Result<TcpListener> {
         anyhow::Error::new(error).context(format!("cannot listen on {addr}{advice}"))
     })
 }
+// ANCHOR_END: listen
 
+// ANCHOR: workers
 /// Starts all workers except one, which is the main thread. Each serves one connection at a
 /// time, so there are never more accepted connections than workers.
 fn start_workers(server: &Arc<Server>) -> Result<()> {
@@ -138,6 +141,7 @@ fn start_workers(server: &Arc<Server>) -> Result<()> {
     }
     Ok(())
 }
+// ANCHOR_END: workers
 
 /// What all workers share.
 struct Server {
@@ -146,6 +150,7 @@ struct Server {
 }
 
 impl Server {
+    // ANCHOR: work
     /// Serves one client after the other, forever. An error of a client does not end it.
     fn work(&self) -> ! {
         let idle_timeout = self.args.idle_timeout;
@@ -165,7 +170,9 @@ impl Server {
             log(quiet, format_args!("{peer}: closed, {outcome}"));
         }
     }
+    // ANCHOR_END: work
 
+    // ANCHOR: accept
     /// Takes the next connection from the backlog. The lock lets one worker wait at a time.
     ///
     /// A *descriptor* is the number by which a process knows a socket or a file. Linux
@@ -185,8 +192,10 @@ impl Server {
             }
         }
     }
+    // ANCHOR_END: accept
 }
 
+// ANCHOR: serve
 /// Prepares a connection and echoes on it. Returns how many bytes it echoed.
 fn serve(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
     // *Nagle's algorithm* holds back a small segment until the peer has acknowledged what
@@ -201,7 +210,9 @@ fn serve(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> i
     stream.set_write_timeout(Some(idle_timeout))?;
     echo(stream, buffer)
 }
+// ANCHOR_END: serve
 
+// ANCHOR: echo
 /// Writes what it reads, until the client has no more to send.
 fn echo(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
     let mut echoed = 0;
@@ -225,6 +236,7 @@ fn echo(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
         }
     }
 }
+// ANCHOR_END: echo
 
 /// Writes a line to stderr with one system call, so that lines of different threads do not
 /// mix. eprintln! would panic if nobody reads stderr any more.

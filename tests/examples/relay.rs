@@ -329,6 +329,7 @@ impl fmt::Display for Fate {
 }
 
 impl Flow {
+    // ANCHOR: fate
     /// Draws all three random numbers for each datagram, even if it needs only the first. So the
     /// numbers of a datagram do not depend on what happened to earlier ones.
     fn next_fate(&mut self, args: &Args) -> Fate {
@@ -346,6 +347,7 @@ impl Flow {
             is_held_back: is_late && self.held_back.is_none(),
         }
     }
+    // ANCHOR_END: fate
 
     fn meet_fate(&mut self, fate: Fate, mut datagram: Datagram, due: Instant, queue: &mut Queue) {
         datagram.copies = fate.copies;

@@ -97,6 +97,7 @@ fn random_id() -> u16 {
     RandomState::new().hash_one("id") as u16
 }
 
+// ANCHOR: query
 /// Builds the message that asks for the IPv4 addresses of a name.
 fn query(id: u16, name: &str) -> Result<Vec<u8>> {
     const RECURSION_DESIRED: u16 = 0x0100; // The server should ask others if it does not know.
@@ -107,7 +108,9 @@ fn query(id: u16, name: &str) -> Result<Vec<u8>> {
     query.extend(IPV4_ADDRESS);
     Ok(query)
 }
+// ANCHOR_END: query
 
+// ANCHOR: encode
 /// Writes a name as DNS does: each label after its length, and an empty label at the end
 /// (RFC 1035, 3.1).
 fn encode(name: &str) -> Result<Vec<u8>> {
@@ -130,6 +133,7 @@ fn encode(name: &str) -> Result<Vec<u8>> {
     );
     Ok(encoded)
 }
+// ANCHOR_END: encode
 
 /// Asks one address of the server after the other, and returns the first answer.
 fn ask_any(server: &str, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
@@ -205,6 +209,7 @@ fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Resul
     }
 }
 
+// ANCHOR: is_answer
 /// Tells whether a datagram answers the query: it has the same id, it is marked as an
 /// answer (in a query this bit is 0), and it repeats the question.
 fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
@@ -223,7 +228,9 @@ fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
         .is_some_and(|it| it.eq_ignore_ascii_case(question));
     same_id && marked && one_question && repeated
 }
+// ANCHOR_END: is_answer
 
+// ANCHOR: addresses
 /// Returns the addresses in an answer, or an error that tells why there are none.
 fn addresses(answer: &[u8]) -> Result<Vec<Ipv4Addr>> {
     let mut reader = Reader(answer);
@@ -242,6 +249,7 @@ fn addresses(answer: &[u8]) -> Result<Vec<Ipv4Addr>> {
     ensure!(!found.is_empty(), "the answer has no IPv4 address");
     Ok(found)
 }
+// ANCHOR_END: addresses
 
 /// Checks the server's response code (RFC 1035, 4.1.1).
 fn check_code(code: u8) -> Result<()> {

@@ -150,6 +150,7 @@ fn check_length(message: &[u8], to: SocketAddr) -> Result<()> {
     Ok(())
 }
 
+// ANCHOR: open
 /// Opens a socket that may send to many. It is not connected, because the answers come from
 /// other addresses.
 fn open(to: SocketAddr, interface: Option<&str>) -> Result<UdpSocket> {
@@ -170,6 +171,7 @@ fn open(to: SocketAddr, interface: Option<&str>) -> Result<UdpSocket> {
     }
     Ok(socket)
 }
+// ANCHOR_END: open
 
 /// Chooses the interface from which datagrams to a group are sent. std has no methods for
 /// this (IP_MULTICAST_IF in ip(7), and IPV6_MULTICAST_IF).
@@ -185,6 +187,7 @@ fn choose_interface(socket: &UdpSocket, to: SocketAddr, interface: &str) -> Resu
     Ok(())
 }
 
+// ANCHOR: next_echo
 /// Waits until the deadline for the next datagram that equals the message, and returns who
 /// sent it.
 fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> Result<Option<SocketAddr>> {
@@ -208,6 +211,7 @@ fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> Result<Op
         }
     }
 }
+// ANCHOR_END: next_echo
 
 /// Writes a line to stderr, if anybody reads it. eprintln! would panic if nobody does.
 fn log(quiet: bool, line: fmt::Arguments) {

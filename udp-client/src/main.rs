@@ -38,12 +38,14 @@ use clap::Parser;
 const MAX_PAYLOAD_V4: usize = 65_507;
 const MAX_PAYLOAD_V6: usize = 65_527;
 
+// ANCHOR: timed_out
 /// The error of a read or write that ran out of time. Unix and Windows have different ones.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
     ErrorKind::TimedOut
 } else {
     ErrorKind::WouldBlock
 };
+// ANCHOR_END: timed_out
 
 /// Send datagrams to an echo server and wait for each to come back
 #[derive(Parser)]
@@ -95,6 +97,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
+// ANCHOR: resolve
 /// Finds all addresses of a name. Many names have several; `localhost` often has `[::1]` and
 /// `127.0.0.1`.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
@@ -109,7 +112,9 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
     })?;
     Ok(servers.collect())
 }
+// ANCHOR_END: resolve
 
+// ANCHOR: next_line
 /// Reads a line and removes its newline. Returns `None` at the end of the input.
 fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
@@ -124,6 +129,7 @@ fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     }
     Ok(Some(line))
 }
+// ANCHOR_END: next_line
 
 /// Sends a message and prints its echo. Later messages go only to the address that answered.
 fn ask_and_print(message: &[u8], servers: &mut Vec<SocketAddr>, args: &Args) -> Result<()> {
@@ -165,6 +171,7 @@ fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
     })
 }
 
+// ANCHOR: check_length
 /// Refuses a message that is too long. The kernel would as well (EMSGSIZE), but its error
 /// does not name the limit.
 fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
@@ -179,7 +186,9 @@ fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
     );
     Ok(())
 }
+// ANCHOR_END: check_length
 
+// ANCHOR: exchange
 /// Sends a message again and again until its echo comes. Returns how long that took, or
 /// `None` if no attempt was answered.
 fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> io::Result<Option<Duration>> {
@@ -198,7 +207,9 @@ fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> io::Result<Optio
     }
     Ok(None)
 }
+// ANCHOR_END: exchange
 
+// ANCHOR: connect
 /// Opens a socket for one message. A late echo of an earlier message finds that its socket
 /// is closed, so nobody takes it for the echo of this one.
 fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
@@ -219,7 +230,9 @@ fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
     }
     Ok(socket)
 }
+// ANCHOR_END: connect
 
+// ANCHOR: wait
 /// Waits for the echo of a message until the deadline. Other datagrams do not count.
 fn wait_for_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::Result<bool> {
     let peer = socket.peer_addr()?;
@@ -243,7 +256,9 @@ fn wait_for_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::R
         }
     }
 }
+// ANCHOR_END: wait
 
+// ANCHOR: explain
 /// Adds to an error of the socket what it means here and what to do.
 fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
     let advice = match error.kind() {
@@ -260,6 +275,7 @@ fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
     };
     anyhow::Error::new(error).context(format!("cannot reach {server}{advice}"))
 }
+// ANCHOR_END: explain
 
 /// Writes a line to stderr, if anybody reads it. eprintln! would panic if nobody does.
 fn log(quiet: bool, line: fmt::Arguments) {

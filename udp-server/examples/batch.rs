@@ -183,10 +183,12 @@ struct Datagram<'a> {
     peer: SocketAddr,
 }
 
+// ANCHOR: can_share
 /// Whether two datagrams can be cut from the same piece.
 fn can_share_a_piece(a: &Datagram, b: &Datagram) -> bool {
     a.peer == b.peer && a.bytes.len() == b.bytes.len() && !a.bytes.is_empty()
 }
+// ANCHOR_END: can_share
 
 /// Sends each datagram back to its peer, in the order in which they came.
 #[cfg(target_os = "linux")]
@@ -210,6 +212,7 @@ fn answer(socket: &UdpSocket, batch: &[Datagram], can_cut: bool, quiet: bool) {
     send_each(socket, &singles, quiet);
 }
 
+// ANCHOR: send_as_one
 /// Hands datagrams of one length for one peer to the kernel as one piece, to be cut as late as
 /// possible: by the network card or just before it. The limits are at least 64 datagrams in a
 /// piece, the path's MTU for each datagram, and the length of the longest datagram for the piece.
@@ -225,6 +228,7 @@ fn send_as_one(socket: &UdpSocket, run: &[Datagram]) -> nix::Result<usize> {
     let flags = MsgFlags::empty();
     sendmsg(socket.as_raw_fd(), &slices, &cut, flags, Some(&peer))
 }
+// ANCHOR_END: send_as_one
 
 /// Sends datagrams of any length to any peers.
 #[cfg(target_os = "linux")]

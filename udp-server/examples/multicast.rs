@@ -119,6 +119,7 @@ fn bind(addr: &str) -> Result<UdpSocket> {
     })
 }
 
+// ANCHOR: join
 /// Joins the group. From now on the kernel also takes what comes to this interface for the
 /// group, and tells the routers there about it (IGMP for IPv4, MLD for IPv6).
 fn join(socket: &UdpSocket, group: IpAddr, interface: Option<&str>) -> Result<()> {
@@ -144,6 +145,7 @@ fn join(socket: &UdpSocket, group: IpAddr, interface: Option<&str>) -> Result<()
     }
     Ok(())
 }
+// ANCHOR_END: join
 
 /// From here on, all is as in `udp-server`: each member answers for itself.
 fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {

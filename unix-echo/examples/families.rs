@@ -133,6 +133,7 @@ fn cell(family: i32, kind: Type) -> String {
     }
 }
 
+// ANCHOR: open
 /// Opens a socket. It has no address yet, and nothing is sent.
 fn open(family: i32, kind: Type) -> io::Result<Socket> {
     // The kernel knows which protocol a family and a type imply: AF_INET and SOCK_STREAM
@@ -144,6 +145,7 @@ fn open(family: i32, kind: Type) -> io::Result<Socket> {
     };
     Socket::new(Domain::from(family), kind, protocol)
 }
+// ANCHOR_END: open
 
 /// Removes what std adds to the kernel's message: `No such device (os error 19)`.
 fn without_number(error: &io::Error) -> String {

@@ -89,6 +89,7 @@ fn echo(socket: &UnixDatagram, datagram: &[u8], peer: &Name, quiet: bool) {
     }
 }
 
+// ANCHOR: answer
 /// Sends an answer, and does not let one client block the others for long.
 ///
 /// A datagram that nobody has read yet takes space in the send buffer of its *sender*. So a
@@ -106,6 +107,7 @@ fn answer(socket: &UnixDatagram, datagram: &[u8], peer: &SocketAddr) -> io::Resu
         result => result,
     }
 }
+// ANCHOR_END: answer
 
 /// The client. It sends each message after the echo of the one before.
 pub fn ask(name: &Name, options: &ClientOptions) -> Result<()> {
@@ -118,6 +120,7 @@ pub fn ask(name: &Name, options: &ClientOptions) -> Result<()> {
     result
 }
 
+// ANCHOR: bind_client
 /// Opens a socket with an address that nobody else uses. On Linux an empty path lets the
 /// kernel choose an abstract name ("autobind" in unix(7)).
 fn bind_client() -> Result<UnixDatagram> {
@@ -128,6 +131,7 @@ fn bind_client() -> Result<UnixDatagram> {
     };
     UnixDatagram::bind(path).context("cannot bind the client's socket")
 }
+// ANCHOR_END: bind_client
 
 fn ask_all(socket: &UnixDatagram, name: &Name, options: &ClientOptions) -> Result<()> {
     for message in &options.messages {

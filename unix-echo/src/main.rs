@@ -56,10 +56,12 @@ mod datagram;
 #[cfg(unix)]
 mod stream;
 
+// ANCHOR: max_name
 /// The longest path or name, in bytes. The field `sun_path` of the address has 108 bytes on
 /// Linux and 104 on macOS and the BSDs (unix(7)). One of them is the zero byte that ends a
 /// path, or that begins an abstract name.
 const MAX_NAME: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+// ANCHOR_END: max_name
 
 /// Echo between programs on one machine, over a Unix socket
 #[derive(Parser)]
@@ -175,6 +177,7 @@ impl Name {
         ))
     }
 
+    // ANCHOR: bind
     /// Creates a server's socket with this name; `create` decides on the type. For a path
     /// the kernel also creates a file, and leaves it there when the socket is closed.
     fn bind<S>(&self, create: impl Fn(&SocketAddr) -> io::Result<S>) -> Result<S> {
@@ -200,7 +203,9 @@ impl Name {
         }
         Ok(socket)
     }
+    // ANCHOR_END: bind
 
+    // ANCHOR: dead
     /// Removes the file that a server left when it was killed. Fails if anything else is there.
     ///
     /// If two servers start at the same moment, one can remove the file of the other. A
@@ -223,6 +228,7 @@ impl Name {
             ),
         }
     }
+    // ANCHOR_END: dead
 
     /// Adds to an error of a client what it means here and what to do.
     fn explain(&self, error: io::Error) -> anyhow::Error {
@@ -256,6 +262,7 @@ impl Name {
     }
 }
 
+// ANCHOR: signal
 /// Removes the file when SIGINT, SIGTERM or SIGHUP ends the server, if it is still our
 /// file: device and inode number tell.
 #[cfg(unix)]
@@ -271,6 +278,7 @@ fn remove_on_signal(path: &Path) -> Result<()> {
     })
     .context("cannot wait for signals")
 }
+// ANCHOR_END: signal
 
 #[cfg(unix)]
 impl fmt::Display for Name {
