@@ -225,12 +225,13 @@ fn serve_until_an_error(listener: &TcpListener) -> io::Result<()> {
 fn a_question_mark_in_the_loop_lets_one_client_end_the_server() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let server = thread::spawn(move || serve_until_an_error(&listener));
     reset(TcpStream::connect(addr).unwrap());
-    let end = server.join().unwrap().unwrap_err();
+    let mut next = TcpStream::connect(addr).unwrap(); // It waits in the backlog.
+    next.write_all(b"hello").unwrap();
+    let end = serve_until_an_error(&listener).unwrap_err();
     assert_eq!(end.kind(), ErrorKind::ConnectionReset);
-    let next = TcpStream::connect(addr).unwrap_err();
-    assert_eq!(next.kind(), ErrorKind::ConnectionRefused);
+    next.set_nonblocking(true).unwrap();
+    assert!(next.read(&mut [0; 8]).is_err(), "nobody has served it");
 
     let server = TcpServer::Threads.start(&["--max-connections", "1"]);
     reset(connect(&server));
@@ -283,11 +284,9 @@ fn a_time_limit_is_rounded_up_and_the_longest_is_none() {
     for limit in [1, 10_000, 50_001].map(Duration::from_micros) {
         socket.set_read_timeout(Some(limit)).unwrap();
         let kept = socket.read_timeout().unwrap().unwrap();
-        let started = Instant::now();
+        println!("asked for {limit:?}, the kernel keeps {kept:?}");
+        assert!(kept >= limit);
         assert!(socket.recv(&mut [0; 8]).is_err());
-        let waited = started.elapsed();
-        println!("asked for {limit:?}, the kernel keeps {kept:?} and waited {waited:?}");
-        assert!(kept >= limit && waited >= limit);
     }
     socket.set_read_timeout(Some(Duration::MAX)).unwrap();
     assert_eq!(socket.read_timeout().unwrap(), None);
@@ -694,25 +693,26 @@ fn without_a_pause_an_accept_that_fails_fails_as_often_as_it_can() {
     let command = child("a_process_that_accepts_again_at_once");
     let mut wrong = Running::start(&mut limited("--nofile=24", &command));
     let clients = connect(said_by(&mut wrong).parse().unwrap());
-    let started = Instant::now();
     let failures: usize = said_by(&mut wrong).parse().unwrap();
-    let time = started.elapsed();
-    println!("{failures} failures in {time:?}");
-    assert!(failures > 900, "{failures} failures");
+    assert!(
+        failures > 900,
+        "{failures} failures, and no client has left"
+    );
     drop(clients);
 
     let started = Instant::now();
-    let command = program("tcp-server");
-    let mut command = limited("--nofile=24", &command);
-    let server = Server::start(command.args(["--addr", "127.0.0.1:0"]));
+    let mut command = program("tcp-server");
+    command.args(["--addr", "127.0.0.1:0"]);
+    let mut server = Server::start(&mut limited("--nofile=24", &command));
     let clients = connect(server.addr);
-    thread::sleep(time.max(SHORT));
+    while !server.running.stderr_line().starts_with("cannot accept: ") {}
+    thread::sleep(SHORT);
     drop(clients);
     assert_serves(&server);
     let log = server.running.kill().stderr;
-    let failures = log.matches("cannot accept: ").count();
+    let failures = 1 + log.matches("cannot accept: ").count();
     let most = started.elapsed().as_millis() as usize / 100 + 1;
-    assert!((1..=most).contains(&failures), "{failures} of {most}");
+    assert!(failures <= most, "{failures} failures, with pauses {most}");
 }
 
 #[test]
