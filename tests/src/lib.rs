@@ -16,6 +16,8 @@ mod namespaces;
 mod network;
 mod process;
 mod programs;
+#[cfg(target_os = "linux")]
+pub mod sequence;
 
 pub use clients::*;
 pub use leftovers::folder;

@@ -1,0 +1,229 @@
+//! Draws a trace: the client on the left, the server on the right, and time runs downward.
+//!
+//! The picture becomes a part of a page of the book. So it takes its colours from the page, has
+//! no ids, and no blank line, which would end the HTML in Markdown.
+
+use super::trace::{Arrow, Event, Side, Trace};
+
+/// On a phone the picture is scaled to about 330, and the text must stay readable.
+const WIDTH: f64 = 460.0;
+const HEAD: f64 = 34.0;
+/// The distance from one row to the next.
+const PITCH: f64 = 21.0;
+const ACCENT: &str = "var(--links, #20609f)";
+
+/// A point of the picture.
+type Point = (f64, f64);
+
+/// Where an event is drawn. A call that waits has a row for its begin and one for its return.
+struct Place {
+    begin: f64,
+    end: f64,
+    waits: bool,
+}
+
+/// Returns an SVG of a trace. The titles are the names of the client and the server.
+pub fn draw(trace: &Trace, titles: [&str; 2]) -> String {
+    let (places, height) = places(trace);
+    let mut lines = vec![format!(
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="100%" style="max-width: {WIDTH}px; font-family: var(--mono-font, monospace)" font-size="13" fill="currentColor" aria-hidden="true">"#
+    )];
+    for (side, title) in [Side::Client, Side::Server].into_iter().zip(titles) {
+        if trace.0.iter().any(|event| event.side == side) {
+            lines.extend(draw_lane(side, title, height));
+        }
+    }
+    for (event, place) in trace.0.iter().zip(&places) {
+        lines.extend(draw_event(event, place));
+    }
+    for arrow in trace.arrows() {
+        lines.extend(draw_arrow(&arrow, trace, &places));
+    }
+    lines.push("</svg>\n".to_owned());
+    lines.join("\n")
+}
+
+/// Gives each event its rows in the order of time. Returns also where the picture ends.
+fn places(trace: &Trace) -> (Vec<Place>, f64) {
+    let waits: Vec<bool> = trace.0.iter().map(|event| waits(event, trace)).collect();
+    let mut rows = Vec::new();
+    for (index, event) in trace.0.iter().enumerate() {
+        if waits[index] {
+            rows.push((event.start, index));
+            rows.extend(event.end.map(|end| (end, index)));
+        } else {
+            rows.push((moment(event), index));
+        }
+    }
+    rows.sort();
+    let height = HEAD + PITCH * rows.len() as f64;
+    let mut places: Vec<Place> = Vec::new();
+    for (index, event) in trace.0.iter().enumerate() {
+        let y = |row: usize| HEAD + PITCH * row as f64;
+        let begin = rows.iter().position(|row| row.1 == index).map_or(0.0, y);
+        let end = rows.iter().rposition(|row| row.1 == index).map_or(0.0, y);
+        places.push(Place {
+            begin,
+            end: event.end.map_or(height, |_| end),
+            waits: waits[index],
+        });
+    }
+    (places, height)
+}
+
+/// The moment that counts: a call sends when it begins, and has received when it returns.
+fn moment(event: &Event) -> u64 {
+    let received = event.end.filter(|_| event.receives());
+    received.unwrap_or(event.start)
+}
+
+/// Returns whether a call is drawn as a bar, because it waits while something else happens.
+/// A call that fails is always drawn so, because the name of its error needs a row.
+fn waits(event: &Event, trace: &Trace) -> bool {
+    let Some(end) = event.end else {
+        return true;
+    };
+    let others = trace.0.iter().filter(|other| *other != event);
+    let happens = |time: u64| event.start < time && time < end;
+    event.has_failed() || event.receives() && others.map(moment).any(happens)
+}
+
+fn lane(side: Side) -> f64 {
+    match side {
+        Side::Client => 122.0,
+        Side::Server => WIDTH - 122.0,
+    }
+}
+
+fn draw_lane(side: Side, title: &str, height: f64) -> [String; 2] {
+    let x = lane(side);
+    let top = HEAD - PITCH / 2.0;
+    [
+        format!(
+            r#"<text x="{x}" y="14" text-anchor="middle" font-weight="bold">{}</text>"#,
+            escaped(title)
+        ),
+        format!(r#"<path d="M{x} {top}V{height}" stroke="currentColor" stroke-opacity="0.4"/>"#),
+    ]
+}
+
+fn draw_event(event: &Event, place: &Place) -> Vec<String> {
+    let x = lane(event.side);
+    let Place { begin, end, waits } = *place;
+    if !waits {
+        let dot = format!(r#"<circle cx="{x}" cy="{begin}" r="2.5"/>"#);
+        return vec![dot, label(event.side, begin, &call(event))];
+    }
+    let (left, height) = (x - 4.0, end - begin);
+    let bar = format!(
+        r#"<rect x="{left}" y="{begin}" width="8" height="{height}" rx="2" fill-opacity="0.6" style="fill: {ACCENT}"/>"#
+    );
+    let mut drawn = vec![
+        bar,
+        label(event.side, begin, &format!("{} ...", event.call)),
+    ];
+    if event.end.is_some() {
+        drawn.push(label(event.side, end, &outcome(event)));
+    }
+    drawn
+}
+
+/// Writes outside of a lane.
+fn label(side: Side, y: f64, text: &str) -> String {
+    let (x, anchor) = match side {
+        Side::Client => (lane(side) - 9.0, "end"),
+        Side::Server => (lane(side) + 9.0, "start"),
+    };
+    write(x, y + 4.0, anchor, text)
+}
+
+fn write(x: f64, y: f64, anchor: &str, text: &str) -> String {
+    let text = escaped(text);
+    format!(r#"<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>"#)
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
+}
+
+/// What a call that waited returned.
+fn outcome(event: &Event) -> String {
+    let took = event.end.map_or(0, |end| end - event.start) as f64 / 1e6;
+    match event.outcome.as_str() {
+        "" => format!("... {}", event.call),
+        "EAGAIN" => format!("EAGAIN {took:.1} s"),
+        error if event.has_failed() => error.to_owned(),
+        count => format!("... = {count}"),
+    }
+}
+
+/// A call that did not wait, with an argument if it teaches something. Bytes stand on the arrow.
+fn call(event: &Event) -> String {
+    let Event {
+        call,
+        argument,
+        outcome,
+        ..
+    } = event;
+    let short = match call.as_str() {
+        "sendto" | "recvfrom" => return format!("{call} = {outcome}"),
+        "socket" | "shutdown" => argument.rsplit('_').next(),
+        // Not the host: it is this one.
+        "bind" | "connect" => argument.find(':').map(|colon| &argument[colon..]),
+        _ => None,
+    };
+    format!("{call} {}", short.unwrap_or(argument))
+        .trim_end()
+        .to_owned()
+}
+
+fn draw_arrow(arrow: &Arrow, trace: &Trace, places: &[Place]) -> Vec<String> {
+    let lane = |index: usize| lane(trace.0[index].side);
+    let middle = WIDTH / 2.0;
+    let from = arrow.from.map(|index| (lane(index), places[index].begin));
+    let to = arrow.to.map(|index| (lane(index), places[index].end));
+    let (from, to) = match (from, to) {
+        (Some(from), to) => (from, to.unwrap_or((middle, from.1 + PITCH / 2.0))),
+        (None, to) => {
+            let to = to.unwrap_or((middle, HEAD));
+            ((middle, to.1 - PITCH / 2.0), to)
+        }
+    };
+    let mut drawn = vec![draw_line(from, to)];
+    drawn.push(if arrow.to.is_some() {
+        draw_head(from, to)
+    } else {
+        draw_cross(to)
+    });
+    let (x, anchor) = if from.0 < to.0 {
+        (from.0 + 12.0, "start")
+    } else {
+        (from.0 - 12.0, "end")
+    };
+    drawn.push(write(x, from.1 - 4.0, anchor, &arrow.text));
+    drawn
+}
+
+fn draw_line((x1, y1): Point, (x2, y2): Point) -> String {
+    format!(r#"<path d="M{x1} {y1}L{x2} {y2}" stroke-width="1.5" style="stroke: {ACCENT}"/>"#)
+}
+
+/// Draws the head of an arrow: a triangle whose point touches the lane.
+fn draw_head((x1, y1): Point, (x2, y2): Point) -> String {
+    let length = (x2 - x1).hypot(y2 - y1);
+    let (dx, dy) = ((x2 - x1) / length, (y2 - y1) / length);
+    let corner = |back: f64, aside: f64| {
+        let (x, y) = (x2 - back * dx - aside * dy, y2 - back * dy + aside * dx);
+        format!("{x:.1} {y:.1}")
+    };
+    let (point, left, right) = (corner(3.0, 0.0), corner(13.0, 4.0), corner(13.0, -4.0));
+    format!(r#"<path d="M{point}L{left}L{right}Z" style="fill: {ACCENT}"/>"#)
+}
+
+/// Draws the end of what nobody took.
+fn draw_cross((x, y): Point) -> String {
+    let (left, right, top, bottom) = (x - 5.0, x + 5.0, y - 5.0, y + 5.0);
+    format!(
+        r#"<path d="M{left} {top}L{right} {bottom}M{left} {bottom}L{right} {top}" stroke="currentColor" stroke-width="2"/>"#
+    )
+}
