@@ -6,7 +6,7 @@
 use super::trace::{Arrow, Event, Side, Trace};
 
 /// On a phone the picture is scaled to about 330, and the text must stay readable.
-const WIDTH: f64 = 460.0;
+const WIDTH: f64 = 424.0;
 const HEAD: f64 = 34.0;
 /// The distance from one row to the next.
 const PITCH: f64 = 21.0;
@@ -81,7 +81,7 @@ fn moment(event: &Event) -> u64 {
 /// A call that fails is always drawn so, because the name of its error needs a row.
 fn waits(event: &Event, trace: &Trace) -> bool {
     let Some(end) = event.end else {
-        return true;
+        return event.receives();
     };
     let others = trace.0.iter().filter(|other| *other != event);
     let happens = |time: u64| event.start < time && time < end;
@@ -90,8 +90,8 @@ fn waits(event: &Event, trace: &Trace) -> bool {
 
 fn lane(side: Side) -> f64 {
     match side {
-        Side::Client => 122.0,
-        Side::Server => WIDTH - 122.0,
+        Side::Client => 120.0,
+        Side::Server => WIDTH - 120.0,
     }
 }
 
@@ -179,44 +179,70 @@ fn call(event: &Event) -> String {
 
 fn draw_arrow(arrow: &Arrow, trace: &Trace, places: &[Place]) -> Vec<String> {
     let lane = |index: usize| lane(trace.0[index].side);
-    let middle = WIDTH / 2.0;
     let from = arrow.from.map(|index| (lane(index), places[index].begin));
     let to = arrow.to.map(|index| (lane(index), places[index].end));
-    let (from, to) = match (from, to) {
-        (Some(from), to) => (from, to.unwrap_or((middle, from.1 + PITCH / 2.0))),
-        (None, to) => {
-            let to = to.unwrap_or((middle, HEAD));
-            ((middle, to.1 - PITCH / 2.0), to)
+    let text = &arrow.text;
+    match (from, to) {
+        (Some(from), Some(to)) => {
+            let way = way(from, to);
+            vec![draw_line(&way), draw_head(&way), caption(from, to, text)]
         }
-    };
-    let mut drawn = vec![draw_line(from, to)];
-    drawn.push(if arrow.to.is_some() {
-        draw_head(from, to)
-    } else {
-        draw_cross(to)
-    });
-    let (x, anchor) = if from.0 < to.0 {
-        (from.0 + 12.0, "start")
-    } else {
-        (from.0 - 12.0, "end")
-    };
-    drawn.push(write(x, from.1 - 4.0, anchor, &arrow.text));
-    drawn
+        (Some(from), None) => {
+            let to = (WIDTH / 2.0, from.1 + PITCH / 2.0);
+            vec![
+                draw_line(&[from, to]),
+                draw_cross(to),
+                caption(from, to, text),
+            ]
+        }
+        (None, Some(to)) => {
+            // From the cross: the call that sent is two rows above the error of this one.
+            let from = (WIDTH / 2.0, to.1 - 1.5 * PITCH);
+            let text = write(from.0 + 12.0, from.1 + 4.0, "start", text);
+            vec![draw_line(&[from, to]), draw_head(&[from, to]), text]
+        }
+        (None, None) => Vec::new(),
+    }
 }
 
-fn draw_line((x1, y1): Point, (x2, y2): Point) -> String {
-    format!(r#"<path d="M{x1} {y1}L{x2} {y2}" stroke-width="1.5" style="stroke: {ACCENT}"/>"#)
+/// The way of an arrow. What is taken much later waits in a queue beside the receiver's lane.
+fn way(from: Point, to: Point) -> Vec<Point> {
+    if to.1 - from.1 < 5.0 * PITCH {
+        return vec![from, to];
+    }
+    let queue = to.0 + if from.0 < to.0 { -11.0 } else { 11.0 };
+    let [arrival, departure] = [from.1 + PITCH / 2.0, to.1 - PITCH / 2.0];
+    vec![from, (queue, arrival), (queue, departure), to]
+}
+
+/// Writes above the begin of an arrow.
+fn caption(from: Point, to: Point, text: &str) -> String {
+    let y = from.1 - 4.0;
+    if from.0 < to.0 {
+        write(from.0 + 15.0, y, "start", text)
+    } else {
+        write(from.0 - 15.0, y, "end", text)
+    }
+}
+
+fn draw_line(way: &[Point]) -> String {
+    let points: Vec<String> = way.iter().map(|(x, y)| format!("{x} {y}")).collect();
+    let line = points.join("L");
+    format!(r#"<path d="M{line}" fill="none" stroke-width="1.5" style="stroke: {ACCENT}"/>"#)
 }
 
 /// Draws the head of an arrow: a triangle whose point touches the lane.
-fn draw_head((x1, y1): Point, (x2, y2): Point) -> String {
+fn draw_head(way: &[Point]) -> String {
+    let [.., (x1, y1), (x2, y2)] = *way else {
+        return String::new();
+    };
     let length = (x2 - x1).hypot(y2 - y1);
     let (dx, dy) = ((x2 - x1) / length, (y2 - y1) / length);
     let corner = |back: f64, aside: f64| {
         let (x, y) = (x2 - back * dx - aside * dy, y2 - back * dy + aside * dx);
         format!("{x:.1} {y:.1}")
     };
-    let (point, left, right) = (corner(3.0, 0.0), corner(13.0, 4.0), corner(13.0, -4.0));
+    let (point, left, right) = (corner(3.0, 0.0), corner(12.0, 4.0), corner(12.0, -4.0));
     format!(r#"<path d="M{point}L{left}L{right}Z" style="fill: {ACCENT}"/>"#)
 }
 

@@ -76,12 +76,12 @@ fn alone(command: &Command) -> Option<Command> {
     unshared("-rnm", "ip link set lo up", command)
 }
 
-/// Waits until a server waits for its next client.
+/// Waits until a server waits for its next client: its last receive has not returned.
 fn wait_until_idle(log: &Path) {
+    let receives = |line: &&str| line.contains(" recvfrom") || line.contains(" accept4");
     wait_for(log, |log| {
-        let last = log.lines().last().unwrap_or("");
-        let receives = last.contains(" recvfrom(") || last.contains(" accept4(");
-        receives && !last.contains(" = ")
+        let last = log.lines().rfind(receives);
+        last.is_some_and(|line| !line.contains(" = "))
     });
 }
 
@@ -150,17 +150,17 @@ fn calls(side: Side, log: &str) -> Vec<(Event, String)> {
             continue;
         };
         let now = microseconds(time).unwrap();
-        if let Some(signal) = text.strip_prefix("--- SIG") {
-            seen.extend(suspension(side, now, signal));
+        if text.starts_with("--- ") || text.starts_with("+++ ") {
+            seen.extend(suspension(side, now, text));
             continue;
         }
         let (start, begun) = unfinished.remove(thread).unwrap_or((now, String::new()));
         let (entered, text) = match text.split_once(" resumed>") {
-            Some((_, rest)) => (start, begun + rest),
+            Some((_, rest)) => (start, begun + rest.trim_start()),
             None => (now, text.to_owned()),
         };
         if let Some((begun, _)) = text.split_once("<unfinished ...>") {
-            unfinished.insert(thread, (start, begun.to_owned()));
+            unfinished.insert(thread, (start, format!("{} ", begun.trim_end())));
         } else if text.contains(" = ? ERESTART") {
             // After the signal the kernel starts the call again by itself.
             unfinished.insert(thread, (start, String::new()));
@@ -175,16 +175,14 @@ fn calls(side: Side, log: &str) -> Vec<(Event, String)> {
 }
 
 /// Returns the event of a signal, if it suspends or resumes the program.
-fn suspension(side: Side, now: u64, signal: &str) -> Option<(Event, String)> {
-    let name = signal
-        .split(' ')
-        .next()
-        .filter(|name| ["STOP", "CONT"].contains(name))?;
+fn suspension(side: Side, now: u64, text: &str) -> Option<(Event, String)> {
+    let known = ["SIGSTOP", "SIGCONT"].into_iter();
+    let mut sent = known.filter(|name| text.starts_with(&format!("--- {name} ")));
     let event = Event {
         start: now,
         end: Some(now),
         side,
-        call: format!("SIG{name}"),
+        call: sent.next()?.to_owned(),
         argument: String::new(),
         outcome: String::new(),
     };
@@ -204,7 +202,7 @@ fn event(side: Side, start: u64, entered: u64, text: &str) -> Option<(Event, Str
         end: took.and_then(microseconds).map(|took| entered + took),
         side,
         call: call.to_owned(),
-        argument: argument(call, arguments.trim_end().trim_end_matches(')')),
+        argument: argument(call, arguments.trim_end_matches([' ', ')'])),
         outcome: outcome(call, result),
     };
     Some((event, socket))

@@ -144,7 +144,8 @@ impl Trace {
                 for event in &self.0 {
                     if event.side == side && event.receives() == receives {
                         let (call, argument) = (&event.call, &event.argument);
-                        let outcome = event.end.map_or("waits", |_| &event.outcome);
+                        let waits = receives && event.end.is_none();
+                        let outcome = if waits { "waits" } else { &event.outcome };
                         shape += &format!("{} {call} {argument} {outcome}\n", side.name());
                     }
                 }

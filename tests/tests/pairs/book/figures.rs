@@ -61,16 +61,19 @@ fn unix_pair(folder: &Path, options: &[&str]) -> [Command; 2] {
         command.arg("--path").arg(folder.join("e.sock"));
         command
     });
-    pair[1].arg("hello");
+    pair[1].args(PATIENT).arg("hello");
     pair
 }
 
 /// One thread of a server is enough here, and no other waits in accept at the same time.
 const ALONE: [&str; 2] = ["--max-connections", "1"];
 
+/// A busy machine must not make a client give up, or send again.
+const PATIENT: [&str; 2] = ["--timeout", "30"];
+
 #[test]
 fn udp() {
-    let [server, client] = udp_pair(&[]);
+    let [server, client] = udp_pair(&PATIENT);
     check("udp", &server, &client, Condition::Serving);
 }
 
@@ -91,7 +94,7 @@ fn tcp() {
     let [mut server, mut client] =
         ["tcp-server", "tcp-client"].map(|name| at(program(name), "127.0.0.1:7007"));
     server.args(ALONE);
-    client.arg("hello");
+    client.args(PATIENT).arg("hello");
     check("tcp", &server, &client, Condition::Serving);
 }
 
