@@ -26,6 +26,10 @@ fn check(name: &str, server: &Command, client: &Command, condition: Condition) {
         read(&svg),
         "not drawn from {trace:?}"
     );
+    assert!(
+        !read(&svg).contains("\n\n"),
+        "a blank line would end the HTML"
+    );
     if let Some(run) = run {
         assert_eq!(run.shape(), committed.shape(), "not what {trace:?} shows");
     }
@@ -65,7 +69,7 @@ fn unix_pair(folder: &Path, options: &[&str]) -> [Command; 2] {
     pair
 }
 
-/// One thread of a server is enough here, and no other waits in accept at the same time.
+/// One thread accepts and serves in turn. If there were more, another would wait in accept.
 const ALONE: [&str; 2] = ["--max-connections", "1"];
 
 /// A busy machine must not make a client give up, or send again.
