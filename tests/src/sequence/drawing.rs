@@ -98,13 +98,9 @@ fn lane(side: Side) -> f64 {
 fn draw_lane(side: Side, title: &str, height: f64) -> [String; 2] {
     let x = lane(side);
     let top = HEAD - PITCH / 2.0;
-    [
-        format!(
-            r#"<text x="{x}" y="14" text-anchor="middle" font-weight="bold">{}</text>"#,
-            escaped(title)
-        ),
-        format!(r#"<path d="M{x} {top}V{height}" stroke="currentColor" stroke-opacity="0.4"/>"#),
-    ]
+    let line =
+        format!(r#"<path d="M{x} {top}V{height}" stroke="currentColor" stroke-opacity="0.4"/>"#);
+    [line, write(x, 14.0, "middle", title)]
 }
 
 fn draw_event(event: &Event, place: &Place) -> Vec<String> {
@@ -159,14 +155,9 @@ fn outcome(event: &Event) -> String {
 
 /// A call that did not wait, with an argument if it teaches something. Bytes stand on the arrow.
 fn call(event: &Event) -> String {
-    let Event {
-        call,
-        argument,
-        outcome,
-        ..
-    } = event;
+    let (call, argument) = (&event.call, &event.argument);
     let short = match call.as_str() {
-        "sendto" | "recvfrom" => return format!("{call} = {outcome}"),
+        "sendto" | "recvfrom" => return format!("{call} = {}", event.outcome),
         "socket" | "shutdown" => argument.rsplit('_').next(),
         // Not the host: it is this one.
         "bind" | "connect" => argument.find(':').map(|colon| &argument[colon..]),
@@ -181,28 +172,27 @@ fn draw_arrow(arrow: &Arrow, trace: &Trace, places: &[Place]) -> Vec<String> {
     let lane = |index: usize| lane(trace.0[index].side);
     let from = arrow.from.map(|index| (lane(index), places[index].begin));
     let to = arrow.to.map(|index| (lane(index), places[index].end));
-    let text = &arrow.text;
-    match (from, to) {
-        (Some(from), Some(to)) => {
-            let way = way(from, to);
-            vec![draw_line(&way), draw_head(&way), caption(from, to, text)]
-        }
-        (Some(from), None) => {
-            let to = (WIDTH / 2.0, from.1 + PITCH / 2.0);
-            vec![
-                draw_line(&[from, to]),
-                draw_cross(to),
-                caption(from, to, text),
-            ]
-        }
-        (None, Some(to)) => {
-            // From the cross: the call that sent is two rows above the error of this one.
-            let from = (WIDTH / 2.0, to.1 - 1.5 * PITCH);
-            let text = write(from.0 + 12.0, from.1 + 4.0, "start", text);
-            vec![draw_line(&[from, to]), draw_head(&[from, to]), text]
-        }
-        (None, None) => Vec::new(),
-    }
+    // What nobody took ends in the middle, below its begin. Two rows below its begin is the
+    // error of the call that learns of it.
+    let middle = |y: f64| (WIDTH / 2.0, y);
+    let end = to.or(from.map(|(_, y)| middle(y + 0.5 * PITCH)));
+    let begin = from.or(to.map(|(_, y)| middle(y - 1.5 * PITCH)));
+    let (Some(begin), Some(end)) = (begin, end) else {
+        return Vec::new();
+    };
+    let way = way(begin, end);
+    let mark = if to.is_some() {
+        draw_head(&way)
+    } else {
+        draw_cross(end)
+    };
+    let (x, y) = begin;
+    let text = match &arrow.text {
+        text if from.is_none() => write(x + 12.0, y + 4.0, "start", text),
+        text if x < end.0 => write(x + 15.0, y - 4.0, "start", text),
+        text => write(x - 15.0, y - 4.0, "end", text),
+    };
+    vec![draw_line(&way), mark, text]
 }
 
 /// The way of an arrow. What is taken much later waits in a queue beside the receiver's lane.
@@ -213,16 +203,6 @@ fn way(from: Point, to: Point) -> Vec<Point> {
     let queue = to.0 + if from.0 < to.0 { -11.0 } else { 11.0 };
     let [arrival, departure] = [from.1 + PITCH / 2.0, to.1 - PITCH / 2.0];
     vec![from, (queue, arrival), (queue, departure), to]
-}
-
-/// Writes above the begin of an arrow.
-fn caption(from: Point, to: Point, text: &str) -> String {
-    let y = from.1 - 4.0;
-    if from.0 < to.0 {
-        write(from.0 + 15.0, y, "start", text)
-    } else {
-        write(from.0 - 15.0, y, "end", text)
-    }
 }
 
 fn draw_line(way: &[Point]) -> String {

@@ -128,11 +128,7 @@ fn events(side: Side, log: &Path) -> Vec<Event> {
     seen.retain(|(event, socket)| event.call != "close" || last[socket] == event.start);
     let mut events: Vec<Event> = seen.into_iter().map(|(event, _)| event).collect();
     // After its time limit our client looks into the queue a last time.
-    events.dedup_by(|event, before| {
-        [event, before]
-            .iter()
-            .all(|event| event.outcome == "EAGAIN")
-    });
+    events.dedup_by(|event, before| event.outcome == "EAGAIN" && before.outcome == "EAGAIN");
     events
 }
 
@@ -142,13 +138,8 @@ fn calls(side: Side, log: &str) -> Vec<(Event, String)> {
     let mut seen = Vec::new();
     let mut unfinished: BTreeMap<&str, (u64, String)> = BTreeMap::new();
     for line in log.lines() {
-        let mut words = line.splitn(2, ' ');
-        let (Some(thread), Some(line)) = (words.next(), words.next()) else {
-            continue;
-        };
-        let Some((time, text)) = line.trim_start().split_once(' ') else {
-            continue;
-        };
+        let (thread, rest) = line.split_once(' ').unwrap();
+        let (time, text) = rest.trim_start().split_once(' ').unwrap();
         let now = microseconds(time).unwrap();
         if text.starts_with("--- ") || text.starts_with("+++ ") {
             seen.extend(suspension(side, now, text));
@@ -227,12 +218,10 @@ fn address(arguments: &str) -> String {
     let port = between(arguments, "htons(", ")");
     let host = between(arguments, "inet_addr(\"", "\"");
     let path = between(arguments, "sun_path=\"", "\"");
-    match (host, port) {
-        (Some(host), Some(port)) => format!("{host}:{port}"),
-        _ => path
-            .and_then(|path| path.rsplit('/').next())
-            .unwrap_or("")
-            .to_owned(),
+    match (host, port, path) {
+        (Some(host), Some(port), _) => format!("{host}:{port}"),
+        (_, _, Some(path)) => path.rsplit('/').next().unwrap_or(path).to_owned(),
+        _ => String::new(),
     }
 }
 
