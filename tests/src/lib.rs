@@ -17,6 +17,8 @@ mod network;
 mod process;
 mod programs;
 #[cfg(target_os = "linux")]
+pub mod sequence;
+#[cfg(target_os = "linux")]
 mod terminals;
 
 pub use clients::*;

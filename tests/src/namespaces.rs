@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::not_run;
+use crate::{Running, not_run};
 
 /// Returns the same command in its own namespaces, after shell commands that set them up. If
 /// this is not possible here, prints `NOT RUN` and returns `None`.
@@ -33,6 +33,24 @@ pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command>
     let mut unshared = unshare();
     unshared.arg(command.get_program()).args(command.get_args());
     Some(unshared)
+}
+
+/// Returns the command inside the namespaces (user, network, mounts) of another process.
+pub fn inside(holder: &Running, command: &Command) -> Command {
+    let mut nsenter = Command::new("nsenter");
+    nsenter.args([
+        "-t",
+        &holder.id().to_string(),
+        "--preserve-credentials",
+        "-U",
+        "-n",
+        "-m",
+    ]);
+    nsenter.arg(command.get_program()).args(command.get_args());
+    nsenter
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("RUST_LIB_BACKTRACE");
+    nsenter
 }
 
 /// Returns the same command where the name `twofold` has an IPv6 and an IPv4 address.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use harness::{
-    LIMIT, Running, example_of, foreign, not_run, payloads, program, run, short_payloads,
+    LIMIT, Running, example_of, foreign, inside, not_run, payloads, program, run, short_payloads,
     start_and_expect_echo,
 };
 
@@ -22,24 +22,6 @@ fn hold(command: &mut Command) -> Running {
     let mut holder = Running::start(command);
     assert_eq!(holder.stdout_line(), "ready");
     holder
-}
-
-/// Returns the command inside the namespaces (user, network, mounts) of another process.
-fn inside(holder: &Running, command: &Command) -> Command {
-    let mut nsenter = Command::new("nsenter");
-    nsenter.args([
-        "-t",
-        &holder.id().to_string(),
-        "--preserve-credentials",
-        "-U",
-        "-n",
-        "-m",
-    ]);
-    nsenter.arg(command.get_program()).args(command.get_args());
-    nsenter
-        .env_remove("RUST_BACKTRACE")
-        .env_remove("RUST_LIB_BACKTRACE");
-    nsenter
 }
 
 impl Network {
