@@ -16,6 +16,8 @@ mod namespaces;
 mod network;
 mod process;
 mod programs;
+#[cfg(target_os = "linux")]
+mod terminals;
 
 pub use clients::*;
 pub use leftovers::folder;
@@ -25,6 +27,8 @@ pub use namespaces::*;
 pub use network::*;
 pub use process::*;
 pub use programs::*;
+#[cfg(target_os = "linux")]
+pub use terminals::*;
 
 /// The limit of every wait. Nothing takes nearly that long, even on a slow machine.
 pub const LIMIT: Duration = Duration::from_secs(30);

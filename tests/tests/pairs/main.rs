@@ -4,6 +4,7 @@
 //! - `streams`: what every server and client of streams promises, over TCP and Unix sockets;
 //! - `peers`: our programs together with other people's;
 //! - `article`: what the article states about sockets, whatever programs use them;
+//! - `book`: that the book shows what happens;
 //! - `texts`: that the README, the heads and the tables say what the programs do;
 //! - `leftovers`: that a test leaves nothing behind, however it ends;
 //! - `loads`, `picture`: the benchmark itself;
@@ -14,6 +15,8 @@
 //! `udp::server::ipv6_works_up_to_its_longer_limit::case_2_batch`.
 
 mod article;
+#[cfg(target_os = "linux")]
+mod book;
 #[cfg(target_os = "linux")]
 mod leftovers;
 #[cfg(target_os = "linux")]
