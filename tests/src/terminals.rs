@@ -164,7 +164,11 @@ impl Session {
             text => match text.strip_prefix("$ ") {
                 Some(command) => {
                     terminal.wait();
-                    terminal.start(&mut on_machine(&self.machine, self.programs.path(), command));
+                    terminal.start(&mut on_machine(
+                        &self.machine,
+                        self.programs.path(),
+                        command,
+                    ));
                 }
                 None => {
                     let typed = text.trim_end_matches(RETURN);

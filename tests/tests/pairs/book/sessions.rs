@@ -7,9 +7,7 @@ use harness::{assert_played, play};
 use rstest::rstest;
 
 #[rstest]
-fn the_transcript_shows_what_the_programs_print(
-    #[files("../book/sessions/*.txt")] path: PathBuf,
-) {
+fn the_transcript_shows_what_the_programs_print(#[files("../book/sessions/*.txt")] path: PathBuf) {
     let transcript = fs::read_to_string(&path).unwrap();
     if super::refreshes() {
         if let Some(played) = play(&transcript) {
