@@ -174,6 +174,7 @@ fn the_kernel_connects_in_the_name_of_a_listener() {
     assert_eq!(clients.len(), 100);
 }
 
+// ANCHOR: stream
 #[test]
 fn a_stream_keeps_no_boundaries() {
     use std::io::{Read, Write};
@@ -188,6 +189,7 @@ fn a_stream_keeps_no_boundaries() {
     receiver.read_to_string(&mut stream).unwrap();
     assert_eq!(stream, "threewritesone stream");
 }
+// ANCHOR_END: stream
 
 #[test]
 fn a_socket_holds_small_segments_back_unless_told_otherwise() {
