@@ -4,6 +4,7 @@
 //! - `streams`: what every server and client of streams promises, over TCP and Unix sockets;
 //! - `peers`: our programs together with other people's;
 //! - `article`: what the article states about sockets, whatever programs use them;
+//! - `mistakes`: what goes wrong with the wrong code of the book, and right with the right code;
 //! - `texts`: that the README, the heads and the tables say what the programs do;
 //! - `leftovers`: that a test leaves nothing behind, however it ends;
 //! - `loads`, `picture`: the benchmark itself;
@@ -18,6 +19,7 @@ mod article;
 mod leftovers;
 #[cfg(target_os = "linux")]
 mod loads;
+mod mistakes;
 mod peers;
 #[cfg(target_os = "linux")]
 mod picture;
