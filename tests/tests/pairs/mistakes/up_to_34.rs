@@ -158,13 +158,11 @@ fn ask_only(socket: &UdpSocket, server: SocketAddr, question: &[u8]) -> io::Resu
 
 #[test]
 fn an_unconnected_socket_takes_the_answer_of_a_stranger_and_a_check_of_the_sender_does_not() {
+    type Ask = fn(&UdpSocket, SocketAddr, &[u8]) -> io::Result<Vec<u8>>;
     let server = udp_socket("127.0.0.1");
     let stranger = udp_socket("127.0.0.1");
     let server_addr = server.local_addr().unwrap();
-    for (ask, expected) in [
-        (ask_anybody as fn(_, _, _) -> _, &b"forged"[..]),
-        (ask_only, b"hello"),
-    ] {
+    for (ask, expected) in [(ask_anybody as Ask, &b"forged"[..]), (ask_only, b"hello")] {
         let client = udp_socket("127.0.0.1");
         stranger
             .send_to(b"forged", client.local_addr().unwrap())
@@ -172,8 +170,7 @@ fn an_unconnected_socket_takes_the_answer_of_a_stranger_and_a_check_of_the_sende
         client.peek(&mut [0; 8]).unwrap(); // It has arrived.
         thread::scope(|scope| {
             scope.spawn(|| echo_one(&server));
-            let answer: io::Result<Vec<u8>> = ask(&client, server_addr, b"hello");
-            assert_eq!(answer.unwrap(), expected);
+            assert_eq!(ask(&client, server_addr, b"hello").unwrap(), expected);
         });
     }
 }
@@ -428,7 +425,7 @@ fn echo_lines(mut stream: &TcpStream) -> io::Result<()> {
 fn a_reader_that_is_dropped_takes_the_second_line_with_it() {
     for (echo, expected) in [
         (
-            echo_lines_with_new_readers as fn(_) -> io::Result<()>,
+            echo_lines_with_new_readers as fn(&TcpStream) -> io::Result<()>,
             "first\n",
         ),
         (echo_lines, "first\nsecond\n"),
