@@ -200,10 +200,8 @@ fn answer_within_the_limit(socket: &UdpSocket) -> io::Result<()> {
     } else {
         b"error: too long".to_vec()
     };
-    // The answer to one peer is no reason to stop serving the others.
-    if let Err(error) = socket.send_to(&answer, peer) {
-        eprintln!("{peer}: cannot send the answer: {error}");
-    }
+    // An error concerns this peer alone, and must not end the server.
+    let _ = socket.send_to(&answer, peer);
     Ok(())
 }
 // ANCHOR_END: m20_right
@@ -278,6 +276,23 @@ fn a_time_limit_in_mid_line_loses_its_beginning_unless_the_caller_keeps_it() {
     assert_eq!(line.as_deref(), Some(euro));
 }
 
+#[test]
+fn a_time_limit_in_mid_character_loses_it_even_if_the_caller_keeps_the_string() {
+    let (mut client, server) = connection();
+    let mut reader = BufReader::new(server);
+    let euro = "1 €\n".as_bytes();
+    client.write_all(&euro[..3]).unwrap();
+    wait_until_arrived(reader.get_ref(), 3);
+    reader.get_ref().set_read_timeout(Some(SHORT)).unwrap();
+    let mut line = String::new();
+    let error = reader.read_line(&mut line).unwrap_err();
+    assert_eq!((error.kind(), &line[..]), (TIMED_OUT, ""));
+    client.write_all(&euro[3..]).unwrap();
+    reader.get_ref().set_read_timeout(Some(LIMIT)).unwrap();
+    let error = reader.read_line(&mut line).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+}
+
 // ANCHOR: m24_wrong
 /// Reads a request of one line. The time limit applies to each read.
 fn request_with_time_limit(stream: &TcpStream, limit: Duration) -> io::Result<Vec<u8>> {
@@ -320,18 +335,19 @@ fn a_drip_holds_a_reader_beyond_its_time_limit_but_not_beyond_a_deadline() {
         client.write_all(b"x").unwrap();
         thread::sleep(Duration::from_millis(10));
     };
-    let limit = Duration::from_secs(1); // No pause between two drips is that long.
+    let limit = Duration::from_secs(2); // No pause between two drips is nearly that long.
+    let longer = limit + Duration::from_millis(500);
     let (client, server) = connection();
     let started = Instant::now();
     thread::scope(|scope| {
         scope.spawn(|| {
-            while started.elapsed() < 2 * limit {
+            while started.elapsed() < longer {
                 drip(&client);
             }
             (&client).write_all(b"\n").unwrap();
         });
         let request = request_with_time_limit(&server, limit).unwrap();
-        assert!(request.len() > 2 && started.elapsed() >= 2 * limit);
+        assert!(request.ends_with(b"xx\n") && started.elapsed() >= longer);
     });
 
     let started = Instant::now();
@@ -473,7 +489,14 @@ fn the_file_outlives_its_listener_and_removing_it_by_force_robs_a_live_one() {
     drop(UnixListener::bind(&path).unwrap());
     let error = UnixListener::bind(&path).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
-    let error = UnixStream::connect(&path).unwrap_err();
+    let deadline = Instant::now() + LIMIT;
+    let error = loop {
+        // A program that another test is starting may have the socket open for a moment longer.
+        match UnixStream::connect(&path) {
+            Ok(_) => assert!(Instant::now() < deadline, "it does not close"),
+            Err(error) => break error,
+        }
+    };
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 
     let first = listen_by_force(&path).unwrap();
