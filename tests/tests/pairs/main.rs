@@ -7,6 +7,7 @@
 //! - `book`: that the book shows what happens;
 //! - `mistakes`: the mistakes of the book, each with what to write instead;
 //! - `mistakes`: what goes wrong with the wrong code of the book, and right with the right code;
+//! - `mistakes`: what goes wrong with code that many people write, and the cure;
 //! - `texts`: that the README, the heads and the tables say what the programs do;
 //! - `leftovers`: that a test leaves nothing behind, however it ends;
 //! - `loads`, `picture`: the benchmark itself;

@@ -6,3 +6,8 @@ mod up_to_17;
 //! that what the book says to write instead goes right.
 
 mod up_to_34;
+//! The fifty mistakes of the book: each test shows the wrong code going wrong, and the right code
+//! going right. The book shows the functions between the lines with ANCHOR.
+
+#[cfg(unix)]
+mod up_to_50;
