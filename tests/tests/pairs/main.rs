@@ -6,8 +6,6 @@
 //! - `article`: what the article states about sockets, whatever programs use them;
 //! - `book`: that the book shows what happens;
 //! - `mistakes`: the mistakes of the book, each with what to write instead;
-//! - `mistakes`: what goes wrong with the wrong code of the book, and right with the right code;
-//! - `mistakes`: what goes wrong with code that many people write, and the cure;
 //! - `texts`: that the README, the heads and the tables say what the programs do;
 //! - `leftovers`: that a test leaves nothing behind, however it ends;
 //! - `loads`, `picture`: the benchmark itself;
