@@ -252,9 +252,10 @@ fn on_machine(machine: &Child, programs: &Path, command: &str) -> Command {
     let first = std::fs::read_to_string(children).unwrap();
     let mut bash = Command::new("nsenter");
     bash.args(["-t", first.trim(), "-U", "-n", "-p", "-m"])
+        // Entering a mount namespace changes the directory, so nsenter(1) must set it.
+        .arg(concat!("--wd=", env!("CARGO_MANIFEST_DIR"), "/.."))
         .args(["--preserve-credentials", "bash", "-c"])
         .arg(format!("{CARGO}\n{command}"))
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .env("PROGRAMS", programs)
         .env("XDG_RUNTIME_DIR", "/run/user/1000")
         .env_remove("RUST_BACKTRACE")
