@@ -64,6 +64,7 @@ fn assert_shown(mut server: Command, lines: usize, client: &str, texts: &[&str])
 fn the_texts_show_what_the_udp_pair_prints() {
     let texts = [
         "README.md",
+        "README.zh-CN.md",
         "udp-server/src/main.rs",
         "udp-client/src/main.rs",
     ];
@@ -264,6 +265,7 @@ fn what_cargo_starts_prints_no_stack_trace_below_an_error() {
 fn what_the_pages_link_to_is_there() {
     for page in [
         "README.md",
+        "README.zh-CN.md",
         "CONTRIBUTING.md",
         "tests/README.md",
         "tests/benches/README.md",
@@ -279,6 +281,49 @@ fn what_the_pages_link_to_is_there() {
                 "{page} links to {link}"
             );
         }
+    }
+}
+
+/// Returns what must be the same in each language, in order: the levels of the headings, the
+/// commands and what they print, the arrows of the diagrams, the code and the links.
+fn skeleton(page: &str) -> Vec<Vec<String>> {
+    let text = read(page)
+        .replace("book/zh-CN", "book/en")
+        .replace("README.zh-CN.md", "README.md");
+    let (mut headings, mut shown, mut spans) = (Vec::new(), Vec::new(), Vec::new());
+    for (at, part) in text.split("```").enumerate() {
+        if at % 2 == 0 {
+            let lines = part.lines().filter(|line| line.starts_with('#'));
+            headings.extend(lines.map(|line| line.split(' ').next().unwrap().to_owned()));
+            spans.extend(part.split('`').skip(1).step_by(2).map(str::to_owned));
+            continue;
+        }
+        for line in part.lines() {
+            // A comment behind a command, and the words at an arrow, are in the page's language.
+            if let Some((arrow, _)) = line.split_once(": ").filter(|_| line.contains("->>")) {
+                shown.push(arrow.to_owned());
+            } else if part.starts_with("console") {
+                shown.push(line.split("  #").next().unwrap().trim_end().to_owned());
+            }
+        }
+    }
+    let links = text.split("](").skip(1);
+    let mut links: Vec<String> = links
+        .filter_map(|rest| rest.split(')').next().map(str::to_owned))
+        .collect();
+    for unordered in [&mut spans, &mut links] {
+        unordered.sort();
+        unordered.dedup();
+    }
+    vec![headings, shown, spans, links]
+}
+
+#[test]
+fn the_readme_is_the_same_in_both_languages() {
+    let pages = ["README.md", "README.zh-CN.md"].map(skeleton);
+    for (english, chinese) in pages[0].iter().zip(&pages[1]) {
+        assert_eq!(english, chinese);
+        assert!(english.len() > 5, "{english:?}");
     }
 }
 
