@@ -247,6 +247,31 @@ fn each_chapter_has_experiments_and_three_questions() {
     });
 }
 
+/// A chapter defines a term in Chinese as `*词*（term）`. The glossary has it, too.
+#[test]
+fn the_glossary_has_each_term_that_a_chapter_defines() {
+    let pages = Page::all("zh-CN");
+    let glossary = &pages["glossary.md"].text;
+    let mut complaints = Vec::new();
+    let mut terms = 0;
+    for (name, page) in &pages {
+        for (before, after) in page.text.match_indices("*（").map(|(at, mark)| {
+            let (before, after) = page.text.split_at(at);
+            (before, &after[mark.len()..])
+        }) {
+            let term = before.rsplit('*').next().unwrap();
+            let english = after.split(['）', '，']).next().unwrap();
+            let is_term = !before.ends_with('*') && english.is_ascii() && !term.contains('\n');
+            if is_term && !glossary.contains(&format!("\n{term}（{english}")) {
+                complaints.push(format!("{name}: {term}（{english}）"));
+            }
+            terms += usize::from(is_term);
+        }
+    }
+    assert!(terms > 40, "{terms} terms");
+    assert_none(complaints);
+}
+
 /// mdBook takes what stands inside these elements as it is.
 #[test]
 fn there_is_no_markdown_inside_html() {
