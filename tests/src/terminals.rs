@@ -157,9 +157,8 @@ impl Session {
         let terminal = self.terminals.entry(line.terminal.to_owned()).or_default();
         match line.text {
             "^C" => terminal.signal(Signal::INT),
-            // SIGTSTP would have no effect without a terminal.
-            "^Z" => terminal.signal(Signal::STOP),
-            "$ fg" => terminal.signal(Signal::CONT),
+            "^Z" => terminal.suspend(),
+            "$ fg" => terminal.resume(),
             "^D" => terminal.stdin = None,
             text => match text.strip_prefix("$ ") {
                 Some(command) => {
@@ -341,11 +340,33 @@ impl Terminal {
         }
     }
 
+    /// Suspends the command, and returns when all its threads are suspended. (SIGTSTP, which
+    /// Ctrl-Z sends, has no effect without a terminal.)
+    fn suspend(&mut self) {
+        self.signal(Signal::STOP);
+        let group = self.child.as_ref().expect("a command that runs").id();
+        let deadline = Instant::now() + LIMIT;
+        while states(group).iter().any(|state| state != "T") {
+            assert!(
+                Instant::now() < deadline,
+                "not suspended: {:?}",
+                states(group)
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Resumes the command. nsenter(1) suspends itself once more when it learns that its child
+    /// was suspended, so one signal may not be enough.
+    fn resume(&mut self) {
+        self.signal(Signal::CONT);
+        thread::sleep(Duration::from_millis(50));
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&mut self, signal: Signal) {
         let child = self.child.as_ref().expect("a command that runs");
         kill_process_group(Pid::from_child(child), signal).unwrap();
-        // The processes of the group stop one after the other.
-        thread::sleep(Duration::from_millis(100));
     }
 
     /// Kills the command and what it has started, and waits until all output has been read.
@@ -359,4 +380,31 @@ impl Terminal {
             }
         }
     }
+}
+
+/// Returns the states of all threads of a group of processes, such as `S` or `T`
+/// (proc_pid_stat(5)).
+fn states(group: u32) -> Vec<String> {
+    let mut states = Vec::new();
+    // A process or thread that ends meanwhile has no file any more.
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        for thread in std::fs::read_dir(process.path().join("task"))
+            .into_iter()
+            .flatten()
+        {
+            let Ok(stat) =
+                thread.and_then(|thread| std::fs::read_to_string(thread.path().join("stat")))
+            else {
+                continue;
+            };
+            let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+            let fields: Vec<&str> = fields.split(' ').collect();
+            if let [state, _, in_group, ..] = fields[..] {
+                if in_group == group.to_string() {
+                    states.push(state.to_owned());
+                }
+            }
+        }
+    }
+    states
 }
