@@ -22,8 +22,8 @@ def serve(server):
     while True:
         # Longer than any datagram, because bytes that do not fit are lost without an error.
         datagram, peer = server.recvfrom(65535)
-        # Port 0 stands for no socket. A system service, or another echo server with our port number,
-        # could answer our answer, and so on without end.
+        # Port 0 stands for no socket. A system service, or another echo server with our port
+        # number, could answer our answer, and so on without end.
         if peer[1] < 1024 or peer[1] == own_port:
             continue
         try:
