@@ -98,6 +98,7 @@ impl Running {
         running
     }
 
+    // ANCHOR: announced
     /// Waits until a server listens, and returns what it prints after `listening on`.
     pub fn announced(&mut self) -> String {
         let line = self.stdout_line();
@@ -106,6 +107,7 @@ impl Running {
         addr.unwrap_or_else(|| panic!("not an announcement: {line:?}"))
             .to_owned()
     }
+    // ANCHOR_END: announced
 
     /// Returns the next line of stdout, without its newline.
     pub fn stdout_line(&mut self) -> String {
@@ -215,6 +217,7 @@ impl Running {
 /// Suspends a program, as Ctrl-Z does, and resumes it.
 #[cfg(unix)]
 impl Running {
+    // ANCHOR: suspend
     /// Sends SIGSTOP, and returns when the program is suspended or has ended.
     pub fn suspend(&self) {
         use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
@@ -223,6 +226,7 @@ impl Running {
         let events = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(self.pid()), events).unwrap();
     }
+    // ANCHOR_END: suspend
 
     /// Sends SIGCONT.
     pub fn resume(&self) {
@@ -239,6 +243,7 @@ impl Running {
     }
 }
 
+// ANCHOR: drop
 impl Drop for Running {
     fn drop(&mut self) {
         #[cfg(unix)]
@@ -250,6 +255,7 @@ impl Drop for Running {
         let _ = self.child.wait();
     }
 }
+// ANCHOR_END: drop
 
 /// Runs a program with this stdin, and waits until it ends.
 pub fn run(command: &mut Command, stdin: &[u8]) -> Finished {
@@ -321,6 +327,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    // ANCHOR: output
     fn of(mut pipe: impl Read + Send + 'static) -> Output {
         let (sender, chunks) = mpsc::channel();
         thread::spawn(move || {
@@ -337,6 +344,7 @@ impl Output {
             unread: Vec::new(),
         }
     }
+    // ANCHOR_END: output
 
     fn line(&mut self) -> Result<String, String> {
         let line = self.take(|unread| {
