@@ -147,11 +147,13 @@ fn main() -> Result<()> {
         args,
     };
     let _ = writeln!(io::stdout(), "listening on {local}");
+    // ANCHOR: end
     server.accept_until_told(&listener);
     server.accept_the_rest(&listener);
     drop(listener);
     server.let_finish();
     Ok(()) // The process ends, and the kernel closes what is still open.
+    // ANCHOR_END: end
 }
 
 /// Reads a time limit in seconds.
@@ -264,8 +266,9 @@ impl Server {
         }
     }
 
-    /// Accepts what is in the backlog, whose clients believe that they are connected. They wait
-    /// for a free worker. An inherited backlog is left to the next server, which has more time.
+    /// Accepts what is in the backlog; these clients are connected, and may have sent something.
+    /// They wait for a free worker. (Without a descriptor for them, they are reset after all.) An
+    /// inherited backlog is left to the next server, which has more time.
     fn accept_the_rest(&mut self, listener: &TcpListener) {
         while !self.args.inherit && self.accept(listener) {}
     }

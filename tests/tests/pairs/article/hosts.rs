@@ -67,6 +67,11 @@ impl Network {
         inside(&self.hosts[number - 1], command)
     }
 
+    /// Returns the process that keeps this host alive.
+    pub fn process(&self, number: usize) -> u32 {
+        self.hosts[number - 1].id()
+    }
+
     fn udp_server(&self, number: usize, addr: &str) -> Running {
         self.server(number, program("udp-server").args(["--addr", addr]))
     }

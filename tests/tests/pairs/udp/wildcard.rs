@@ -70,6 +70,32 @@ fn bound_to_one_address_it_answers_from_it_as_well() {
     ask(&server, "127.0.0.2").assert_printed(b"hello\n");
 }
 
+/// The head of the program shows this.
+#[test]
+fn the_text_shows_what_the_pair_prints() {
+    let mut server = Wildcard.start("0.0.0.0:0");
+    let client = ask(&server, "127.0.0.2");
+    let log = server.running.stderr_line();
+    let port = log.split(':').nth(1).unwrap();
+    let (answered, _) = client.stderr.rsplit_once(" in ").unwrap();
+    let own_port = format!(":{}", server.addr.port());
+    let printed = [
+        format!(
+            "listening on {}\n{}",
+            server.addr,
+            log.replace(port, "50931")
+        ),
+        format!("hello\n{answered} in 86.4µs"),
+    ];
+    let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(package.join("../udp-server/examples/wildcard.rs"));
+    let text = text.unwrap().replace("//! ", "");
+    for printed in printed {
+        let printed = printed.replace(&own_port, ":7007");
+        assert!(text.contains(&printed), "it does not show {printed:?}");
+    }
+}
+
 /// Asks all hosts, and returns the hosts that answer.
 fn answers(mut client: Command) -> Vec<String> {
     let client = run(&mut client, b"");
@@ -152,6 +178,43 @@ fn udp_server_is_not_heard_at_the_second_address_of_an_interface() {
     let second = run(&mut network.on(1, &client), b"");
     assert_eq!(second.code, Some(1), "{second:?}");
     second.assert_stderr("cannot get an answer from 10.77.0.22:7007 in 2 attempts");
+}
+
+/// A second wire joins the hosts, with its own addresses. Host 1 asks over the first wire, but from
+/// its address on the second. So the way back is another one. On the first wire, host 1 does not
+/// say that it has this address (arp_ignore), and host 2 does not object (rp_filter).
+#[test]
+fn the_answer_takes_the_way_that_the_routing_table_says() {
+    for (listens, asked) in [
+        ("0.0.0.0:7007", &["10.77.0.22"][..]),
+        ("[::]:7007", &["10.77.0.22", "[fd77::22]"]),
+    ] {
+        let Some((network, _server)) = with_second_addresses(Wildcard.command(listens)) else {
+            return;
+        };
+        let wire = format!(
+            "ip link add wire type veth peer name wire netns {}",
+            network.process(2)
+        );
+        let conf = "/proc/sys/net/ipv4/conf";
+        let up = |host| {
+            format!(
+                "for i in all eth0 wire; do echo 0 >{conf}/$i/rp_filter; done &&
+                 echo 1 >{conf}/all/arp_ignore && ip link set wire up &&
+                 ip addr add 10.88.0.{host}/24 dev wire && ip addr add fd88::{host}/64 dev wire nodad"
+            )
+        };
+        let by_the_first = "ip route add 10.77.0.22/32 dev eth0 src 10.88.0.1 &&
+             ip -6 route add fd77::22/128 dev eth0 src fd88::1";
+        for (host, script) in [(1, &wire[..]), (1, &up(1)), (2, &up(2)), (1, by_the_first)] {
+            succeed(network.on(host, Command::new("sh").args(["-c", script])));
+        }
+        for host in asked {
+            let client = udp_client(&format!("{host}:7007"));
+            let client = run(&mut network.on(1, &client), b"");
+            assert_eq!(client.code, Some(0), "{host}: {client:?}");
+        }
+    }
 }
 
 /// A link-local address needs an interface. All hosts of a link are in the group ff02::1, and
