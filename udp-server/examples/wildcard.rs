@@ -164,17 +164,16 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAd
     let message = recvmsg(socket.as_raw_fd(), &mut slices, Some(&mut room), flags)?;
     let mut asked = Asked::Group;
     for control in message.cmsgs()? {
-        // Index 0: not the interface where the datagram came in, but the one that the routing
-        // table chooses. For link-local addresses, the peer's address has the interface.
         match control {
             // `ipi_addr` is where the datagram went, and `ipi_spec_dst` is our own address. They
-            // differ for a broadcast and for a group. The kernel takes only the second back.
+            // differ for a broadcast and for a group. The kernel takes only the second back. Index
+            // 0: the answer need not leave where the datagram came in; the routing table decides.
             ControlMessageOwned::Ipv4PacketInfo(mut info) => {
                 info.ipi_ifindex = 0;
                 asked = Asked::V4(info);
             }
-            ControlMessageOwned::Ipv6PacketInfo(mut info) if is_ours(&info) => {
-                info.ipi6_ifindex = 0;
+            // Here the index stays: a link-local address means nothing without its interface.
+            ControlMessageOwned::Ipv6PacketInfo(info) if is_ours(&info) => {
                 asked = Asked::V6(info);
             }
             _ => {}

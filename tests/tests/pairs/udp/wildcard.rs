@@ -182,14 +182,14 @@ fn udp_server_is_not_heard_at_the_second_address_of_an_interface() {
 
 /// A second wire joins the hosts, with its own addresses. Host 1 asks over the first wire, but from
 /// its address on the second. So the way back is another one. On the first wire, host 1 does not
-/// say that it has this address (arp_ignore), and host 2 does not object (rp_filter).
+/// say that it has this address (arp_ignore, arp_announce), and host 2 does not object (rp_filter).
 #[test]
 fn the_answer_takes_the_way_that_the_routing_table_says() {
     for (listens, asked) in [
         ("0.0.0.0:7007", &["10.77.0.22"][..]),
         ("[::]:7007", &["10.77.0.22", "[fd77::22]"]),
     ] {
-        let Some((network, _server)) = with_second_addresses(Wildcard.command(listens)) else {
+        let Some((network, mut server)) = with_second_addresses(Wildcard.command(listens)) else {
             return;
         };
         let wire = format!(
@@ -200,7 +200,7 @@ fn the_answer_takes_the_way_that_the_routing_table_says() {
         let up = |host| {
             format!(
                 "for i in all eth0 wire; do echo 0 >{conf}/$i/rp_filter; done &&
-                 echo 1 >{conf}/all/arp_ignore && ip link set wire up &&
+                 echo 1 >{conf}/all/arp_ignore && echo 2 >{conf}/all/arp_announce && ip link set wire up &&
                  ip addr add 10.88.0.{host}/24 dev wire && ip addr add fd88::{host}/64 dev wire nodad"
             )
         };
@@ -213,6 +213,11 @@ fn the_answer_takes_the_way_that_the_routing_table_says() {
             let client = udp_client(&format!("{host}:7007"));
             let client = run(&mut network.on(1, &client), b"");
             assert_eq!(client.code, Some(0), "{host}: {client:?}");
+            let line = server.stderr_line();
+            assert!(
+                line.contains("88::1]:") || line.contains("10.88.0.1"),
+                "{line}"
+            );
         }
     }
 }
