@@ -31,8 +31,7 @@
 //! passes it to each server as stdin, for `--inherit`. Here a shell keeps it as descriptor 9:
 //!
 //! ```console
-//! $ python3 -c "import os, socket; l = socket.create_server(('127.0.0.1', 7007)); \
-//!     os.dup2(l.fileno(), 9); os.execlp('bash', 'bash')"
+//! $ python3 tests/peers/keep_listener.py 7007 bash
 //! $ cargo run -p tcp-server --example graceful -- --inherit <&9 &
 //! $ cargo run -p tcp-server --example graceful -- --inherit <&9 &
 //! $ kill %1

@@ -407,18 +407,16 @@ fn the_text_shows_what_it_prints() {
     assert!(text().contains(&printed), "it does not show {printed:?}");
 }
 
-/// The head says how a shell keeps the listener. This runs the same lines, on another port.
+/// This runs the lines that the head of the program shows, with another port.
 #[test]
 fn a_shell_can_keep_the_listener_as_the_text_says() {
-    if harness::foreign("python3").is_none() || harness::foreign("bash").is_none() {
+    let (Some(mut shell), Some(_)) = (
+        harness::python("keep_listener.py"),
+        harness::foreign("bash"),
+    ) else {
         return;
-    }
-    let text = text();
-    let begin = text.find("python3 -c").unwrap();
-    let python = &text[begin..begin + text[begin..].find("\n$ cargo").unwrap()];
-    let mut shell = Command::new("bash");
-    shell.args(["-c", &python.replace("7007", "0")]);
-    let mut shell = Running::start_with_children(&mut shell);
+    };
+    let mut shell = Running::start_with_children(shell.args(["0", "bash"]));
     let graceful = Graceful.command();
     let graceful = graceful.get_program().to_str().unwrap();
     let start = format!("{graceful} --inherit <&9 &\n");
