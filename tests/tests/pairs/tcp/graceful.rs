@@ -432,3 +432,29 @@ fn a_shell_can_keep_the_listener_as_the_text_says() {
         client.assert_printed(b"hello\n");
     }
 }
+
+/// With `wait`, inetd passes the listener as stdin at the first connection, and keeps it. When the
+/// server ends, the next connection starts another. inetd does not say when it listens.
+#[test]
+#[cfg(target_os = "linux")]
+fn inetd_can_keep_the_listener() {
+    use crate::article::hosts::Network;
+    let (Some(mut inetd), Some(network)) = (harness::foreign("inetd"), Network::of(2)) else {
+        return;
+    };
+    let folder = harness::folder();
+    let config = folder.path().join("inetd.conf");
+    let command = Graceful.command();
+    let graceful = command.get_program().to_str().unwrap();
+    let service = format!("7007 stream tcp wait root {graceful} graceful -q --inherit\n");
+    std::fs::write(&config, service).unwrap();
+    let _inetd = Running::start(&mut network.on(2, inetd.arg("-i").arg(&config)));
+    let client = || {
+        let client = harness::at(program("tcp-client"), "10.77.0.2:7007");
+        run(network.on(1, &client).arg("hello"), b"")
+    };
+    wait_until(|| client().code == Some(0));
+    for _ in 0..3 {
+        client().assert_printed(b"hello\n");
+    }
+}
