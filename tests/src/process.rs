@@ -65,17 +65,22 @@ impl Running {
 
     /// Starts a program with this stdout and this stderr.
     pub fn start_with(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
+        command.stdin(Stdio::piped());
         #[cfg(unix)]
         crate::leftovers::watch(command);
         Running::spawn(command, stdout, stderr)
     }
 
+    /// Starts a program with this stdin.
+    #[cfg(unix)]
+    pub fn start_with_stdin(command: &mut Command, stdin: impl Into<Stdio>) -> Running {
+        command.stdin(stdin);
+        crate::leftovers::watch(command);
+        Running::spawn(command, Stdio::piped(), Stdio::piped())
+    }
+
     fn spawn(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
-        let started = command
-            .stdin(Stdio::piped())
-            .stdout(stdout)
-            .stderr(stderr)
-            .spawn();
+        let started = command.stdout(stdout).stderr(stderr).spawn();
         let mut child = started.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         Running {
             stdin: child.stdin.take(),
@@ -91,7 +96,7 @@ impl Running {
     #[cfg(unix)]
     pub fn start_with_children(command: &mut Command) -> Running {
         use std::os::unix::process::CommandExt;
-        let command = command.process_group(0);
+        let command = command.process_group(0).stdin(Stdio::piped());
         let mut running = Running::spawn(command, Stdio::piped(), Stdio::piped());
         running.leads_group = true;
         crate::leftovers::also_kill(running.id());

@@ -243,8 +243,11 @@ fn on_machine(machine: &Child, programs: &Path, command: &str) -> Command {
                     *) shift ;;
                 esac
             done
+            # In the background it is the program itself that bash ends with `kill %1`.
+            [ $BASHPID = $$ ] || exec "$PROGRAMS/$name" "$@"
             "$PROGRAMS/$name" "$@"
         }
+        export -f cargo # For another bash that this one starts.
     "#;
     // unshare(1) waits for its child, which is the first process in the namespaces.
     let children = format!("/proc/{0}/task/{0}/children", machine.id());

@@ -12,7 +12,7 @@ use harness::{
 };
 
 /// The hosts 10.77.0.1, fd77::1, 10.77.0.2, fd77::2 and so on. They end when this is dropped.
-struct Network {
+pub struct Network {
     hosts: Vec<Running>,
     _bridge: Running,
 }
@@ -27,7 +27,7 @@ fn hold(command: &mut Command) -> Running {
 impl Network {
     /// Creates a network of this many hosts. If a test may not create namespaces, this prints
     /// `NOT RUN` and returns `None`.
-    fn of(count: usize) -> Option<Network> {
+    pub fn of(count: usize) -> Option<Network> {
         let bridge =
             "ip link set lo up && ip link add bridge0 type bridge && ip link set bridge0 up";
         let mut ready = Command::new("sh");
@@ -63,8 +63,13 @@ impl Network {
     }
 
     /// Returns the command on the host with this number. The first is 1.
-    fn on(&self, number: usize, command: &Command) -> Command {
+    pub fn on(&self, number: usize, command: &Command) -> Command {
         inside(&self.hosts[number - 1], command)
+    }
+
+    /// Returns the process that keeps this host alive.
+    pub fn process(&self, number: usize) -> u32 {
+        self.hosts[number - 1].id()
     }
 
     fn udp_server(&self, number: usize, addr: &str) -> Running {
@@ -75,14 +80,14 @@ impl Network {
         self.server(number, example_of("udp-server", "multicast").args(args))
     }
 
-    fn server(&self, number: usize, command: &Command) -> Running {
+    pub fn server(&self, number: usize, command: &Command) -> Running {
         let mut server = Running::start(&mut self.on(number, command));
         server.announced();
         server
     }
 }
 
-fn succeed(mut command: Command) -> Vec<u8> {
+pub fn succeed(mut command: Command) -> Vec<u8> {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(
         output.status.success(),

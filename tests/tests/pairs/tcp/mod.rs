@@ -1,7 +1,9 @@
-//! What only TCP programs promise: the TCP pair, and the example `event_loop`. What all
-//! programs with streams promise is in `streams`.
+//! What only TCP programs promise: the TCP pair, and the examples `event_loop` and `graceful`.
+//! What all programs with streams promise is in `streams`.
 
 mod client;
 mod event_loop;
+#[cfg(unix)]
+mod graceful;
 pub mod server;
 mod threads;

@@ -9,3 +9,5 @@ mod multicast;
 mod one_to_many;
 mod relay;
 mod server;
+#[cfg(target_os = "linux")]
+mod wildcard;
