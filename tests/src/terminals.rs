@@ -83,7 +83,8 @@ pub fn assert_played(transcript: &str) {
     assert_eq!(rest, "", "not in the transcript");
 }
 
-/// Plays the actions of a transcript, and returns it with what the programs print now.
+/// Plays the actions of a transcript, and returns it with what the programs print now. Returns
+/// `None` if only the numbers differ that differ from run to run.
 pub fn play(transcript: &str) -> Option<String> {
     let mut session = Session::start(transcript)?;
     let mut played = String::new();
@@ -91,7 +92,7 @@ pub fn play(transcript: &str) -> Option<String> {
     for line in lines.filter(Line::is_action) {
         session.act(&line);
         let _ = writeln!(played, "{}{BAR}{}", line.terminal, line.text);
-        session.wait_until_quiet(line.terminal);
+        session.wait_until_quiet(&line);
         session
             .terminal(line.terminal)
             .write_rest(line.terminal, &mut played);
@@ -99,21 +100,21 @@ pub fn play(transcript: &str) -> Option<String> {
             terminal.write_rest(number, &mut played);
         }
     }
-    Some(played)
+    (masked(&played) != masked(transcript)).then_some(played)
 }
 
 /// Replaces what differs from run to run: ports that the kernel chose, measured times, process
 /// ids and the names of Unix sockets that the kernel chose.
-fn masked(line: &str) -> String {
+fn masked(text: &str) -> String {
     let masks = [
         (r":(3[2-9]|[45]\d|60)\d{3}\b", ":PORT"),
         (r"\b\d+\.\d+(ns|µs|ms|s)\b", "TIME"),
         (r"\bpid \d+", "pid ID"),
         (r"@[0-9a-f]{5}\b", "@NAME"),
     ];
-    masks.iter().fold(line.to_owned(), |line, (pattern, mask)| {
+    masks.iter().fold(text.to_owned(), |text, (pattern, mask)| {
         let pattern = regex::Regex::new(pattern).unwrap();
-        pattern.replace_all(&line, *mask).into_owned()
+        pattern.replace_all(&text, *mask).into_owned()
     })
 }
 
@@ -154,9 +155,13 @@ impl Session {
 
     /// Does what somebody does at a terminal.
     fn act(&mut self, line: &Line) {
+        // Who types the next command sees first that the one before has ended.
+        for terminal in self.terminals.values_mut() {
+            terminal.wait_if_interrupted();
+        }
         let terminal = self.terminals.entry(line.terminal.to_owned()).or_default();
         match line.text {
-            "^C" => terminal.signal(Signal::INT),
+            "^C" => terminal.interrupt(),
             "^Z" => terminal.suspend(),
             "$ fg" => terminal.resume(),
             "^D" => terminal.stdin = None,
@@ -178,22 +183,23 @@ impl Session {
         }
     }
 
-    /// Waits until nothing is printed for some time. A client may be silent for longer than a
-    /// server, since it waits for its time limit.
-    fn wait_until_quiet(&mut self, acting: &str) {
+    /// Waits until nothing is printed for some time: a little more than the time limits of a
+    /// client that waits, or of others that notice that a server is suspended.
+    fn wait_until_quiet(&mut self, line: &Line) {
         let begin = Instant::now();
         let mut quiet_since = begin;
         while begin.elapsed() < LIMIT {
-            let mut any = false;
             for terminal in self.terminals.values_mut() {
-                any |= terminal.take_lines();
+                if terminal.take_lines() {
+                    quiet_since = Instant::now();
+                }
             }
-            if any {
-                quiet_since = Instant::now();
-            }
-            let terminal = self.terminal(acting);
-            let may_wait = terminal.is_running() && !terminal.is_server;
-            let quiet = Duration::from_millis(if may_wait { 6500 } else { 700 });
+            let terminal = self.terminal(line.terminal);
+            let quiet = match line.text {
+                "^Z" | "$ fg" => Duration::from_millis(3500),
+                _ if terminal.is_running() && !terminal.is_server => Duration::from_millis(6500),
+                _ => Duration::from_millis(1500),
+            };
             if quiet_since.elapsed() > quiet {
                 return;
             }
@@ -273,6 +279,7 @@ struct Terminal {
     lines: Option<Receiver<String>>,
     unwritten: Vec<String>,
     is_server: bool,
+    is_interrupted: bool,
 }
 
 impl Terminal {
@@ -294,6 +301,7 @@ impl Terminal {
         self.lines = Some(lines);
         self.child = Some(child);
         self.is_server = false;
+        self.is_interrupted = false;
     }
 
     /// Waits until the command has ended, if there is one, and keeps what it printed.
@@ -319,6 +327,7 @@ impl Terminal {
     }
 
     fn next_line(&mut self, limit: Duration) -> Result<String, RecvTimeoutError> {
+        self.is_interrupted = false;
         if self.unwritten.is_empty() {
             self.receive(limit)
         } else {
@@ -331,6 +340,7 @@ impl Terminal {
         let before = self.unwritten.len();
         while let Ok(line) = self.receive(Duration::ZERO) {
             self.is_server |= line.starts_with("listening on");
+            self.is_interrupted = false;
             self.unwritten.push(line);
         }
         self.unwritten.len() > before
@@ -340,6 +350,19 @@ impl Terminal {
         self.take_lines();
         for line in self.unwritten.drain(..) {
             let _ = writeln!(out, "{}", format!("{number}{BAR}{line}").trim_end());
+        }
+    }
+
+    fn interrupt(&mut self) {
+        self.signal(Signal::INT);
+        self.is_interrupted = true;
+    }
+
+    /// Waits for the end of a command that was interrupted, unless it has printed something
+    /// since, and so has its own answer to Ctrl-C.
+    fn wait_if_interrupted(&mut self) {
+        if std::mem::take(&mut self.is_interrupted) {
+            self.wait();
         }
     }
 
