@@ -1,7 +1,9 @@
-//! What only TCP programs promise: the TCP pair, and the example `event_loop`. What all
+//! What only TCP programs promise: the TCP pair, and the examples `event_loop`
+//! and `lingering_close`. What all
 //! programs with streams promise is in `streams`.
 
 mod client;
 mod event_loop;
+mod lingering_close;
 pub mod server;
 mod threads;
