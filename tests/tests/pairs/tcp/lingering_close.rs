@@ -72,7 +72,7 @@ fn a_close_at_once_loses_the_last_words() {
 }
 
 /// What Linux does with the reset: the client can still read what its kernel has received
-/// before it. RFC 9293 allows to flush it, and other kernels do.
+/// before it. RFC 9293 (3.10.7.4) lets a kernel throw it away.
 #[test]
 #[cfg(target_os = "linux")]
 fn on_linux_a_reset_does_not_destroy_what_has_been_received() {
@@ -112,14 +112,9 @@ fn the_log_says_how_much_was_echoed_and_discarded() {
 fn a_client_that_ends_before_the_limit_gets_its_echo_and_no_more() {
     let mut server = start_with_limit(1000, &ENDLESS);
     let client = connect(&server);
-    let back = harness::echo_all(&client, b"hello", |client| {
-        client.shutdown(Shutdown::Write)
-    });
+    let back = harness::echo_all(&client, b"hello", |client| client.shutdown(Shutdown::Write));
     assert_eq!(back, b"hello");
-    let expected = format!(
-        "{}: closed, bytes echoed: 5",
-        client.local_addr().unwrap()
-    );
+    let expected = format!("{}: closed, bytes echoed: 5", client.local_addr().unwrap());
     assert_eq!(server.running.stderr_line(), expected);
 }
 
@@ -159,10 +154,7 @@ fn a_client_that_drips_is_left_when_the_time_is_over() {
             (0..1500).all(drip)
         });
         let line = server.running.stderr_line();
-        assert!(
-            line.ends_with(", but the client did not close"),
-            "{line}"
-        );
+        assert!(line.ends_with(", but the client did not close"), "{line}");
         assert!(!dripping.join().unwrap(), "no write ever failed");
     });
 }
@@ -174,10 +166,7 @@ fn a_client_that_sends_without_end_is_left_when_the_amount_is_reached() {
     thread::scope(|scope| {
         let sending = scope.spawn(|| while (&client).write_all(&[b'x'; 64 * 1024]).is_ok() {});
         let line = server.running.stderr_line();
-        assert!(
-            line.ends_with(", but the client did not close"),
-            "{line}"
-        );
+        assert!(line.ends_with(", but the client did not close"), "{line}");
         let discarded = line.split("discarded: ").nth(1).unwrap();
         let discarded: u64 = discarded.split(',').next().unwrap().parse().unwrap();
         let limit = 16 * 1024 * 1024;

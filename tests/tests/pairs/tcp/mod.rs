@@ -1,6 +1,5 @@
-//! What only TCP programs promise: the TCP pair, and the examples `event_loop`
-//! and `lingering_close`. What all
-//! programs with streams promise is in `streams`.
+//! What only TCP programs promise: the TCP pair, and the examples `event_loop` and
+//! `lingering_close`. What all programs with streams promise is in `streams`.
 
 mod client;
 mod event_loop;
