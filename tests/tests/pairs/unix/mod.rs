@@ -1,4 +1,5 @@
-//! What only `unix-echo` and its example `credentials` promise. What all programs with streams promise is in `streams`.
+//! What only `unix-echo` and its example `credentials` promise. What all programs with streams
+//! promise is in `streams`.
 
 #[cfg(target_os = "linux")]
 mod credentials;
