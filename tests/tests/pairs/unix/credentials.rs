@@ -378,8 +378,17 @@ fn a_client_that_sends_nothing_is_left_after_some_time() {
 fn a_suspended_server_still_waits_for_the_byte() {
     let name = unused_name();
     let mut server = start(&name, &[]);
+    let process = format!("/proc/{}", server.id());
+    let count = || fs::read_dir(format!("{process}/fd")).unwrap().count();
+    let before = count();
     let mut stream = connect(&name);
     for _ in 0..3 {
+        // It has accepted the connection, and sleeps.
+        let sleeps = || {
+            let status = fs::read_to_string(format!("{process}/status"));
+            count() > before && status.unwrap().contains("State:\tS")
+        };
+        assert!(server.becomes_ready(sleeps), "it has ended");
         server.suspend();
         server.resume();
     }
