@@ -43,7 +43,8 @@
 //!
 //! - Start the server with `--naive`, which closes at once. Now the last line is a `y`, and
 //!   `tcp-client` says `Connection reset by peer`.
-//! - Start it with `--linger 0.1`. The client reads only after a second, which is too late.
+//! - Start it with `--linger 0.001`. If the time is over while bytes still come, the reset
+//!   comes after all, and the server logs that the client did not close.
 //!
 //! Read `tcp-server` first: what it explains is not explained again.
 
