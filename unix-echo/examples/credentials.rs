@@ -151,7 +151,7 @@ fn main() -> Result<()> {
 // ANCHOR: peer
 /// Asks the kernel who is at the other end: the effective user and group, as our namespaces
 /// number them. 65534 stands for all users who have no number here (user_namespaces(7)),
-/// and 0 for a process that we cannot see.
+/// and 0 for a process that we cannot see. (rustix asks as well, but has no process 0.)
 #[cfg(target_os = "linux")]
 fn peer_of(stream: &UnixStream) -> Result<UnixCredentials> {
     getsockopt(stream, PeerCredentials).context("cannot ask who it is")
@@ -187,8 +187,8 @@ fn listen(addr: &SocketAddr) -> io::Result<UnixListener> {
 fn serve(listener: &UnixListener, allow: &[u32]) -> ! {
     loop {
         let accepted = listener.accept().map_err(anyhow::Error::new);
-        let (peer, stream) = match accepted.and_then(|(stream, _)| Ok((peer_of(&stream)?, stream)))
-        {
+        let asked = accepted.and_then(|(stream, _)| Ok((peer_of(&stream)?, stream)));
+        let (peer, stream) = match asked {
             Ok(connection) => connection,
             Err(error) => {
                 log(format_args!("cannot accept: {error:#}"));
