@@ -1,5 +1,8 @@
-//! What only `unix-echo` promises. What all programs with streams promise is in `streams`.
+//! What only `unix-echo` and its example `credentials` promise. What all programs with streams
+//! promise is in `streams`.
 
+#[cfg(target_os = "linux")]
+mod credentials;
 mod datagram;
 mod path;
 mod stream;
