@@ -3,6 +3,7 @@
 mod batch;
 mod client;
 mod dns;
+#[cfg(unix)]
 mod loss;
 mod multicast;
 #[cfg(target_os = "linux")]
