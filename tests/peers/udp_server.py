@@ -16,19 +16,21 @@ def host_and_port(text):
     return host, int(port)
 
 
+# ANCHOR: serve
 def serve(server):
     own_port = server.getsockname()[1]
     while True:
         # Longer than any datagram, because bytes that do not fit are lost without an error.
         datagram, peer = server.recvfrom(65535)
-        # Port 0 stands for no socket. A system service, or another echo server with our port number,
-        # could answer our answer, and so on without end.
+        # Port 0 stands for no socket. A system service, or another echo server with our port
+        # number, could answer our answer, and so on without end.
         if peer[1] < 1024 or peer[1] == own_port:
             continue
         try:
             server.sendto(datagram, peer)
         except OSError as error:  # It concerns this peer alone.
             print(f"{peer}: cannot send the echo: {error}", file=sys.stderr)
+# ANCHOR_END: serve
 
 
 def main():

@@ -17,6 +17,8 @@ mod network;
 mod process;
 mod programs;
 #[cfg(target_os = "linux")]
+pub mod sequence;
+#[cfg(target_os = "linux")]
 mod terminals;
 
 pub use clients::*;
@@ -33,9 +35,11 @@ pub use terminals::*;
 /// The limit of every wait. Nothing takes nearly that long, even on a slow machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
+// ANCHOR: not_run
 /// Prints `NOT RUN` and why the test, or a part of it, did not run here. This goes directly to
 /// stderr, past `cargo test`, which hides what passing tests print.
 pub fn not_run(why: &str) {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     let _ = io::stderr().write_all(format!("\nNOT RUN: {test}: {why}\n").as_bytes());
 }
+// ANCHOR_END: not_run

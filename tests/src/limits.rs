@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+// ANCHOR: limited
 /// Returns the same command under a limit in the form of prlimit(1), such as `--nofile=24`.
 #[cfg(target_os = "linux")]
 pub fn limited(limit: &str, command: &Command) -> Command {
@@ -16,6 +17,7 @@ pub fn limited(limit: &str, command: &Command) -> Command {
         .env_remove("RUST_LIB_BACKTRACE");
     limited
 }
+// ANCHOR_END: limited
 
 /// Makes the command run as nobody if it would run as root. Others have no rights to lose.
 #[cfg(unix)]

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::not_run;
+use crate::{Running, not_run};
 
 /// Returns the same command in its own namespaces, after shell commands that set them up. If
 /// this is not possible here, prints `NOT RUN` and returns `None`.
@@ -35,6 +35,24 @@ pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command>
     Some(unshared)
 }
 
+/// Returns the command inside the namespaces (user, network, mounts) of another process.
+pub fn inside(holder: &Running, command: &Command) -> Command {
+    let mut nsenter = Command::new("nsenter");
+    nsenter.args([
+        "-t",
+        &holder.id().to_string(),
+        "--preserve-credentials",
+        "-U",
+        "-n",
+        "-m",
+    ]);
+    nsenter.arg(command.get_program()).args(command.get_args());
+    nsenter
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("RUST_LIB_BACKTRACE");
+    nsenter
+}
+
 /// Returns the same command where the name `twofold` has an IPv6 and an IPv4 address.
 pub fn with_twofold_name(command: &Command) -> Option<Command> {
     let set_up = r"hosts=$(mktemp) && printf '127.0.0.1 twofold\n::1 twofold\n' > $hosts &&
@@ -42,9 +60,11 @@ pub fn with_twofold_name(command: &Command) -> Option<Command> {
     unshared("-rm", set_up, command)
 }
 
+// ANCHOR: only_port
 /// Returns the same command in a network namespace where 7007 is the only port that the kernel
 /// can choose for a socket.
 pub fn where_7007_is_the_only_free_port(command: &Command) -> Option<Command> {
     let set_up = "ip link set lo up && echo 7007 7007 >/proc/sys/net/ipv4/ip_local_port_range";
     unshared("-rn", set_up, command)
 }
+// ANCHOR_END: only_port

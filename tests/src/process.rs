@@ -65,17 +65,22 @@ impl Running {
 
     /// Starts a program with this stdout and this stderr.
     pub fn start_with(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
+        command.stdin(Stdio::piped());
         #[cfg(unix)]
         crate::leftovers::watch(command);
         Running::spawn(command, stdout, stderr)
     }
 
+    /// Starts a program with this stdin.
+    #[cfg(unix)]
+    pub fn start_with_stdin(command: &mut Command, stdin: impl Into<Stdio>) -> Running {
+        command.stdin(stdin);
+        crate::leftovers::watch(command);
+        Running::spawn(command, Stdio::piped(), Stdio::piped())
+    }
+
     fn spawn(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
-        let started = command
-            .stdin(Stdio::piped())
-            .stdout(stdout)
-            .stderr(stderr)
-            .spawn();
+        let started = command.stdout(stdout).stderr(stderr).spawn();
         let mut child = started.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         Running {
             stdin: child.stdin.take(),
@@ -91,13 +96,14 @@ impl Running {
     #[cfg(unix)]
     pub fn start_with_children(command: &mut Command) -> Running {
         use std::os::unix::process::CommandExt;
-        let command = command.process_group(0);
+        let command = command.process_group(0).stdin(Stdio::piped());
         let mut running = Running::spawn(command, Stdio::piped(), Stdio::piped());
         running.leads_group = true;
         crate::leftovers::also_kill(running.id());
         running
     }
 
+    // ANCHOR: announced
     /// Waits until a server listens, and returns what it prints after `listening on`.
     pub fn announced(&mut self) -> String {
         let line = self.stdout_line();
@@ -106,6 +112,7 @@ impl Running {
         addr.unwrap_or_else(|| panic!("not an announcement: {line:?}"))
             .to_owned()
     }
+    // ANCHOR_END: announced
 
     /// Returns the next line of stdout, without its newline.
     pub fn stdout_line(&mut self) -> String {
@@ -215,6 +222,7 @@ impl Running {
 /// Suspends a program, as Ctrl-Z does, and resumes it.
 #[cfg(unix)]
 impl Running {
+    // ANCHOR: suspend
     /// Sends SIGSTOP, and returns when the program is suspended or has ended.
     pub fn suspend(&self) {
         use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
@@ -223,6 +231,7 @@ impl Running {
         let events = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(self.pid()), events).unwrap();
     }
+    // ANCHOR_END: suspend
 
     /// Sends SIGCONT.
     pub fn resume(&self) {
@@ -239,6 +248,7 @@ impl Running {
     }
 }
 
+// ANCHOR: drop
 impl Drop for Running {
     fn drop(&mut self) {
         #[cfg(unix)]
@@ -250,6 +260,7 @@ impl Drop for Running {
         let _ = self.child.wait();
     }
 }
+// ANCHOR_END: drop
 
 /// Runs a program with this stdin, and waits until it ends.
 pub fn run(command: &mut Command, stdin: &[u8]) -> Finished {
@@ -321,6 +332,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    // ANCHOR: output
     fn of(mut pipe: impl Read + Send + 'static) -> Output {
         let (sender, chunks) = mpsc::channel();
         thread::spawn(move || {
@@ -337,6 +349,7 @@ impl Output {
             unread: Vec::new(),
         }
     }
+    // ANCHOR_END: output
 
     fn line(&mut self) -> Result<String, String> {
         let line = self.take(|unread| {

@@ -83,7 +83,8 @@ pub fn assert_played(transcript: &str) {
     assert_eq!(rest, "", "not in the transcript");
 }
 
-/// Plays the actions of a transcript, and returns it with what the programs print now.
+/// Plays the actions of a transcript, and returns it with what the programs print now. Returns
+/// `None` if only the numbers differ that differ from run to run.
 pub fn play(transcript: &str) -> Option<String> {
     let mut session = Session::start(transcript)?;
     let mut played = String::new();
@@ -91,7 +92,7 @@ pub fn play(transcript: &str) -> Option<String> {
     for line in lines.filter(Line::is_action) {
         session.act(&line);
         let _ = writeln!(played, "{}{BAR}{}", line.terminal, line.text);
-        session.wait_until_quiet(line.terminal);
+        session.wait_until_quiet(&line);
         session
             .terminal(line.terminal)
             .write_rest(line.terminal, &mut played);
@@ -99,21 +100,21 @@ pub fn play(transcript: &str) -> Option<String> {
             terminal.write_rest(number, &mut played);
         }
     }
-    Some(played)
+    (masked(&played) != masked(transcript)).then_some(played)
 }
 
 /// Replaces what differs from run to run: ports that the kernel chose, measured times, process
 /// ids and the names of Unix sockets that the kernel chose.
-fn masked(line: &str) -> String {
+fn masked(text: &str) -> String {
     let masks = [
         (r":(3[2-9]|[45]\d|60)\d{3}\b", ":PORT"),
         (r"\b\d+\.\d+(ns|µs|ms|s)\b", "TIME"),
         (r"\bpid \d+", "pid ID"),
         (r"@[0-9a-f]{5}\b", "@NAME"),
     ];
-    masks.iter().fold(line.to_owned(), |line, (pattern, mask)| {
+    masks.iter().fold(text.to_owned(), |text, (pattern, mask)| {
         let pattern = regex::Regex::new(pattern).unwrap();
-        pattern.replace_all(&line, *mask).into_owned()
+        pattern.replace_all(&text, *mask).into_owned()
     })
 }
 
@@ -154,12 +155,15 @@ impl Session {
 
     /// Does what somebody does at a terminal.
     fn act(&mut self, line: &Line) {
+        // Who types the next command sees first that the one before has ended.
+        for terminal in self.terminals.values_mut() {
+            terminal.wait_if_interrupted();
+        }
         let terminal = self.terminals.entry(line.terminal.to_owned()).or_default();
         match line.text {
-            "^C" => terminal.signal(Signal::INT),
-            // SIGTSTP would have no effect without a terminal.
-            "^Z" => terminal.signal(Signal::STOP),
-            "$ fg" => terminal.signal(Signal::CONT),
+            "^C" => terminal.interrupt(),
+            "^Z" => terminal.suspend(),
+            "$ fg" => terminal.resume(),
             "^D" => terminal.stdin = None,
             text => match text.strip_prefix("$ ") {
                 Some(command) => {
@@ -179,22 +183,23 @@ impl Session {
         }
     }
 
-    /// Waits until nothing is printed for some time. A client may be silent for longer than a
-    /// server, since it waits for its time limit.
-    fn wait_until_quiet(&mut self, acting: &str) {
+    /// Waits until nothing is printed for some time: a little more than the time limits of a
+    /// client that waits, or of others that notice that a server is suspended.
+    fn wait_until_quiet(&mut self, line: &Line) {
         let begin = Instant::now();
         let mut quiet_since = begin;
         while begin.elapsed() < LIMIT {
-            let mut any = false;
             for terminal in self.terminals.values_mut() {
-                any |= terminal.take_lines();
+                if terminal.take_lines() {
+                    quiet_since = Instant::now();
+                }
             }
-            if any {
-                quiet_since = Instant::now();
-            }
-            let terminal = self.terminal(acting);
-            let may_wait = terminal.is_running() && !terminal.is_server;
-            let quiet = Duration::from_millis(if may_wait { 6500 } else { 700 });
+            let terminal = self.terminal(line.terminal);
+            let quiet = match line.text {
+                "^Z" | "$ fg" => Duration::from_millis(3500),
+                _ if terminal.is_running() && !terminal.is_server => Duration::from_millis(6500),
+                _ => Duration::from_millis(1500),
+            };
             if quiet_since.elapsed() > quiet {
                 return;
             }
@@ -244,17 +249,21 @@ fn on_machine(machine: &Child, programs: &Path, command: &str) -> Command {
                     *) shift ;;
                 esac
             done
+            # In the background it is the program itself that bash ends with `kill %1`.
+            [ $BASHPID = $$ ] || exec "$PROGRAMS/$name" "$@"
             "$PROGRAMS/$name" "$@"
         }
+        export -f cargo # For another bash that this one starts.
     "#;
     // unshare(1) waits for its child, which is the first process in the namespaces.
     let children = format!("/proc/{0}/task/{0}/children", machine.id());
     let first = std::fs::read_to_string(children).unwrap();
     let mut bash = Command::new("nsenter");
     bash.args(["-t", first.trim(), "-U", "-n", "-p", "-m"])
+        // Entering a mount namespace changes the directory, so nsenter(1) must set it.
+        .arg(concat!("--wd=", env!("CARGO_MANIFEST_DIR"), "/.."))
         .args(["--preserve-credentials", "bash", "-c"])
         .arg(format!("{CARGO}\n{command}"))
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .env("PROGRAMS", programs)
         .env("XDG_RUNTIME_DIR", "/run/user/1000")
         .env_remove("RUST_BACKTRACE")
@@ -270,6 +279,7 @@ struct Terminal {
     lines: Option<Receiver<String>>,
     unwritten: Vec<String>,
     is_server: bool,
+    is_interrupted: bool,
 }
 
 impl Terminal {
@@ -291,6 +301,7 @@ impl Terminal {
         self.lines = Some(lines);
         self.child = Some(child);
         self.is_server = false;
+        self.is_interrupted = false;
     }
 
     /// Waits until the command has ended, if there is one, and keeps what it printed.
@@ -316,6 +327,7 @@ impl Terminal {
     }
 
     fn next_line(&mut self, limit: Duration) -> Result<String, RecvTimeoutError> {
+        self.is_interrupted = false;
         if self.unwritten.is_empty() {
             self.receive(limit)
         } else {
@@ -328,6 +340,7 @@ impl Terminal {
         let before = self.unwritten.len();
         while let Ok(line) = self.receive(Duration::ZERO) {
             self.is_server |= line.starts_with("listening on");
+            self.is_interrupted = false;
             self.unwritten.push(line);
         }
         self.unwritten.len() > before
@@ -340,11 +353,46 @@ impl Terminal {
         }
     }
 
+    fn interrupt(&mut self) {
+        self.signal(Signal::INT);
+        self.is_interrupted = true;
+    }
+
+    /// Waits for the end of a command that was interrupted, unless it has printed something
+    /// since, and so has its own answer to Ctrl-C.
+    fn wait_if_interrupted(&mut self) {
+        if std::mem::take(&mut self.is_interrupted) {
+            self.wait();
+        }
+    }
+
+    /// Suspends the command, and returns when all its threads are suspended. (SIGTSTP, which
+    /// Ctrl-Z sends, has no effect without a terminal.)
+    fn suspend(&mut self) {
+        self.signal(Signal::STOP);
+        let group = self.child.as_ref().expect("a command that runs").id();
+        let deadline = Instant::now() + LIMIT;
+        while states(group).iter().any(|state| state != "T") {
+            assert!(
+                Instant::now() < deadline,
+                "not suspended: {:?}",
+                states(group)
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Resumes the command. nsenter(1) suspends itself once more when it learns that its child
+    /// was suspended, so one signal may not be enough.
+    fn resume(&mut self) {
+        self.signal(Signal::CONT);
+        thread::sleep(Duration::from_millis(50));
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&mut self, signal: Signal) {
         let child = self.child.as_ref().expect("a command that runs");
         kill_process_group(Pid::from_child(child), signal).unwrap();
-        // The processes of the group stop one after the other.
-        thread::sleep(Duration::from_millis(100));
     }
 
     /// Kills the command and what it has started, and waits until all output has been read.
@@ -358,4 +406,31 @@ impl Terminal {
             }
         }
     }
+}
+
+/// Returns the states of all threads of a group of processes, such as `S` or `T`
+/// (proc_pid_stat(5)).
+fn states(group: u32) -> Vec<String> {
+    let mut states = Vec::new();
+    // A process or thread that ends meanwhile has no file any more.
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        for thread in std::fs::read_dir(process.path().join("task"))
+            .into_iter()
+            .flatten()
+        {
+            let Ok(stat) =
+                thread.and_then(|thread| std::fs::read_to_string(thread.path().join("stat")))
+            else {
+                continue;
+            };
+            let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+            let fields: Vec<&str> = fields.split(' ').collect();
+            if let [state, _, in_group, ..] = fields[..] {
+                if in_group == group.to_string() {
+                    states.push(state.to_owned());
+                }
+            }
+        }
+    }
+    states
 }

@@ -262,6 +262,7 @@ fn check_code(code: u8) -> Result<()> {
     }
 }
 
+// ANCHOR: reader
 /// Reads an answer from its beginning to its end. A server may send anything, so every part
 /// may be missing.
 struct Reader<'a>(&'a [u8]);
@@ -312,3 +313,4 @@ impl Reader<'_> {
         Ok(Some(octets.into()))
     }
 }
+// ANCHOR_END: reader

@@ -120,6 +120,7 @@ fn table() -> String {
     lines
 }
 
+// ANCHOR: cell
 /// Says in a few words what the kernel answers.
 fn cell(family: i32, kind: Type) -> String {
     let Err(error) = open(family, kind) else {
@@ -132,6 +133,7 @@ fn cell(family: i32, kind: Type) -> String {
         _ => without_number(&error).to_lowercase(),
     }
 }
+// ANCHOR_END: cell
 
 // ANCHOR: open
 /// Opens a socket. It has no address yet, and nothing is sent.
@@ -216,6 +218,7 @@ mod links {
         bail!("they changed during each of {ATTEMPTS} answers")
     }
 
+    // ANCHOR: ask
     /// Sends the question to the kernel: RTM_GETLINK with NLM_F_DUMP, which asks for all.
     fn ask() -> Result<Socket> {
         let socket = Socket::new(NETLINK_ROUTE).context("cannot open a netlink socket")?;
@@ -238,7 +241,9 @@ mod links {
             .context("cannot send to the kernel")?;
         Ok(socket)
     }
+    // ANCHOR_END: ask
 
+    // ANCHOR: receive
     /// Receives the answer: several datagrams, with several messages in each; the last
     /// message says that it is the last. Returns `None` if the list changed meanwhile,
     /// because then an interface may be missing or may be there twice.
@@ -268,6 +273,7 @@ mod links {
             }
         }
     }
+    // ANCHOR_END: receive
 
     /// Splits a datagram into its messages. Each begins with its length, at a multiple of four.
     fn messages(mut datagram: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {

@@ -5,6 +5,7 @@
 //! - `peers`: our programs together with other people's;
 //! - `article`: what the article states about sockets, whatever programs use them;
 //! - `book`: that the book shows what happens;
+//! - `mistakes`: the mistakes of the book, each with what to write instead;
 //! - `texts`: that the README, the heads and the tables say what the programs do;
 //! - `leftovers`: that a test leaves nothing behind, however it ends;
 //! - `loads`, `picture`: the benchmark itself;
@@ -21,6 +22,7 @@ mod book;
 mod leftovers;
 #[cfg(target_os = "linux")]
 mod loads;
+mod mistakes;
 mod peers;
 #[cfg(target_os = "linux")]
 mod picture;

@@ -9,6 +9,7 @@ use std::thread;
 fn main() -> std::io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("listening on {}", listener.local_addr()?);
+    // ANCHOR: m40_wrong
     loop {
         let (mut stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
@@ -21,4 +22,5 @@ fn main() -> std::io::Result<()> {
             }
         });
     }
+    // ANCHOR_END: m40_wrong
 }

@@ -7,12 +7,12 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use harness::{
-    LIMIT, Running, example_of, foreign, not_run, payloads, program, run, short_payloads,
+    LIMIT, Running, example_of, foreign, inside, not_run, payloads, program, run, short_payloads,
     start_and_expect_echo,
 };
 
 /// The hosts 10.77.0.1, fd77::1, 10.77.0.2, fd77::2 and so on. They end when this is dropped.
-struct Network {
+pub struct Network {
     hosts: Vec<Running>,
     _bridge: Running,
 }
@@ -24,28 +24,10 @@ fn hold(command: &mut Command) -> Running {
     holder
 }
 
-/// Returns the command inside the namespaces (user, network, mounts) of another process.
-fn inside(holder: &Running, command: &Command) -> Command {
-    let mut nsenter = Command::new("nsenter");
-    nsenter.args([
-        "-t",
-        &holder.id().to_string(),
-        "--preserve-credentials",
-        "-U",
-        "-n",
-        "-m",
-    ]);
-    nsenter.arg(command.get_program()).args(command.get_args());
-    nsenter
-        .env_remove("RUST_BACKTRACE")
-        .env_remove("RUST_LIB_BACKTRACE");
-    nsenter
-}
-
 impl Network {
     /// Creates a network of this many hosts. If a test may not create namespaces, this prints
     /// `NOT RUN` and returns `None`.
-    fn of(count: usize) -> Option<Network> {
+    pub fn of(count: usize) -> Option<Network> {
         let bridge =
             "ip link set lo up && ip link add bridge0 type bridge && ip link set bridge0 up";
         let mut ready = Command::new("sh");
@@ -81,8 +63,13 @@ impl Network {
     }
 
     /// Returns the command on the host with this number. The first is 1.
-    fn on(&self, number: usize, command: &Command) -> Command {
+    pub fn on(&self, number: usize, command: &Command) -> Command {
         inside(&self.hosts[number - 1], command)
+    }
+
+    /// Returns the process that keeps this host alive.
+    pub fn process(&self, number: usize) -> u32 {
+        self.hosts[number - 1].id()
     }
 
     fn udp_server(&self, number: usize, addr: &str) -> Running {
@@ -93,14 +80,14 @@ impl Network {
         self.server(number, example_of("udp-server", "multicast").args(args))
     }
 
-    fn server(&self, number: usize, command: &Command) -> Running {
+    pub fn server(&self, number: usize, command: &Command) -> Running {
         let mut server = Running::start(&mut self.on(number, command));
         server.announced();
         server
     }
 }
 
-fn succeed(mut command: Command) -> Vec<u8> {
+pub fn succeed(mut command: Command) -> Vec<u8> {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(
         output.status.success(),

@@ -3,7 +3,7 @@
 
 mod families;
 #[cfg(target_os = "linux")]
-mod hosts;
+pub mod hosts;
 mod listings;
 mod std_facts;
 #[cfg(target_os = "linux")]

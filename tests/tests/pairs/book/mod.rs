@@ -1,6 +1,7 @@
 //! The book can show only what is true: these tests play its transcripts, and check its
 //! pages. With the environment variable REFRESH_BOOK they write anew what they check.
 
+mod figures;
 mod pages;
 mod sessions;
 

@@ -267,7 +267,7 @@ fn each_figure_has_an_alternative_text() {
         let mut before = "";
         for line in page.text.lines() {
             let is_drawing = line.starts_with("{{#include") && line.ends_with(".svg}}");
-            let text = before.strip_prefix("<figure role=\"img\" aria-label=\"");
+            let text = before.strip_prefix("<div role=\"img\" aria-label=\"");
             if is_drawing && text.is_none_or(|text| text.len() < 30) {
                 complaints.push(format!("no text for {line}"));
             }

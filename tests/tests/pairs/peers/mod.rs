@@ -2,5 +2,6 @@
 
 mod balance;
 mod clients;
+#[cfg(unix)]
 mod servers;
 mod twins;

@@ -39,14 +39,12 @@ enum Listener {
 impl Listener {
     fn new(service: Service) -> Listener {
         match service {
-            Service::TcpServer | Service::EventLoop => {
-                Listener::Tcp(TcpListener::bind("127.0.0.1:0").unwrap())
-            }
             #[cfg(unix)]
             Service::UnixEcho => {
                 let folder = harness::folder();
                 Listener::Unix(UnixListener::bind(folder.path().join("s")).unwrap(), folder)
             }
+            _ => Listener::Tcp(TcpListener::bind("127.0.0.1:0").unwrap()),
         }
     }
 

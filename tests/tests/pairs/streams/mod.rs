@@ -28,6 +28,8 @@ pub enum Service {
     EventLoop,
     #[cfg(unix)]
     UnixEcho,
+    #[cfg(unix)]
+    Graceful,
 }
 
 #[cfg(unix)]
@@ -37,6 +39,7 @@ pub enum Service {
 #[case::tcp_server(Service::TcpServer)]
 #[case::event_loop(Service::EventLoop)]
 #[case::unix_echo(Service::UnixEcho)]
+#[case::graceful(Service::Graceful)]
 pub fn every_stream_server(#[case] service: Service) {}
 
 #[cfg(not(unix))]
@@ -52,6 +55,8 @@ impl Service {
         match self {
             Service::TcpServer => TcpServer::Threads.command(),
             Service::EventLoop => TcpServer::EventLoop.command(),
+            #[cfg(unix)]
+            Service::Graceful => TcpServer::Graceful.command(),
             #[cfg(unix)]
             Service::UnixEcho => {
                 let mut command = program("unix-echo");
@@ -90,15 +95,15 @@ impl Service {
     pub fn start_on(self, start: impl FnOnce(&mut Command) -> Running) -> Listening {
         let mut command = self.command();
         let folder = match self {
-            Service::TcpServer | Service::EventLoop => {
-                command.args(["--addr", "127.0.0.1:0"]);
-                None
-            }
             #[cfg(unix)]
             Service::UnixEcho => {
                 let folder = harness::folder();
                 command.arg("--path").arg(folder.path().join("s"));
                 Some(folder)
+            }
+            _ => {
+                command.args(["--addr", "127.0.0.1:0"]);
+                None
             }
         };
         let mut running = start(&mut command);
@@ -124,12 +129,12 @@ pub struct Listening {
 impl Listening {
     pub fn connect(&self) -> Stream {
         let stream = match self.service {
-            Service::TcpServer | Service::EventLoop => {
+            #[cfg(unix)]
+            Service::UnixEcho => Stream::Unix(UnixStream::connect(&self.addr).unwrap()),
+            _ => {
                 let addr: SocketAddr = self.addr.parse().unwrap();
                 Stream::Tcp(TcpStream::connect_timeout(&addr, LIMIT).unwrap())
             }
-            #[cfg(unix)]
-            Service::UnixEcho => Stream::Unix(UnixStream::connect(&self.addr).unwrap()),
         };
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
@@ -149,13 +154,13 @@ impl Listening {
 /// Returns the client that belongs to a server, with this address.
 pub fn client_of(service: Service, addr: &str) -> Command {
     let (mut command, option) = match service {
-        Service::TcpServer | Service::EventLoop => (program("tcp-client"), "--addr"),
         #[cfg(unix)]
         Service::UnixEcho => {
             let mut command = program("unix-echo");
             command.arg("client");
             (command, "--path")
         }
+        _ => (program("tcp-client"), "--addr"),
     };
     command.args([option, addr]);
     command

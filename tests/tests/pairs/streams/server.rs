@@ -122,6 +122,7 @@ fn a_connection_that_the_kernel_gives_up_is_not_logged_as_idle(#[case] service: 
     );
 }
 
+// ANCHOR: harm
 #[apply(every_stream_server)]
 fn clients_that_reset_or_leave_harm_nobody(#[case] service: Service) {
     let server = service.start(&["--max-connections", "2"]);
@@ -136,6 +137,7 @@ fn clients_that_reset_or_leave_harm_nobody(#[case] service: Service) {
     drop(good);
     server.assert_serves();
 }
+// ANCHOR_END: harm
 
 #[apply(every_stream_server)]
 fn who_never_writes_is_closed_after_the_idle_timeout(#[case] service: Service) {
@@ -330,6 +332,7 @@ fn a_log_that_is_not_read_makes_it_wait_unless_it_is_quiet(#[case] service: Serv
 fn quiet_logs_nothing_per_connection(#[case] service: Service) {
     let server = service.start(&["-q"]);
     server.assert_serves();
+    server.assert_serves();
     assert_eq!(server.running.kill().stderr, "");
 }
 
@@ -385,7 +388,8 @@ fn while_nothing_happens_it_costs_no_processor_time(#[case] service: Service) {
 #[cfg(target_os = "linux")]
 fn idle_workers_do_not_use_up_the_descriptors(#[case] service: Service) {
     let server = service.start_as(|command| harness::limited("--nofile=24", &command));
-    server.assert_serves();
+    (0..5).for_each(|_| server.assert_serves());
     let log = server.running.kill().stderr;
-    assert!(!log.contains("cannot accept"), "{log}");
+    let is_usual = |line: &str| line.ends_with(": connected") || line.contains(": closed, ");
+    assert!(log.lines().all(is_usual), "{log}");
 }

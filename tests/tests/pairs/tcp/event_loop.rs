@@ -49,6 +49,31 @@ fn a_thousand_clients_fit_the_queue_while_nobody_accepts() {
     clients.iter().for_each(|client| echo(client, b"hello"));
 }
 
+/// The kernel returns 1024 events at most. It tells of the other clients only later, when the
+/// time of all of them is over.
+#[test]
+#[cfg(target_os = "linux")]
+fn after_a_suspend_it_looks_at_a_client_of_which_it_was_not_told_before_it_closes_it() {
+    const CLIENTS: usize = 1200;
+    if harness::allow_descriptors(CLIENTS as u64 + 100).is_none() {
+        return harness::not_run("no right to so many descriptors");
+    }
+    let count = CLIENTS.to_string();
+    let server = EventLoop.start(&["-q", "--max-connections", &count, "--idle-timeout", "3"]);
+    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
+    clients.iter().for_each(|client| echo(client, b"hello"));
+    server.running.suspend();
+    for client in &mut clients {
+        client.write_all(b"are you back?").unwrap();
+    }
+    thread::sleep(Duration::from_millis(3200));
+    server.running.resume();
+    for client in &mut clients {
+        let mut back = [0; 13];
+        client.read_exact(&mut back).expect("an echo");
+    }
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn an_idle_connection_costs_less_than_2_kib() {

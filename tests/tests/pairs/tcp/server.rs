@@ -19,8 +19,20 @@ use socket2::SockRef;
 pub enum TcpServer {
     Threads,
     EventLoop,
+    #[cfg(unix)]
+    Graceful,
 }
 
+#[cfg(unix)]
+#[template]
+#[export]
+#[rstest]
+#[case::tcp_server(TcpServer::Threads)]
+#[case::event_loop(TcpServer::EventLoop)]
+#[case::graceful(TcpServer::Graceful)]
+pub fn every_tcp_server(#[case] tcp: TcpServer) {}
+
+#[cfg(not(unix))]
 #[template]
 #[export]
 #[rstest]
@@ -33,6 +45,8 @@ impl TcpServer {
         match self {
             TcpServer::Threads => program("tcp-server"),
             TcpServer::EventLoop => example_of("tcp-server", "event_loop"),
+            #[cfg(unix)]
+            TcpServer::Graceful => example_of("tcp-server", "graceful"),
         }
     }
 

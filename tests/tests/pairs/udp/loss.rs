@@ -13,6 +13,7 @@ fn a_server_that_was_suspended_answers_what_its_queue_could_hold_in_order() {
     let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0", "-q"]));
     let socket = udp_socket("127.0.0.1");
     server.running.suspend();
+    // ANCHOR: flood
     for number in 0..SENT {
         let sent = socket.send_to(&number.to_be_bytes(), server.addr);
         assert!(
@@ -20,6 +21,7 @@ fn a_server_that_was_suspended_answers_what_its_queue_could_hold_in_order() {
             "the sender learns nothing of the loss: {sent:?}"
         );
     }
+    // ANCHOR_END: flood
     server.running.resume();
 
     // The server answers in order: once the last message is back, everything before it is back

@@ -3,9 +3,12 @@
 mod batch;
 mod client;
 mod dns;
+#[cfg(unix)]
 mod loss;
 mod multicast;
 #[cfg(target_os = "linux")]
 mod one_to_many;
 mod relay;
 mod server;
+#[cfg(target_os = "linux")]
+mod wildcard;

@@ -141,8 +141,12 @@ fn being_suspended_neither_ends_it_nor_loses_an_answer() {
     let server = shared_socket(0);
     let client = broadcast(port_of(&server), &["--timeout", "2", "hello"]);
     let (_, addr) = server.recv_from(&mut [0; 64]).unwrap();
-    client.suspend();
-    client.resume();
+    // At least one of them finds it waiting in recv_from.
+    for _ in 0..10 {
+        client.suspend();
+        client.resume();
+        thread::sleep(Duration::from_millis(20));
+    }
     server.send_to(b"hello", addr).unwrap();
     let client = client.finish();
     client.assert_printed(b"hello\n");

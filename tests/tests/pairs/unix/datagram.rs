@@ -203,6 +203,7 @@ fn a_client_that_never_reads_does_not_hold_up_the_others() {
     {}
 }
 
+// ANCHOR: wait
 /// The difference to UDP: a UDP sender can send thousands of datagrams to a receiver that does not
 /// read, and most of them are lost (`udp/loss.rs`). A Unix sender waits while the queue is full.
 #[test]
@@ -231,6 +232,7 @@ fn a_receiver_that_is_slow_makes_the_sender_wait_and_loses_nothing() {
         }
     });
 }
+// ANCHOR_END: wait
 
 #[test]
 #[cfg(target_os = "linux")]

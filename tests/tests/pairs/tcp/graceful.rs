@@ -1,0 +1,460 @@
+//! What only the example `graceful` of `tcp-server` promises: how it ends, and how another server
+//! takes its place. What it promises like `tcp-server` is in `tcp/server.rs` and
+//! `streams/server.rs`.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness::{Finished, LIMIT, Running, Server, echo, noise, program, run};
+use rustix::process::Signal;
+
+use crate::tcp::server::TcpServer::Graceful;
+use crate::tcp::server::{assert_serves, connect};
+
+/// Tells a quiet server to go, and returns how many connections it has open.
+fn tell(server: &mut Server) -> usize {
+    server.running.signal(Signal::TERM);
+    let line = server.running.stderr_line();
+    let open = line.strip_prefix("ending, connections open: ");
+    open.unwrap_or_else(|| panic!("{line}")).parse().unwrap()
+}
+
+fn assert_ended(server: Server, finished: usize, cut: usize) {
+    let ended = server.running.finish();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ended.assert_stderr(&format!("ended, finished: {finished}, cut: {cut}\n"));
+}
+
+/// Sends the bytes from `sent` on, half-closes, and asserts that all of them come back.
+fn assert_rest_comes_back(stream: &TcpStream, bytes: &[u8], sent: usize) {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stream = stream;
+            stream.write_all(&bytes[sent..]).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut stream = stream;
+        let (mut received, mut buffer) = (0, vec![0; 64 * 1024]);
+        loop {
+            match stream.read(&mut buffer).expect("the rest of the echo") {
+                0 => break,
+                len => {
+                    assert!(bytes[received..].starts_with(&buffer[..len]));
+                    received += len;
+                }
+            }
+        }
+        assert_eq!(received, bytes.len());
+    });
+}
+
+/// When the signal comes, a part of the bytes is on the way: in the kernel or in the server.
+#[test]
+fn who_is_in_the_middle_of_something_gets_every_byte() {
+    const CLIENTS: usize = 50;
+    const ON_THE_WAY: usize = 256 * 1024;
+    let mut server = Graceful.start(&["-q", "--grace", "600"]);
+    let bytes = noise(8 << 20);
+    let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
+    for mut client in &clients {
+        client.write_all(&bytes[..ON_THE_WAY]).unwrap();
+    }
+    assert_eq!(tell(&mut server), CLIENTS);
+    thread::scope(|scope| {
+        for client in &clients {
+            scope.spawn(|| assert_rest_comes_back(client, &bytes, ON_THE_WAY));
+        }
+    });
+    assert_ended(server, CLIENTS, 0);
+}
+
+#[test]
+fn who_stays_idle_is_cut_when_the_grace_is_over_and_not_earlier() {
+    let mut server = Graceful.start(&["-q", "--grace", "0.5"]);
+    let mut idle = connect(&server);
+    echo(&idle, b"hello");
+    let told = Instant::now();
+    assert_eq!(tell(&mut server), 1);
+    echo(&idle, b"still served");
+    assert_eq!(idle.read(&mut [0; 8]).expect("a FIN, and no reset"), 0);
+    assert!(told.elapsed() >= Duration::from_millis(500));
+    assert_ended(server, 0, 1);
+}
+
+/// The grace is a day here. A client that has half-closed has finished.
+#[test]
+fn it_ends_with_its_last_client() {
+    let mut server = Graceful.start(&["-q", "--grace", "86400"]);
+    let clients = [connect(&server), connect(&server)];
+    clients.iter().for_each(|client| echo(client, b"hello"));
+    assert_eq!(tell(&mut server), 2);
+    for client in &clients {
+        assert!(server.running.is_running());
+        assert_rest_comes_back(client, b"goodbye", 0);
+    }
+    assert_ended(server, 2, 0);
+}
+
+#[test]
+fn without_a_client_it_ends_at_once_whatever_the_signal() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let server = Graceful.start(&["--grace", "86400"]);
+        server.running.signal(signal);
+        assert_ended(server, 0, 0);
+    }
+}
+
+/// All places are taken, so nobody waits in accept when the signal comes.
+#[test]
+fn who_waits_for_a_place_is_served_and_who_comes_later_is_refused() {
+    let mut server = Graceful.start(&["-q", "--max-connections", "1"]);
+    let busy = connect(&server);
+    echo(&busy, b"hello");
+    let waiting = [(); 20].map(|()| connect(&server));
+    for mut client in &waiting {
+        client.write_all(b"a request").unwrap();
+    }
+    assert_eq!(tell(&mut server), 21);
+    let late = TcpStream::connect_timeout(&server.addr, LIMIT).expect_err("no connection");
+    assert_eq!(late.kind(), ErrorKind::ConnectionRefused);
+    assert_rest_comes_back(&busy, b"goodbye", 0);
+    for client in &waiting {
+        assert_rest_comes_back(client, b"a request and more", b"a request".len());
+    }
+    assert_ended(server, 21, 0);
+}
+
+/// When the signal comes, clients wait in the backlog, and a worker waits for them. strace would
+/// disturb the signals, so the server is suspended until both are there.
+#[test]
+fn who_is_in_the_backlog_when_the_signal_comes_is_served() {
+    for _ in 0..10 {
+        let server = Graceful.start(&["-q", "--max-connections", "3"]);
+        assert_serves(&server);
+        server.running.suspend();
+        let waiting = [(); 20].map(|()| connect(&server));
+        for mut client in &waiting {
+            client.write_all(b"a request").unwrap();
+        }
+        server.running.signal(Signal::TERM);
+        server.running.resume();
+        for client in &waiting {
+            assert_rest_comes_back(client, b"a request and more", b"a request".len());
+        }
+        let ended = server.running.finish();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        ended.assert_stderr(", cut: 0\n");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut server = Graceful.start(&["-q", "--grace", "86400"]);
+    let idle = connect(&server);
+    echo(&idle, b"hello");
+    assert_eq!(tell(&mut server), 1);
+    server.running.signal(Signal::INT);
+    let ended = server.running.finish();
+    assert_eq!((ended.code, &ended.stderr[..]), (Some(1), ""));
+}
+
+/// The server loses what it has no descriptor for, and ends all the same.
+#[test]
+#[cfg(target_os = "linux")]
+fn out_of_descriptors_it_ends_as_well() {
+    let mut command = Graceful.command();
+    command.args(["-q", "--grace", "0.2", "--addr", "127.0.0.1:0"]);
+    command.args(["--max-connections", "1"]);
+    let mut server = Server::start(&mut harness::limited("--nofile=24", &command));
+    let clients: Vec<TcpStream> = (0..60).map(|_| connect(&server)).collect();
+    echo(&clients[0], b"hello");
+    let open = tell(&mut server);
+    assert!((2..24).contains(&open), "{open} connections");
+    assert_ended(server, 0, open);
+}
+
+/// Starts a server on the listener of the test.
+fn inherit(listener: &TcpListener, args: &[&str]) -> Server {
+    let mut command = Graceful.command();
+    let stdin = OwnedFd::from(listener.try_clone().unwrap());
+    let server = Running::start_with_stdin(command.arg("--inherit").args(args), stdin);
+    Server::of(server)
+}
+
+fn connections(finished: &Finished) -> usize {
+    let is_one = |line: &&str| line.ends_with(": connected");
+    finished.stderr.lines().filter(is_one).count()
+}
+
+/// Runs a function when it is dropped, also when a test fails.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
+/// Waits until a condition is true.
+fn wait_until(is_true: impl Fn() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !is_true() {
+        assert!(Instant::now() < deadline, "not after {LIMIT:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The second server starts before the first is told to go. At least 2000 clients come, one after
+/// the other on four threads, and the signal comes in the middle.
+#[test]
+fn while_one_server_takes_the_place_of_another_no_client_is_refused_or_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let first = inherit(&listener, &[]);
+    let addr: SocketAddr = first.addr;
+    // Clients come in a hurry until so many are served, and then slowly, until the end.
+    let (served, hurry, is_over) = (
+        AtomicUsize::new(0),
+        AtomicUsize::new(500),
+        AtomicBool::new(false),
+    );
+    let (first, second) = thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(SeqCst) {
+                    let stream = TcpStream::connect_timeout(&addr, LIMIT).expect("a connection");
+                    stream.set_read_timeout(Some(LIMIT)).unwrap();
+                    assert_rest_comes_back(&stream, b"hello", 0);
+                    if served.fetch_add(1, SeqCst) > hurry.load(SeqCst) {
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                }
+            });
+        }
+        let _over_at_the_end = OnDrop(|| is_over.store(true, SeqCst));
+        let reach = |count| wait_until(|| served.load(SeqCst) >= count);
+        reach(500);
+        let second = inherit(&listener, &[]);
+        assert_eq!(second.addr, addr);
+        drop(listener);
+        hurry.store(served.load(SeqCst) + 1500, SeqCst);
+        reach(hurry.load(SeqCst) - 750);
+        first.running.signal(Signal::TERM);
+        let first = first.running.finish();
+        reach(hurry.load(SeqCst));
+        (first, second)
+    });
+    assert_serves(&second);
+    assert_eq!(first.code, Some(0), "{first:?}");
+    first.assert_stderr(", cut: 0\n");
+    let (first, second) = (connections(&first), connections(&second.running.kill()));
+    let served = served.load(SeqCst);
+    println!("{served} clients: {first} by the first server, {second} by the second");
+    assert_eq!(first + second, served + 1);
+    assert!(first > 500 && second > 0);
+}
+
+/// The first server serves one client and has no time for the others.
+#[test]
+fn who_is_in_the_backlog_of_an_inherited_listener_is_left_to_the_next_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut first = inherit(&listener, &["-q", "--max-connections", "1"]);
+    let busy = connect(&first);
+    echo(&busy, b"hello");
+    let waiting = [(); 20].map(|()| connect(&first));
+    assert_eq!(tell(&mut first), 1);
+    let second = inherit(&listener, &[]);
+    waiting
+        .iter()
+        .for_each(|client| echo(client, b"in good hands"));
+    assert_eq!(connections(&second.running.kill()), 20);
+    assert_rest_comes_back(&busy, b"goodbye", 0);
+    assert_ended(first, 1, 0);
+}
+
+#[test]
+fn what_is_not_a_listener_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let udp = harness::udp_socket("127.0.0.1");
+    for stdin in [OwnedFd::from(connection), OwnedFd::from(udp)] {
+        let mut command = Graceful.command();
+        let server = Running::start_with_stdin(command.arg("--inherit"), stdin);
+        let error = "Error: cannot listen on stdin: it must be a listener\n";
+        server.finish().assert_failed(error);
+    }
+    // Here stdin is a pipe.
+    let server = run(Graceful.command().arg("--inherit"), b"");
+    server.assert_failed("Error: cannot listen on stdin: it must be a listener\n");
+}
+
+#[test]
+fn wrong_usage_of_its_own_options_is_refused() {
+    let wrong = [
+        (["--grace", "0"], "seconds from 0.001 to 86400"),
+        (["--grace", "-1"], "seconds from 0.001 to 86400"),
+        (["--inherit", "--addr=127.0.0.1:0"], "cannot be used with"),
+    ];
+    harness::assert_refuses(|| Graceful.command(), &wrong);
+}
+
+// ANCHOR: reset
+/// This is what the servers that do not say goodbye do to their last clients.
+#[test]
+#[cfg(target_os = "linux")]
+fn when_a_listener_is_closed_who_is_in_its_backlog_is_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut clients = [(); 3].map(|()| TcpStream::connect(addr).unwrap());
+    drop(listener);
+    for client in &mut clients {
+        let error = client.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+}
+// ANCHOR_END: reset
+
+/// Two listeners share a port. Returns how many of 100 clients are reset when one is closed.
+#[cfg(target_os = "linux")]
+fn resets_when_one_of_two_listeners_is_closed() -> usize {
+    use socket2::{Domain, Socket, Type};
+    let listen = |addr: SocketAddr| -> TcpListener {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&addr.into()).unwrap();
+        socket.listen(128).unwrap();
+        socket.into()
+    };
+    let first = listen("127.0.0.1:0".parse().unwrap());
+    let addr = first.local_addr().unwrap();
+    let second = listen(addr);
+    let clients: Vec<TcpStream> = (0..100)
+        .map(|_| TcpStream::connect(addr).unwrap())
+        .collect();
+    drop(first);
+    second.set_nonblocking(true).unwrap();
+    let mut served = 0;
+    while let Ok((stream, _)) = second.accept() {
+        drop(stream); // Sends a FIN.
+        served += 1;
+    }
+    let ends = clients.into_iter().map(|mut client| {
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        client.read(&mut [0; 8]).map_err(|error| error.kind())
+    });
+    let is_reset = |end: &Result<usize, ErrorKind>| *end == Err(ErrorKind::ConnectionReset);
+    let resets = ends.filter(is_reset).count();
+    assert_eq!(served + resets, 100);
+    resets
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn with_so_reuseport_each_listener_has_its_own_backlog_and_loses_it() {
+    let resets = resets_when_one_of_two_listeners_is_closed();
+    println!("{resets} of 100 were reset");
+    assert!((1..100).contains(&resets), "{resets} resets");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "the test below starts it where the kernel has the setting"]
+fn no_client_is_reset() {
+    assert_eq!(resets_when_one_of_two_listeners_is_closed(), 0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn with_tcp_migrate_req_the_other_listener_gets_the_backlog() {
+    let mut test = Command::new(std::env::current_exe().unwrap());
+    test.args(["--ignored", "--exact", "tcp::graceful::no_client_is_reset"]);
+    let set_up = "ip link set lo up && echo 1 >/proc/sys/net/ipv4/tcp_migrate_req";
+    let Some(mut test) = harness::unshared("-rn", set_up, &test) else {
+        return;
+    };
+    let test = run(&mut test, b"");
+    let output = String::from_utf8_lossy(&test.stdout);
+    assert!(output.contains("1 passed"), "{output} {}", test.stderr);
+}
+
+fn text() -> String {
+    let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = package.join("../tcp-server/examples/graceful.rs");
+    std::fs::read_to_string(path).unwrap().replace("//! ", "")
+}
+
+#[test]
+fn the_text_shows_what_it_prints() {
+    let mut server = Graceful.start(&[]);
+    let stream = connect(&server);
+    echo(&stream, b"hello\n");
+    let mut lines = vec![
+        format!("listening on {}", server.addr),
+        server.running.stderr_line(),
+        "^C".to_owned(),
+    ];
+    server.running.signal(Signal::INT);
+    lines.push(server.running.stderr_line());
+    stream.shutdown(Shutdown::Write).unwrap();
+    lines.extend([server.running.stderr_line(), server.running.stderr_line()]);
+    let peer = stream.local_addr().unwrap().to_string();
+    let printed = lines.join("\n").replace(&peer, "127.0.0.1:41234");
+    let printed = printed.replace(&server.addr.to_string(), "127.0.0.1:7007");
+    assert!(text().contains(&printed), "it does not show {printed:?}");
+}
+
+/// This runs the lines that the head of the program shows, with another port.
+#[test]
+fn a_shell_can_keep_the_listener_as_the_text_says() {
+    let (Some(mut shell), Some(_)) = (
+        harness::python("keep_listener.py"),
+        harness::foreign("bash"),
+    ) else {
+        return;
+    };
+    let mut shell = Running::start_with_children(shell.args(["0", "bash"]));
+    let graceful = Graceful.command();
+    let graceful = graceful.get_program().to_str().unwrap();
+    let start = format!("{graceful} --inherit <&9 &\n");
+    shell.write(start.as_bytes());
+    let first = shell.announced();
+    shell.write(start.as_bytes());
+    let addr = shell.announced();
+    assert_eq!(first, addr);
+    shell.write(b"kill %1; wait %1; echo ended with $?\n");
+    assert_eq!(shell.stdout_line(), "ended with 0");
+    for _ in 0..3 {
+        let client = run(harness::at(program("tcp-client"), &addr).arg("hello"), b"");
+        client.assert_printed(b"hello\n");
+    }
+}
+
+/// With `wait`, inetd passes the listener as stdin at the first connection, and keeps it. When the
+/// server ends, the next connection starts another. inetd does not say when it listens.
+#[test]
+#[cfg(target_os = "linux")]
+fn inetd_can_keep_the_listener() {
+    use crate::article::hosts::Network;
+    let (Some(mut inetd), Some(network)) = (harness::foreign("inetd"), Network::of(2)) else {
+        return;
+    };
+    let folder = harness::folder();
+    let config = folder.path().join("inetd.conf");
+    let command = Graceful.command();
+    let graceful = command.get_program().to_str().unwrap();
+    let service = format!("7007 stream tcp wait root {graceful} graceful -q --inherit\n");
+    std::fs::write(&config, service).unwrap();
+    let _inetd = Running::start(&mut network.on(2, inetd.arg("-i").arg(&config)));
+    let client = || {
+        let client = harness::at(program("tcp-client"), "10.77.0.2:7007");
+        run(network.on(1, &client).arg("hello"), b"")
+    };
+    wait_until(|| client().code == Some(0));
+    for _ in 0..3 {
+        client().assert_printed(b"hello\n");
+    }
+}
