@@ -109,6 +109,21 @@ fn profile() -> String {
     }
 }
 
+/// Returns whether nginx is here with the module that `peers/nginx.conf` loads. If it is not,
+/// prints `NOT RUN`.
+#[cfg(unix)]
+pub fn has_nginx() -> bool {
+    const CONFIG: &str = include_str!("../peers/nginx.conf");
+    let mut modules = CONFIG
+        .lines()
+        .filter_map(|line| line.strip_prefix("load_module ")?.strip_suffix(';'));
+    let has_modules = modules.all(|module| std::path::Path::new(module).exists());
+    if !has_modules {
+        not_run("nginx's stream module is not installed (on Debian: libnginx-mod-stream)");
+    }
+    has_modules && foreign("nginx").is_some()
+}
+
 /// Returns whether strace(1) works here. If it does not, prints `NOT RUN`.
 #[cfg(target_os = "linux")]
 pub fn can_trace() -> bool {

@@ -13,8 +13,10 @@
 //! lines are output.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
+use std::net::UdpSocket;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -25,13 +27,18 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::{LIMIT, example_of, folder, program, unshared};
+use crate::{LIMIT, can_trace, example_of, folder, foreign, has_nginx, not_run, program, unshared};
 
 /// What stands between the number of a terminal and the rest of the line.
 const BAR: &str = "│ ";
 
 /// What ends a line that somebody typed.
 const RETURN: &str = " ⏎";
+
+/// Programs that not every system with bash and coreutils has.
+const FOREIGN: [&str; 11] = [
+    "dnsmasq", "haproxy", "ip", "nc", "nginx", "pgrep", "ps", "python3", "socat", "ss", "strace",
+];
 
 /// A line of a transcript.
 struct Line<'a> {
@@ -129,6 +136,9 @@ struct Session {
 
 impl Session {
     fn start(transcript: &str) -> Option<Session> {
+        if !can_play(transcript) {
+            return None;
+        }
         let programs = folder();
         link_programs(transcript, programs.path());
         let set_up = "ip link set lo up && mount -t tmpfs none /run && mkdir -p /run/user/1000";
@@ -216,6 +226,31 @@ impl Drop for Session {
     }
 }
 
+/// Returns whether all that a transcript needs is here. If it is not, prints `NOT RUN`.
+fn can_play(transcript: &str) -> bool {
+    let is_word_of = |line: &str, name: &str| {
+        let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
+        words.any(|word| word == name)
+    };
+    let mut commands = transcript.lines().filter(|line| line.contains("│ $ "));
+    commands.all(|command| {
+        let mut needed = FOREIGN.iter().filter(|name| is_word_of(command, name));
+        needed.all(|name| match *name {
+            "nginx" => has_nginx(),
+            "strace" => can_trace(),
+            name => foreign(name).is_some(),
+        })
+    }) && (!transcript.contains("::") || has_ipv6())
+}
+
+fn has_ipv6() -> bool {
+    let bound = UdpSocket::bind("[::1]:0");
+    if let Err(error) = &bound {
+        not_run(&format!("IPv6: {error}"));
+    }
+    bound.is_ok()
+}
+
 /// Builds the programs that a transcript names, and links to them from a folder.
 fn link_programs(transcript: &str, folder: &Path) {
     for line in transcript.lines() {
@@ -267,6 +302,10 @@ fn on_machine(machine: &Child, programs: &Path, command: &str) -> Command {
         .args(["--preserve-credentials", "env", "--default-signal=INT"])
         .args(["bash", "-c"])
         .arg(format!("{CARGO}\n{command}"))
+        .env(
+            "PATH",
+            format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()),
+        )
         .env("PROGRAMS", programs)
         .env("XDG_RUNTIME_DIR", "/run/user/1000")
         .env_remove("RUST_BACKTRACE")

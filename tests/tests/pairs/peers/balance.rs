@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Finished, LIMIT, Running, Server, foreign, not_run, on_a_free_port, program, run};
+use harness::{Finished, LIMIT, Running, Server, foreign, on_a_free_port, program, run};
 use tempfile::TempDir;
 
 /// The addresses of the servers and of the balancer in the configurations.
@@ -127,13 +127,7 @@ fn nginx(servers: &[Server; 3], answer_limit: &str) -> Option<Balancer> {
         "proxy_timeout 500ms",
         &format!("proxy_timeout {answer_limit}"),
     );
-    let module = config
-        .lines()
-        .find_map(|line| line.strip_prefix("load_module ")?.strip_suffix(';'));
-    if !Path::new(module.unwrap()).exists() {
-        not_run(
-            "nginx or its stream module is not installed (on Debian: package libnginx-mod-stream)",
-        );
+    if !harness::has_nginx() {
         return None;
     }
     Balancer::start(&config, "udp-client", |folder| {
