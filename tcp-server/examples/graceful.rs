@@ -136,8 +136,9 @@ fn main() -> Result<()> {
         .local_addr()
         .context("cannot read the address of the listener")?;
     // All processes that share a listener share this.
-    let set = listener.set_nonblocking(true);
-    set.context("cannot make the listener non-blocking")?;
+    listener
+        .set_nonblocking(true)
+        .context("cannot make the listener non-blocking")?;
     let workers = start_workers(&args, outbox)?;
     let mut server = Server {
         inbox,
@@ -292,10 +293,12 @@ impl Server {
     }
     // ANCHOR_END: accept
 
-    /// Takes a message from the inbox, and counts. Returns `None` if its time limit is over.
+    /// Takes a message from the inbox, and counts. Returns `None` if the time limit is over, or if
+    /// we were suspended, which interrupts a call with a time limit (signal(7)).
     fn read_inbox(&mut self) -> Option<u8> {
         let mut message = [0];
-        self.inbox.read_exact(&mut message).ok()?;
+        // Not read_exact: after an interruption it would begin anew, with all of the time.
+        let _ = self.inbox.read(&mut message).ok()?;
         let [message] = message;
         self.open -= u32::from(message == CLOSED);
         Some(message)
@@ -310,11 +313,13 @@ impl Server {
         while self.open > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             // A limit of 0 is an error, and means here that the time is over.
-            if self.inbox.set_read_timeout(Some(left)).is_err() || self.read_inbox().is_none() {
+            if self.inbox.set_read_timeout(Some(left)).is_err() {
                 break;
             }
+            self.read_inbox();
         }
-        let (finished, cut) = (open - self.open, self.open);
+        let cut = self.open;
+        let finished = open - cut;
         log(
             false,
             format_args!("ended, finished: {finished}, cut: {cut}"),
