@@ -24,11 +24,10 @@
 //! the others. A second signal ends the process at once.
 //!
 //! A restart needs more. Between the last accept and the close the kernel may complete a
-//! connection, which the close resets. A second server on the port (SO_REUSEPORT) does not help,
-//! because each listener has its own backlog. (From Linux 5.14 on, the backlog moves to the other
-//! listener if `net.ipv4.tcp_migrate_req` is 1.) But processes can share one listener, which is
-//! closed with its last descriptor. So another program opens it, such as systemd or inetd, and
-//! passes it to each server as stdin, for `--inherit`. Here a shell keeps it as descriptor 9:
+//! connection, which the close resets. A second listener on the port (SO_REUSEPORT) does not help,
+//! because each has its own backlog. But processes can share one listener, which is closed with
+//! its last descriptor. So another program opens it, such as systemd or inetd, and passes it to
+//! each server as stdin, for `--inherit`. Here a shell keeps it as descriptor 9:
 //!
 //! ```console
 //! $ python3 tests/peers/keep_listener.py 7007 bash
@@ -304,7 +303,6 @@ impl Server {
         Some(message)
     }
 
-    // ANCHOR: let_finish
     /// Waits until the last connection is closed, but no longer than the time of `--grace`.
     fn let_finish(&mut self) {
         let deadline = Instant::now() + self.args.grace;
@@ -325,7 +323,6 @@ impl Server {
             format_args!("ended, finished: {finished}, cut: {cut}"),
         );
     }
-    // ANCHOR_END: let_finish
 }
 
 /// What the workers share.

@@ -124,27 +124,30 @@ fn main() -> Result<()> {
         None => SocketAddr::from_pathname(&path),
     };
     let addr = addr.with_context(|| format!("cannot use the name {name}"))?;
-    let Role::Client { file } = role else {
-        let listener = listen(&addr).with_context(|| {
-            format!("cannot listen on {name}: if its server has ended, remove the file")
-        })?;
-        let _ = writeln!(io::stdout(), "listening on {name}");
-        serve(&listener, &allow)
-    };
-    let open = |path: PathBuf| {
-        File::open(&path).with_context(|| format!("cannot open {}", path.display()))
-    };
-    let file = file.map(open).transpose()?;
-    let stream = UnixStream::connect_addr(&addr).with_context(|| format!("cannot reach {name}"))?;
-    let server = peer_of(&stream)?;
-    let (shown, uid) = (shown(&server), server.uid());
-    ensure!(
-        is_allowed(&server, &allow),
-        "cannot trust {name}: its server is {shown}; if you do, add --allow {uid}"
-    );
-    let answer = ask(stream, file).with_context(|| format!("cannot get an answer from {name}"))?;
-    let mut stdout = io::stdout();
-    stdout.write_all(&answer).context("cannot write to stdout")
+    match role {
+        Role::Server => {
+            let listener = listen(&addr).with_context(|| {
+                format!("cannot listen on {name}: if its server has ended, remove the file")
+            })?;
+            let _ = writeln!(io::stdout(), "listening on {name}");
+            serve(&listener, &allow)
+        }
+        Role::Client { file } => {
+            let file = file.map(open).transpose()?;
+            let stream = UnixStream::connect_addr(&addr);
+            let stream = stream.with_context(|| format!("cannot reach {name}"))?;
+            let server = peer_of(&stream)?;
+            let (shown, uid) = (shown(&server), server.uid());
+            ensure!(
+                is_allowed(&server, &allow),
+                "cannot trust {name}: its server is {shown}; if you do, add --allow {uid}"
+            );
+            let answer = ask(stream, file);
+            let answer = answer.with_context(|| format!("cannot get an answer from {name}"))?;
+            let printed = io::stdout().write_all(&answer);
+            printed.context("cannot write to stdout")
+        }
+    }
 }
 
 // ANCHOR: peer
@@ -285,6 +288,11 @@ fn first_line(descriptor: OwnedFd) -> Result<String> {
     Ok(format!("\"{shown}\"{more}"))
 }
 // ANCHOR_END: first_line
+
+#[cfg(target_os = "linux")]
+fn open(path: PathBuf) -> Result<File> {
+    File::open(&path).with_context(|| format!("cannot open {}", path.display()))
+}
 
 // ANCHOR: ask
 /// Sends one byte, and with it the descriptor of a file. On a stream a descriptor cannot travel
