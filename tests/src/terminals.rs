@@ -262,7 +262,10 @@ fn on_machine(machine: &Child, programs: &Path, command: &str) -> Command {
     bash.args(["-t", first.trim(), "-U", "-n", "-p", "-m"])
         // Entering a mount namespace changes the directory, so nsenter(1) must set it.
         .arg(concat!("--wd=", env!("CARGO_MANIFEST_DIR"), "/.."))
-        .args(["--preserve-credentials", "bash", "-c"])
+        // If our parent has made us ignore Ctrl-C, as a shell does in the background, so do all
+        // programs that we start.
+        .args(["--preserve-credentials", "env", "--default-signal=INT"])
+        .args(["bash", "-c"])
         .arg(format!("{CARGO}\n{command}"))
         .env("PROGRAMS", programs)
         .env("XDG_RUNTIME_DIR", "/run/user/1000")

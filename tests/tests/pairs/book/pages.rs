@@ -305,6 +305,14 @@ fn each_figure_has_an_alternative_text() {
     });
 }
 
+/// mdBook takes no file from outside its book, so each has a copy.
+#[test]
+fn both_books_look_the_same() {
+    let [english, chinese] =
+        LANGUAGES.map(|language| read(&root().join("book").join(language).join("book.css")));
+    assert_eq!(english, chinese);
+}
+
 /// Each program and each file of tests has a page of its own, which a link can lead to.
 #[test]
 fn each_program_and_each_file_of_tests_has_its_page() {

@@ -6,3 +6,30 @@ mod up_to_17;
 mod up_to_34;
 #[cfg(unix)]
 mod up_to_50;
+
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness::LIMIT;
+
+/// Returns both ends of a connection: the client's and the server's.
+fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.set_write_timeout(Some(LIMIT)).unwrap();
+    }
+    (client, server)
+}
+
+/// Waits until this many bytes are in the receive queue, and leaves them there.
+fn wait_until_arrived(stream: &TcpStream, count: usize) {
+    let deadline = Instant::now() + LIMIT;
+    while stream.peek(&mut vec![0; count]).unwrap() < count {
+        assert!(Instant::now() < deadline, "{count} bytes do not arrive");
+        thread::sleep(Duration::from_millis(1));
+    }
+}

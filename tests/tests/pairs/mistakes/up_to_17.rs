@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use harness::{LIMIT, program, run, udp_socket};
 
+use crate::mistakes::{connection, wait_until_arrived};
 use crate::tcp::server::{TcpServer, assert_serves, connect, reset};
 
 /// Long enough to see that nothing comes.
@@ -14,27 +15,6 @@ const SHORT: Duration = Duration::from_millis(300);
 
 /// More than the buffers of a connection hold.
 const MUCH: usize = 64 << 20;
-
-/// Returns both ends of a connection.
-fn connection() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (server, _) = listener.accept().unwrap();
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream.set_write_timeout(Some(LIMIT)).unwrap();
-    }
-    (client, server)
-}
-
-/// Waits until this many bytes are in the receive queue, and leaves them there.
-fn wait_for_bytes(stream: &TcpStream, count: usize) {
-    let deadline = Instant::now() + LIMIT;
-    while stream.peek(&mut vec![0; count]).unwrap() < count {
-        assert!(Instant::now() < deadline, "{count} bytes do not come");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
 
 /// Starts an ignored test of this file as a process of its own, for what concerns a process.
 #[cfg(target_os = "linux")]
@@ -89,7 +69,7 @@ fn a_read_returns_several_messages_or_a_part_of_one_and_only_a_delimiter_tells_t
     for message in ["one\n", "two\n", "three\n"] {
         sender.write_all(message.as_bytes()).unwrap();
     }
-    wait_for_bytes(&receiver, 14);
+    wait_until_arrived(&receiver, 14);
     assert_eq!(read_a_message(&mut receiver).unwrap(), b"one\ntwo\nthree\n");
     sender.write_all(b"ha").unwrap();
     assert_eq!(read_a_message(&mut receiver).unwrap(), b"ha");
@@ -498,7 +478,7 @@ fn read_some(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 fn a_vec_with_capacity_has_no_bytes_to_read_into() {
     let (mut sender, mut receiver) = connection();
     sender.write_all(b"hello").unwrap();
-    wait_for_bytes(&receiver, 5);
+    wait_until_arrived(&receiver, 5);
     assert_eq!(read_into_nothing(&mut receiver).unwrap(), b"");
     assert_eq!(read_some(&mut receiver).unwrap(), b"hello");
 
@@ -563,7 +543,7 @@ fn read_to_string_ends_only_when_the_peer_ends_which_the_half_close_brings_about
     let (mut sender, mut receiver) = connection();
     receiver.set_read_timeout(Some(SHORT)).unwrap();
     sender.write_all(b"hello").unwrap();
-    wait_for_bytes(&receiver, 5);
+    wait_until_arrived(&receiver, 5);
     let mut answer = Vec::new();
     assert!(receiver.read_to_end(&mut answer).is_err());
     assert_eq!(answer, b"hello");

@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::mistakes::{connection, wait_until_arrived};
 use harness::{LIMIT, not_run, udp_socket};
 #[cfg(target_os = "linux")]
 use std::os::unix::net::UnixDatagram;
@@ -31,27 +32,6 @@ fn udp_pair() -> (UdpSocket, UdpSocket) {
     let (client, server) = (udp_socket("127.0.0.1"), udp_socket("127.0.0.1"));
     client.connect(server.local_addr().unwrap()).unwrap();
     (client, server)
-}
-
-/// Returns both ends of a connection: the client's and the server's.
-fn connection() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (server, _) = listener.accept().unwrap();
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream.set_write_timeout(Some(LIMIT)).unwrap();
-    }
-    (client, server)
-}
-
-/// Waits until this many bytes are in the receive queue.
-fn wait_until_arrived(stream: &TcpStream, count: usize) {
-    let deadline = Instant::now() + LIMIT;
-    while stream.peek(&mut vec![0; count]).unwrap() < count {
-        assert!(Instant::now() < deadline, "{count} bytes do not arrive");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 fn read_to_end(mut stream: &TcpStream) -> io::Result<Vec<u8>> {

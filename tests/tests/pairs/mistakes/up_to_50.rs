@@ -13,6 +13,7 @@ use std::sync::{Mutex, mpsc};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::mistakes::connection;
 use harness::{LIMIT, not_run, udp_socket};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -23,17 +24,6 @@ fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     (listener, addr)
-}
-
-/// Returns the two ends of a connection.
-fn connection() -> (TcpStream, TcpStream) {
-    let (listener, addr) = listener();
-    let client = TcpStream::connect(addr).unwrap();
-    let (server, _) = listener.accept().unwrap();
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-    }
-    (client, server)
 }
 
 /// Waits until a thread has ended.
