@@ -252,9 +252,11 @@ impl Server {
                 PollFd::new(listener, PollFlags::IN),
             ];
             let has_room = self.open < self.args.max_connections;
-            // Waits until one of them can be read. Without room, the listener has to wait. An
-            // error means that a signal has interrupted us, and that there are no events.
-            let _ = poll(&mut events[..1 + usize::from(has_room)], None);
+            // Without room, clients have to wait in the backlog.
+            let count = if has_room { 2 } else { 1 };
+            // Waits until one of them can be read. An error means that we were interrupted, and
+            // that there are no events.
+            let _ = poll(&mut events[..count], None);
             let [inbox, client] = events.map(|event| !event.revents().is_empty());
             if inbox && self.read_inbox() == Some(SIGNAL) {
                 return;
