@@ -24,11 +24,10 @@
 //! the others. A second signal ends the process at once.
 //!
 //! A restart needs more. Between the last accept and the close the kernel may complete a
-//! connection, which the close resets. A second server on the port (SO_REUSEPORT) does not help,
-//! because each listener has its own backlog. (From Linux 5.14 on, the backlog moves to the other
-//! listener if `net.ipv4.tcp_migrate_req` is 1.) But processes can share one listener, which is
-//! closed with its last descriptor. So another program opens it, such as systemd or inetd, and
-//! passes it to each server as stdin, for `--inherit`. Here a shell keeps it as descriptor 9:
+//! connection, which the close resets. A second listener on the port (SO_REUSEPORT) does not help,
+//! because each has its own backlog. But processes can share one listener, which is closed with
+//! its last descriptor. So another program opens it, such as systemd or inetd, and passes it to
+//! each server as stdin, for `--inherit`. Here a shell keeps it as descriptor 9:
 //!
 //! ```console
 //! $ python3 tests/peers/keep_listener.py 7007 bash
@@ -136,8 +135,9 @@ fn main() -> Result<()> {
         .local_addr()
         .context("cannot read the address of the listener")?;
     // All processes that share a listener share this.
-    let set = listener.set_nonblocking(true);
-    set.context("cannot make the listener non-blocking")?;
+    listener
+        .set_nonblocking(true)
+        .context("cannot make the listener non-blocking")?;
     let workers = start_workers(&args, outbox)?;
     let mut server = Server {
         inbox,
@@ -252,9 +252,11 @@ impl Server {
                 PollFd::new(listener, PollFlags::IN),
             ];
             let has_room = self.open < self.args.max_connections;
-            // Waits until one of them can be read. Without room, the listener has to wait. An
-            // error means that a signal has interrupted us, and that there are no events.
-            let _ = poll(&mut events[..1 + usize::from(has_room)], None);
+            // Without room, clients have to wait in the backlog.
+            let count = if has_room { 2 } else { 1 };
+            // Waits until one of them can be read. An error means that we were interrupted, and
+            // that there are no events.
+            let _ = poll(&mut events[..count], None);
             let [inbox, client] = events.map(|event| !event.revents().is_empty());
             if inbox && self.read_inbox() == Some(SIGNAL) {
                 return;
@@ -292,16 +294,17 @@ impl Server {
     }
     // ANCHOR_END: accept
 
-    /// Takes a message from the inbox, and counts. Returns `None` if its time limit is over.
+    /// Takes a message from the inbox, and counts. Returns `None` if the time limit is over, or if
+    /// we were suspended, which interrupts a call with a time limit (signal(7)).
     fn read_inbox(&mut self) -> Option<u8> {
         let mut message = [0];
-        self.inbox.read_exact(&mut message).ok()?;
+        // Not read_exact: after an interruption it would begin anew, with all of the time.
+        let _ = self.inbox.read(&mut message).ok()?;
         let [message] = message;
         self.open -= u32::from(message == CLOSED);
         Some(message)
     }
 
-    // ANCHOR: let_finish
     /// Waits until the last connection is closed, but no longer than the time of `--grace`.
     fn let_finish(&mut self) {
         let deadline = Instant::now() + self.args.grace;
@@ -310,17 +313,18 @@ impl Server {
         while self.open > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             // A limit of 0 is an error, and means here that the time is over.
-            if self.inbox.set_read_timeout(Some(left)).is_err() || self.read_inbox().is_none() {
+            if self.inbox.set_read_timeout(Some(left)).is_err() {
                 break;
             }
+            self.read_inbox();
         }
-        let (finished, cut) = (open - self.open, self.open);
+        let cut = self.open;
+        let finished = open - cut;
         log(
             false,
             format_args!("ended, finished: {finished}, cut: {cut}"),
         );
     }
-    // ANCHOR_END: let_finish
 }
 
 /// What the workers share.

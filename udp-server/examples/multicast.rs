@@ -171,6 +171,7 @@ fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
         0 => Some("port 0 asks for no answer (RFC 768)"),
         1..1024 => Some("ports below 1024 belong to system services"),
         port if port == own_port => Some("our own port number, perhaps another echo server"),
+        _ if peer.ip().to_canonical().is_unspecified() => Some("an address that no host has"),
         _ => None,
     }
 }

@@ -135,11 +135,15 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
 /// CA-1996-01, CVE-2024-2169). Most services that answer everything use a port below 1024,
 /// or our own port number. Against two servers like this one on different ports, the check
 /// does not help.
+///
+/// 0.0.0.0 and :: are no address of a sender. Linux takes what is sent to them as sent to this
+/// host itself, so a stranger could send to its sockets that only listen on loopback.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
     match peer.port() {
         0 => Some("port 0 asks for no answer (RFC 768)"),
         1..1024 => Some("ports below 1024 belong to system services"),
         port if port == own_port => Some("our own port number, perhaps another echo server"),
+        _ if peer.ip().to_canonical().is_unspecified() => Some("an address that no host has"),
         _ => None,
     }
 }

@@ -30,12 +30,12 @@
 //! A Unix socket can also *pass a descriptor* (SCM_RIGHTS). The receiver gets a descriptor
 //! of its own for the same open file. Rights are checked only when a file is opened, so a
 //! server with few rights can read just the files that its clients choose. But what comes
-//! can be anything, such as a pipe that never gives a line, and each descriptor that is not
-//! closed is lost, until no more can be opened.
+//! can be anything, such as a pipe that never gives a line, and whoever forgets to close one
+//! descriptor of each client can soon open no more.
 //!
-//! You want this for a service on one machine, such as D-Bus or a database. What it costs in
-//! clarity: std has neither, so two crates bring the names of C; and a stream of bytes gets
-//! invisible companions, which must be taken with the right byte, and all of them.
+//! This is for a service on one machine, such as D-Bus or a database. The price: std has
+//! neither, so two crates bring the names of C, and a stream of bytes gets companions that
+//! nobody sees, which must be received with the right byte.
 //!
 //! Try next:
 //!
@@ -124,28 +124,30 @@ fn main() -> Result<()> {
         None => SocketAddr::from_pathname(&path),
     };
     let addr = addr.with_context(|| format!("cannot use the name {name}"))?;
-    let Role::Client { file } = role else {
-        let listener = listen(&addr).with_context(|| {
-            format!("cannot listen on {name}: if its server has ended, remove the file")
-        })?;
-        let _ = writeln!(io::stdout(), "listening on {name}");
-        serve(&listener, &allow)
-    };
-    let file = file
-        .map(|path| File::open(&path).with_context(|| format!("cannot open {}", path.display())));
-    let file = file.transpose()?;
-    let stream = UnixStream::connect_addr(&addr);
-    let stream = stream.with_context(|| format!("cannot reach {name}"))?;
-    let server = peer_of(&stream)?;
-    let (shown, uid) = (shown(&server), server.uid());
-    ensure!(
-        is_allowed(&server, &allow),
-        "cannot trust {name}: its server is {shown}; if you do, add --allow {uid}"
-    );
-    let answer = ask(stream, file);
-    let answer = answer.with_context(|| format!("cannot get an answer from {name}"))?;
-    let printed = io::stdout().write_all(&answer);
-    printed.context("cannot write to stdout")
+    match role {
+        Role::Server => {
+            let listener = listen(&addr).with_context(|| {
+                format!("cannot listen on {name}: if its server has ended, remove the file")
+            })?;
+            let _ = writeln!(io::stdout(), "listening on {name}");
+            serve(&listener, &allow)
+        }
+        Role::Client { file } => {
+            let file = file.map(open).transpose()?;
+            let stream = UnixStream::connect_addr(&addr);
+            let stream = stream.with_context(|| format!("cannot reach {name}"))?;
+            let server = peer_of(&stream)?;
+            let (shown, uid) = (shown(&server), server.uid());
+            ensure!(
+                is_allowed(&server, &allow),
+                "cannot trust {name}: its server is {shown}; if you do, add --allow {uid}"
+            );
+            let answer = ask(stream, file);
+            let answer = answer.with_context(|| format!("cannot get an answer from {name}"))?;
+            let printed = io::stdout().write_all(&answer);
+            printed.context("cannot write to stdout")
+        }
+    }
 }
 
 // ANCHOR: peer
@@ -198,9 +200,10 @@ fn serve(listener: &UnixListener, allow: &[u32]) -> ! {
         };
         let shown = shown(&peer);
         if !is_allowed(&peer, allow) {
-            // Closed without a word. The kernel closes what the client may have passed.
-            drop(stream);
             log(format_args!("{shown}: refused"));
+            // Closed without a word, and the kernel closes what the client may have passed. This
+            // can wait for hours, if it is a TCP socket with SO_LINGER, so a thread does it.
+            let _ = thread::Builder::new().spawn(move || drop(stream));
             continue;
         }
         match answer(stream, &shown) {
@@ -250,12 +253,10 @@ fn receive(stream: &UnixStream) -> Result<(Option<OwnedFd>, bool)> {
         }
     };
     ensure!(message.bytes > 0, "it sent nothing");
-    let mut descriptors = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
+    let mut descriptors = control.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
+        _ => Vec::new(), // We have asked for no other kind.
     });
-    // The kernel has joined them into one message, even if they were sent in several.
-    let mut descriptors = descriptors.next().into_iter().flatten();
     let first = descriptors.next();
     // What is counted is dropped, and so closed.
     let more = descriptors.count() > 0;
@@ -272,9 +273,9 @@ fn receive(stream: &UnixStream) -> Result<(Option<OwnedFd>, bool)> {
 fn first_line(descriptor: OwnedFd) -> Result<String> {
     let file = File::from(descriptor);
     // A pipe or a socket could make us wait. Non-blocking mode would be no way out: it
-    // belongs to the open file, so we would change it for the client as well. (Regular
-    // files of a few file systems can still make us wait: /proc/kmsg, for example, or a file
-    // of a FUSE file system. Who serves strangers, reads in a process that can be killed.)
+    // belongs to the open file, so we would change it for the client as well. (A client that
+    // we trust can still make us wait: reading a file of FUSE may wait, or /proc/kmsg, and so
+    // may closing a TCP socket. Who serves strangers, does this in a process that can be killed.)
     ensure!(file.metadata()?.is_file(), "not a regular file");
     // The client shares the position in the open file as well. read_at leaves it alone.
     let mut buffer = [0; SHOWN + 1];
@@ -288,6 +289,11 @@ fn first_line(descriptor: OwnedFd) -> Result<String> {
 }
 // ANCHOR_END: first_line
 
+#[cfg(target_os = "linux")]
+fn open(path: PathBuf) -> Result<File> {
+    File::open(&path).with_context(|| format!("cannot open {}", path.display()))
+}
+
 // ANCHOR: ask
 /// Sends one byte, and with it the descriptor of a file. On a stream a descriptor cannot travel
 /// without a byte.
@@ -300,13 +306,9 @@ fn ask(mut stream: UnixStream, file: Option<File>) -> Result<Vec<u8>> {
     if !descriptors.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
     }
+    let byte = [IoSlice::new(b"?")];
     // This fails if the server has refused us already. Then the answer is empty.
-    let _ = sendmsg(
-        &stream,
-        &[IoSlice::new(b"?")],
-        &mut control,
-        SendFlags::empty(),
-    );
+    let _ = sendmsg(&stream, &byte, &mut control, SendFlags::empty());
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
         Err(error) if error.kind() != ErrorKind::ConnectionReset => return Err(error.into()),

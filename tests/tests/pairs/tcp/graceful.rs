@@ -86,6 +86,23 @@ fn who_stays_idle_is_cut_when_the_grace_is_over_and_not_earlier() {
     assert_ended(server, 0, 1);
 }
 
+/// Linux interrupts a call with a time limit when a program is suspended. If the call then began
+/// anew, the grace would never be over here.
+#[test]
+fn to_be_suspended_does_not_prolong_the_grace() {
+    let mut server = Graceful.start(&["-q", "--grace", "0.5"]);
+    let _idle = connect(&server);
+    assert_eq!(tell(&mut server), 1);
+    let deadline = Instant::now() + LIMIT;
+    while server.running.is_running() {
+        assert!(Instant::now() < deadline, "it has not ended");
+        server.running.suspend();
+        server.running.resume();
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_ended(server, 0, 1);
+}
+
 /// The grace is a day here. A client that has half-closed has finished.
 #[test]
 fn it_ends_with_its_last_client() {

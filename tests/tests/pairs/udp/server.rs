@@ -2,7 +2,7 @@
 //! promises is in `udp/batch.rs`, `udp/multicast.rs` and `udp/wildcard.rs`.
 
 use std::io::ErrorKind;
-use std::net::UdpSocket;
+use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::process::Command;
 
 use harness::{Server, example_of, not_run, program, run, udp_socket};
@@ -247,6 +247,57 @@ fn a_forged_sender_neither_gets_an_answer_nor_ends_the_server(#[case] udp: UdpSe
                 .ends_with("length 12 \"still there?\"")
         );
     }
+}
+
+/// Adds 16 bits at a time, and each carry again (RFC 1071).
+#[cfg(target_os = "linux")]
+fn checksum(bytes: &[u8]) -> u16 {
+    let pairs = bytes.chunks_exact(2);
+    let sum: u32 = pairs
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    !((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// An answer to `::` would go to this host itself, to a socket that only listens on loopback.
+#[apply(every_udp_server)]
+#[cfg(target_os = "linux")]
+fn a_sender_without_an_address_gets_no_answer(#[case] udp: UdpServer) {
+    use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+    let Ok(victim) = UdpSocket::bind("[::1]:0") else {
+        return not_run("no IPv6");
+    };
+    let raw = match Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::from(255))) {
+        Ok(socket) => socket,
+        Err(error) => return not_run(&format!("no raw socket: {error}")),
+    };
+    let mut server = udp.start("[::1]:0");
+    let from = SocketAddrV6::new(
+        Ipv6Addr::UNSPECIFIED,
+        victim.local_addr().unwrap().port(),
+        0,
+        0,
+    );
+    let addresses = [from.ip().octets(), Ipv6Addr::LOCALHOST.octets()].concat();
+    let ports = [from.port(), server.addr.port()]
+        .map(u16::to_be_bytes)
+        .concat();
+    let len = 14_u16.to_be_bytes(); // RFC 768: a header of 8 bytes, and 6 bytes.
+    let without = [&ports[..], &len, &[0, 0], b"forged"].concat();
+    let pseudo = [&addresses[..], &[0, 0], &len, &[0, 0, 0, 17]].concat(); // RFC 8200, 8.1.
+    let sum = checksum(&[&pseudo[..], &without].concat()).to_be_bytes();
+    let header = [&[0x60, 0, 0, 0][..], &len, &[17, 64], &addresses].concat();
+    let packet = [&header[..], &ports, &len, &sum, b"forged"].concat();
+    let mut to = server.addr;
+    to.set_port(0); // A raw socket of IPv6 takes no other (raw(7)).
+    raw.send_to(&packet, &SockAddr::from(to)).unwrap();
+    let line = server.running.stderr_line();
+    assert_eq!(
+        line,
+        format!("{from}: not answered, an address that no host has")
+    );
+    echo(&udp_socket("::1"), &server, b"still there?");
+    assert_no_answer(&victim);
 }
 
 #[apply(every_udp_server)]

@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -11,6 +12,7 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
 use harness::{LIMIT, Running, example_of, not_run, run};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
@@ -315,6 +317,36 @@ fn the_descriptors_of_who_is_refused_are_closed() {
     }
     drop(writer);
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+}
+
+/// Closing such a socket waits until its peer has acknowledged everything, which never happens here.
+fn socket_that_makes_close_wait(peer: &TcpListener) -> TcpStream {
+    let mut stream = TcpStream::connect(peer.local_addr().unwrap()).unwrap();
+    let limit = Some(Duration::from_millis(200));
+    stream.set_write_timeout(limit).unwrap();
+    while stream.write(&[0; 64 * 1024]).is_ok() {}
+    let hour = Some(Duration::from_secs(3600));
+    socket2::SockRef::from(&stream).set_linger(hour).unwrap();
+    stream
+}
+
+/// The server has the last descriptor of the socket, because its stranger comes while it is suspended.
+#[test]
+fn a_stranger_cannot_hold_it_up_with_a_socket_whose_close_waits() {
+    let name = unused_name();
+    let mut server = start(&name, &["--allow", STRANGER]);
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = socket_that_makes_close_wait(&peer);
+    server.suspend();
+    let stranger = connect(&name);
+    send(&stranger, &[&[socket.as_raw_fd()]]).unwrap();
+    drop(socket);
+    server.resume();
+    assert!(server.stderr_line().ends_with(": refused"));
+    let next = run(&mut client(&name, &[]), b"");
+    next.assert_failed(&format!(
+        "Error: cannot get an answer from {name}\n\nCaused by:\n    it may not serve your user\n"
+    ));
 }
 
 #[test]
