@@ -104,7 +104,7 @@ fn being_suspended_while_it_waits_to_write_loses_nothing(#[case] service: Servic
 }
 
 /// If a peer no longer acknowledges, the kernel gives up the connection after a quarter of an
-/// hour. strace makes the first read fail with the same error.
+/// hour. strace makes the first read fail with the same error, at once.
 #[apply(every_stream_server)]
 #[cfg(target_os = "linux")]
 fn a_connection_that_the_kernel_gives_up_is_not_logged_as_idle(#[case] service: Service) {
@@ -114,7 +114,8 @@ fn a_connection_that_the_kernel_gives_up_is_not_logged_as_idle(#[case] service: 
     };
     let stream = server.connect();
     let peer = stream.name_in_logs();
-    (&stream).write_all(b"hello").unwrap();
+    // The event loop reads only when there is something. The others may have closed already.
+    let _ = (&stream).write_all(b"hello");
     assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
     assert_eq!(
         server.running.stderr_line(),
