@@ -147,7 +147,9 @@ impl Session {
         let mut wait = Command::new("sh");
         wait.args(["-c", "echo ready; exec sleep 600"]);
         let mut command = unshared(flags, set_up, &wait)?;
-        let mut machine = command.stdout(Stdio::piped()).spawn().unwrap();
+        // If the test is killed, this process is as well, and with it all in the namespaces.
+        let command = crate::leftovers::watch(command.stdout(Stdio::piped()));
+        let mut machine = command.spawn().unwrap();
         let mut ready = String::new();
         let stdout = machine.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut ready).unwrap();
