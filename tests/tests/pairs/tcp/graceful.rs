@@ -451,12 +451,13 @@ fn a_shell_can_keep_the_listener_as_the_text_says() {
 }
 
 /// With `wait`, inetd passes the listener as stdin at the first connection, and keeps it. When the
-/// server ends, the next connection starts another. inetd does not say when it listens.
+/// server ends, the next connection starts another. inetd does not say when it listens. It starts
+/// the server in a session of its own, which only the end of a process namespace reaches.
 #[test]
 #[cfg(target_os = "linux")]
 fn inetd_can_keep_the_listener() {
     use crate::article::hosts::Network;
-    let (Some(mut inetd), Some(network)) = (harness::foreign("inetd"), Network::of(2)) else {
+    let (Some(inetd), Some(network)) = (harness::foreign("inetd"), Network::of(2)) else {
         return;
     };
     let folder = harness::folder();
@@ -465,7 +466,10 @@ fn inetd_can_keep_the_listener() {
     let graceful = command.get_program().to_str().unwrap();
     let service = format!("7007 stream tcp wait root {graceful} graceful -q --inherit\n");
     std::fs::write(&config, service).unwrap();
-    let _inetd = Running::start(&mut network.on(2, inetd.arg("-i").arg(&config)));
+    let mut contained = Command::new("unshare");
+    contained.args(["--pid", "--fork", "--kill-child"]);
+    contained.arg(inetd.get_program()).arg("-i").arg(&config);
+    let _inetd = Running::start(&mut network.on(2, &contained));
     let client = || {
         let client = harness::at(program("tcp-client"), "10.77.0.2:7007");
         run(network.on(1, &client).arg("hello"), b"")

@@ -319,15 +319,23 @@ fn the_descriptors_of_who_is_refused_are_closed() {
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
 }
 
-/// Closing such a socket waits until its peer has acknowledged everything, which never happens here.
-fn socket_that_makes_close_wait(peer: &TcpListener) -> TcpStream {
+/// Returns a stream with bytes that its peer never reads.
+fn stream_that_cannot_deliver(peer: &TcpListener) -> TcpStream {
     let mut stream = TcpStream::connect(peer.local_addr().unwrap()).unwrap();
     let limit = Some(Duration::from_millis(200));
     stream.set_write_timeout(limit).unwrap();
     while stream.write(&[0; 64 * 1024]).is_ok() {}
-    let hour = Some(Duration::from_secs(3600));
-    socket2::SockRef::from(&stream).set_linger(hour).unwrap();
     stream
+}
+
+/// Makes the last close of this stream wait until its peer has acknowledged everything.
+///
+/// The process that another test is about to start has a copy of our descriptor for a moment, and
+/// would wait as well. So this happens at the last moment, and the wait is one that a test
+/// survives, although longer than a client of `credentials` has patience.
+fn make_close_wait(stream: &TcpStream) {
+    let wait = Some(Duration::from_secs(20));
+    socket2::SockRef::from(stream).set_linger(wait).unwrap();
 }
 
 /// The server has the last descriptor of the socket, because its stranger comes while it is suspended.
@@ -336,10 +344,11 @@ fn a_stranger_cannot_hold_it_up_with_a_socket_whose_close_waits() {
     let name = unused_name();
     let mut server = start(&name, &["--allow", STRANGER]);
     let peer = TcpListener::bind("127.0.0.1:0").unwrap();
-    let socket = socket_that_makes_close_wait(&peer);
+    let socket = stream_that_cannot_deliver(&peer);
     server.suspend();
     let stranger = connect(&name);
     send(&stranger, &[&[socket.as_raw_fd()]]).unwrap();
+    make_close_wait(&socket);
     drop(socket);
     server.resume();
     assert!(server.stderr_line().ends_with(": refused"));
