@@ -2,7 +2,8 @@
 //! `streams/server.rs`.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::iter;
+use std::net::{TcpStream, UdpSocket};
 #[cfg(target_os = "linux")]
 use std::path::Path;
 use std::process::Command;
@@ -205,7 +206,10 @@ fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right(#[case]
 
 #[apply(every_tcp_server)]
 fn both_servers_run_side_by_side_on_one_port_number(#[case] tcp: TcpServer) {
-    let tcp = tcp.start(&["-q"]);
+    // Another test may have a UDP socket with the number that the kernel chose.
+    let mut servers = iter::repeat_with(|| tcp.start(&["-q"])).take(10);
+    let tcp = servers.find(|tcp| UdpSocket::bind(tcp.addr).is_ok());
+    let tcp = tcp.expect("a number that is free for UDP as well");
     let udp = Server::start(program("udp-server").args(["--addr", &tcp.addr.to_string()]));
     assert_eq!(udp.addr, tcp.addr);
     for client in ["tcp-client", "udp-client"] {
