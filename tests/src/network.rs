@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::UdpSocket;
 use std::thread;
 
-use crate::LIMIT;
+use crate::{LIMIT, not_run};
 
 /// Returns bytes without a pattern (xorshift), so that a lost or moved block is noticed.
 pub fn noise(len: usize) -> Vec<u8> {
@@ -69,4 +69,13 @@ pub fn udp_socket(host: &str) -> UdpSocket {
         UdpSocket::bind((host, 0)).unwrap_or_else(|error| panic!("cannot bind to {host}: {error}"));
     socket.set_read_timeout(Some(LIMIT)).unwrap();
     socket
+}
+
+/// Returns whether IPv6 works here. If it does not, prints `NOT RUN`.
+pub fn has_ipv6() -> bool {
+    let bound = UdpSocket::bind("[::1]:0");
+    if let Err(error) = &bound {
+        not_run(&format!("no IPv6: {error}"));
+    }
+    bound.is_ok()
 }

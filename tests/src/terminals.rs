@@ -16,18 +16,21 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
-use std::net::UdpSocket;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::{LIMIT, can_trace, example_of, folder, foreign, has_nginx, not_run, program, unshared};
+use crate::{
+    LIMIT, can_trace, example_of, folder, foreign, has_ipv6, has_nginx, program, unshared,
+};
 
 /// What stands between the number of a terminal and the rest of the line.
 const BAR: &str = "│ ";
@@ -113,14 +116,16 @@ pub fn play(transcript: &str) -> Option<String> {
 /// Replaces what differs from run to run: ports that the kernel chose, measured times, process
 /// ids and the names of Unix sockets that the kernel chose.
 fn masked(text: &str) -> String {
-    let masks = [
-        (r":(3[2-9]|[45]\d|60)\d{3}\b", ":PORT"),
-        (r"\b\d+\.\d+(ns|µs|ms|s)\b", "TIME"),
-        (r"\bpid \d+", "pid ID"),
-        (r"@[0-9a-f]{5}\b", "@NAME"),
-    ];
-    masks.iter().fold(text.to_owned(), |text, (pattern, mask)| {
-        let pattern = regex::Regex::new(pattern).unwrap();
+    static MASKS: LazyLock<[(Regex, &str); 4]> = LazyLock::new(|| {
+        [
+            (r":(3[2-9]|[45]\d|60)\d{3}\b", ":PORT"),
+            (r"\b\d+\.\d+(ns|µs|ms|s)\b", "TIME"),
+            (r"\bpid \d+", "pid ID"),
+            (r"@[0-9a-f]{5}\b", "@NAME"),
+        ]
+        .map(|(pattern, mask)| (Regex::new(pattern).unwrap(), mask))
+    });
+    MASKS.iter().fold(text.to_owned(), |text, (pattern, mask)| {
         pattern.replace_all(&text, *mask).into_owned()
     })
 }
@@ -245,14 +250,6 @@ fn can_play(transcript: &str) -> bool {
     }) && (!transcript.contains("::") || has_ipv6())
 }
 
-fn has_ipv6() -> bool {
-    let bound = UdpSocket::bind("[::1]:0");
-    if let Err(error) = &bound {
-        not_run(&format!("IPv6: {error}"));
-    }
-    bound.is_ok()
-}
-
 /// Builds the programs that a transcript names, and links to them from a folder.
 fn link_programs(transcript: &str, folder: &Path) {
     for line in transcript.lines() {
@@ -355,9 +352,7 @@ impl Terminal {
             assert!(Instant::now() < deadline, "a command still runs");
             thread::sleep(Duration::from_millis(2));
         }
-        while let Ok(line) = self.receive(LIMIT) {
-            self.unwritten.push(line);
-        }
+        self.take_all_lines();
     }
 
     fn is_running(&mut self) -> bool {
@@ -388,6 +383,17 @@ impl Terminal {
             self.unwritten.push(line);
         }
         self.unwritten.len() > before
+    }
+
+    /// Takes the lines that are still to come from a command that has ended.
+    fn take_all_lines(&mut self) {
+        loop {
+            match self.receive(LIMIT) {
+                Ok(line) => self.unwritten.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("an output stays open after {LIMIT:?}"),
+            }
+        }
     }
 
     fn write_rest(&mut self, number: &str, out: &mut String) {
@@ -445,9 +451,7 @@ impl Terminal {
             self.take_lines();
             let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
             let _ = child.wait();
-            while let Ok(line) = self.receive(LIMIT) {
-                self.unwritten.push(line);
-            }
+            self.take_all_lines();
         }
     }
 }

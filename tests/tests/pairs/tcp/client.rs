@@ -97,8 +97,8 @@ fn a_server_that_cannot_be_reached_in_time_is_given_up() {
 #[test]
 #[cfg(target_os = "linux")]
 fn of_a_name_with_two_addresses_the_one_that_accepts_is_used() {
-    if let Err(error) = TcpListener::bind("[::1]:0") {
-        return harness::not_run(&format!("no IPv6: {error}"));
+    if !harness::has_ipv6() {
+        return;
     }
     for host in ["127.0.0.1", "[::1]"] {
         let server =
