@@ -2,6 +2,7 @@
 //! pages. With the environment variable REFRESH_BOOK they write anew what they check.
 
 mod figures;
+mod measured;
 mod pages;
 mod sessions;
 
