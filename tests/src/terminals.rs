@@ -59,9 +59,12 @@ impl Line<'_> {
         Line { terminal, text }
     }
 
+    fn is_key(&self) -> bool {
+        ["^C", "^Z", "^D"].contains(&self.text)
+    }
+
     fn is_action(&self) -> bool {
-        let is_key = ["^C", "^Z", "^D"].contains(&self.text);
-        is_key || self.text.starts_with("$ ") || self.text.ends_with(RETURN)
+        self.is_key() || self.text.starts_with("$ ") || self.text.ends_with(RETURN)
     }
 }
 
@@ -176,6 +179,9 @@ impl Session {
         for terminal in self.terminals.values_mut() {
             terminal.wait_if_interrupted();
         }
+        if line.is_key() {
+            self.wait_for_clients_beside(line.terminal);
+        }
         let terminal = self.terminals.entry(line.terminal.to_owned()).or_default();
         match line.text {
             "^C" => terminal.interrupt(),
@@ -197,6 +203,22 @@ impl Session {
                     stdin.write_all(format!("{typed}\n").as_bytes()).unwrap();
                 }
             },
+        }
+    }
+
+    /// Gives clients at other terminals, which may have their answers, the time to end, as
+    /// somebody does who reads the answers before pressing a key.
+    fn wait_for_clients_beside(&mut self, terminal: &str) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut clients_run = || {
+            let mut others = self
+                .terminals
+                .iter_mut()
+                .filter(|(number, _)| *number != terminal);
+            others.any(|(_, other)| other.is_running() && !other.is_server)
+        };
+        while Instant::now() < deadline && clients_run() {
+            thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -366,21 +388,24 @@ impl Terminal {
     }
 
     fn next_line(&mut self, limit: Duration) -> Result<String, RecvTimeoutError> {
-        self.is_interrupted = false;
         if self.unwritten.is_empty() {
-            self.receive(limit)
-        } else {
-            Ok(self.unwritten.remove(0))
+            let line = self.receive(limit)?;
+            self.keep(line);
         }
+        Ok(self.unwritten.remove(0))
+    }
+
+    fn keep(&mut self, line: String) {
+        self.is_server |= line.starts_with("listening on");
+        self.is_interrupted = false;
+        self.unwritten.push(line);
     }
 
     /// Takes the lines that have come. Returns whether there were any.
     fn take_lines(&mut self) -> bool {
         let before = self.unwritten.len();
         while let Ok(line) = self.receive(Duration::ZERO) {
-            self.is_server |= line.starts_with("listening on");
-            self.is_interrupted = false;
-            self.unwritten.push(line);
+            self.keep(line);
         }
         self.unwritten.len() > before
     }
