@@ -1,4 +1,4 @@
-//! What the tests send, and how they send it.
+//! What the tests send, how they send it, and whether IPv6 is there to carry it.
 
 use std::io::{self, Read, Write};
 use std::net::UdpSocket;

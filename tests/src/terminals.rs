@@ -215,7 +215,7 @@ impl Session {
                 .terminals
                 .iter_mut()
                 .filter(|(number, _)| *number != terminal);
-            others.any(|(_, other)| other.is_running() && !other.is_server)
+            others.any(|(_, other)| other.runs_client())
         };
         while Instant::now() < deadline && clients_run() {
             thread::sleep(Duration::from_millis(10));
@@ -236,7 +236,7 @@ impl Session {
             let terminal = self.terminal(line.terminal);
             let quiet = match line.text {
                 "^Z" | "$ fg" => Duration::from_millis(3500),
-                _ if terminal.is_running() && !terminal.is_server => Duration::from_millis(6500),
+                _ if terminal.runs_client() => Duration::from_millis(6500),
                 _ => Duration::from_millis(1500),
             };
             if quiet_since.elapsed() > quiet {
@@ -380,6 +380,10 @@ impl Terminal {
     fn is_running(&mut self) -> bool {
         let child = self.child.as_mut();
         child.is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    fn runs_client(&mut self) -> bool {
+        self.is_running() && !self.is_server
     }
 
     fn receive(&self, limit: Duration) -> Result<String, RecvTimeoutError> {

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{LIMIT, Running, Server, example, noise, not_run, program, run, udp_socket};
+use harness::{LIMIT, Running, Server, example, noise, program, run, udp_socket};
 
 /// Returns a command that starts a relay to this server.
 fn relay_to(server: SocketAddr, options: &str) -> Command {
@@ -552,11 +552,10 @@ fn a_log_that_nobody_reads_is_no_reason_to_stop() {
 
 #[test]
 fn the_server_may_be_of_another_family_than_the_clients() {
-    let server = match UdpSocket::bind("[::1]:0") {
-        Ok(server) => server,
-        Err(error) => return not_run(&format!("no IPv6: {error}")),
-    };
-    server.set_read_timeout(Some(LIMIT)).unwrap();
+    if !harness::has_ipv6() {
+        return;
+    }
+    let server = udp_socket("::1");
     let relay = Server::start(&mut relay_to(server.local_addr().unwrap(), ""));
     let client = client_of(&relay);
     client.send(b"hello").unwrap();
