@@ -56,6 +56,8 @@ mod guard {
     impl Guard {
         #[expect(clippy::zombie_processes)] // It ends after this process.
         fn start() -> Guard {
+            // Every test that starts a program comes here first.
+            LazyLock::force(&crate::limits::MAX_DESCRIPTORS);
             let mut shell = Command::new("sh")
                 .args(["-c", SCRIPT])
                 .process_group(0)

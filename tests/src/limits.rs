@@ -1,7 +1,10 @@
 //! Limits for a process, and how much memory and processor time a process has used.
 
 use std::process::Command;
+use std::sync::{Condvar, LazyLock, Mutex};
 use std::time::Duration;
+
+use crate::not_run;
 
 // ANCHOR: limited
 /// Returns the same command under a limit in the form of prlimit(1), such as `--nofile=24`.
@@ -31,14 +34,64 @@ pub fn as_nobody(command: &mut Command) -> &mut Command {
     }
 }
 
-/// Raises the limit of open descriptors for this process and its children. Returns `None` if
-/// this is not permitted.
-#[cfg(unix)]
-pub fn allow_descriptors(count: u64) -> Option<()> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.current.map(|current| current.max(count));
-    setrlimit(Resource::Nofile, limit).ok()
+/// The most descriptors that are of use: the bench opens about as many at a time.
+const USEFUL: u64 = 32_768;
+
+/// How many descriptors are kept for the tests that need few of them, and do not ask.
+const FOR_OTHERS: u64 = 600;
+
+/// How many descriptors this process and each of its children may open. The first use raises the
+/// soft limit, often 1024, as far as the hard limit allows and is of use.
+pub(crate) static MAX_DESCRIPTORS: LazyLock<u64> = LazyLock::new(|| {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        let most = limit.maximum.unwrap_or(USEFUL).min(USEFUL);
+        let before = limit.current.unwrap_or(USEFUL);
+        limit.current = Some(before.max(most));
+        // macOS refuses more than its kernel allows. Then the limit stays as it is.
+        match setrlimit(Resource::Nofile, limit) {
+            Ok(()) => before.max(most),
+            Err(_) => before,
+        }
+    }
+    #[cfg(not(unix))]
+    USEFUL
+});
+
+/// The descriptors that nobody has asked for, beside those for the others.
+static FREE: LazyLock<Mutex<u64>> =
+    LazyLock::new(|| Mutex::new(MAX_DESCRIPTORS.saturating_sub(FOR_OTHERS)));
+static RETURNED: Condvar = Condvar::new();
+
+/// A number of descriptors that a test may open, until this is dropped.
+pub struct Descriptors(u64);
+
+/// Waits until so many descriptors are free, and takes them. If there can never be so many here,
+/// prints `NOT RUN` and returns `None`.
+pub fn descriptors(count: u64) -> Option<Descriptors> {
+    if *MAX_DESCRIPTORS < count + FOR_OTHERS {
+        let limit = *MAX_DESCRIPTORS;
+        not_run(&format!(
+            "{count} descriptors beside those of other tests: the limit is {limit}"
+        ));
+        return None;
+    }
+    let mut free = FREE.lock().unwrap();
+    while *free < count {
+        free = RETURNED.wait(free).unwrap();
+    }
+    *free -= count;
+    Some(Descriptors(count))
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        // The lock is held only for a sum, so no panic can have poisoned it.
+        *FREE.lock().unwrap() += self.0;
+        RETURNED.notify_all();
+    }
 }
 
 /// Returns the memory of a process in KiB: what it uses now (`VmRSS`) or has used at most

@@ -6,7 +6,7 @@ use harness::measure::loads;
 use harness::measure::questions::Placement::{Free, Together};
 use harness::measure::questions::{Effort, in_turn, median};
 use harness::measure::servers::{Peer, TCP, named};
-use harness::{allow_descriptors, memory_kib, not_run};
+use harness::memory_kib;
 
 /// The name of the question.
 pub const NAME: &str = "growth";
@@ -82,15 +82,7 @@ pub fn measure(peers: &[&'static Peer], effort: &Effort) -> Vec<Growth> {
 fn can_hold(peer: &Peer, connections: usize) -> bool {
     // With io.Copy, Go copies through a pipe in the kernel, which needs two more for each.
     let for_each = if peer.name == "go" { 3 } else { 1 };
-    let descriptors = (for_each * connections + 100) as u64;
-    let can_hold = allow_descriptors(descriptors).is_some();
-    if !can_hold {
-        let name = peer.name;
-        not_run(&format!(
-            "growth: {name} with {connections} connections needs {descriptors} descriptors"
-        ));
-    }
-    can_hold
+    harness::descriptors((for_each * connections + 100) as u64).is_some()
 }
 
 /// Starts a server and opens the connections. Returns the memory of the process in KiB and, for

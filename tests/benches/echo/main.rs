@@ -83,7 +83,7 @@ fn main() -> anyhow::Result<()> {
         (_, true) => QUICK,
         _ => FULL,
     };
-    let descriptors = harness::allow_descriptors(BURST as u64 + 100);
+    let descriptors = harness::descriptors(BURST as u64 + 100);
     descriptors.with_context(|| format!("cannot open {BURST} connections: raise ulimit -n"))?;
 
     // The servers to ask, with the one that they are compared with, if any of them is asked for.

@@ -8,6 +8,7 @@
 //! - `mistakes`: the mistakes of the book, each with what to write instead;
 //! - `texts`: that the README, the heads and the tables say what the programs do;
 //! - `leftovers`: that a test leaves nothing behind, however it ends;
+//! - `limits`: that an ordinary user has enough descriptors for them;
 //! - `loads`, `picture`: the benchmark itself;
 //! - `speed`: the speed of our programs (only in `.ci/run`).
 //!
@@ -20,6 +21,8 @@ mod article;
 mod book;
 #[cfg(target_os = "linux")]
 mod leftovers;
+#[cfg(target_os = "linux")]
+mod limits;
 #[cfg(target_os = "linux")]
 mod loads;
 mod mistakes;

@@ -122,9 +122,9 @@ fn unix_echo_keeps_up() {
 #[test]
 #[ignore = "a measurement, for a release build: see the command above"]
 fn a_burst_of_a_thousand_connects_does_not_wait_for_the_event_loop() {
-    if harness::allow_descriptors(questions::BURST as u64 + 100).is_none() {
-        return harness::not_run("no right to so many descriptors");
-    }
+    let Some(_descriptors) = harness::descriptors(questions::BURST as u64 + 100) else {
+        return;
+    };
     let burst = questions::named("tcp_connects_of_1000");
     let [quick, slow] = ["event_loop", "tcp-server"].map(|name| {
         let peer = named(burst.peers, name);
