@@ -18,22 +18,12 @@
 
 mod article;
 #[cfg(target_os = "linux")]
-mod book;
-#[cfg(target_os = "linux")]
 mod leftovers;
 #[cfg(target_os = "linux")]
 mod limits;
-#[cfg(target_os = "linux")]
-mod loads;
-mod mistakes;
 mod peers;
-#[cfg(target_os = "linux")]
-mod picture;
-#[cfg(target_os = "linux")]
-mod speed;
 mod streams;
 mod tcp;
-mod texts;
 mod udp;
 #[cfg(unix)]
 mod unix;

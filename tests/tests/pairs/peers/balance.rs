@@ -87,9 +87,7 @@ fn three(name: &str) -> [Server; 3] {
 
 /// Reads a configuration of `peers`, with the real addresses of the servers.
 fn config_for(servers: &[Server; 3], file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("peers")
-        .join(file);
+    let path = harness::root().join("tests/peers/conf").join(file);
     let config = fs::read_to_string(path).unwrap();
     SERVERS
         .iter()

@@ -168,3 +168,33 @@ fn a_silent_address_leaves_time_for_the_next() {
     let time = started.elapsed();
     assert!(time < Duration::from_millis(1900), "it took {time:?}");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn tcp_client_tells_of_each_address_why_it_failed() {
+    use harness::{program, run};
+    use socket2::{Domain, Socket, Type};
+    // Both ports are bound, so that nobody else listens there, but neither listens.
+    let bound = |domain, addr: SocketAddr| {
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&addr.into()).map(|()| socket)
+    };
+    let v4 = bound(Domain::IPV4, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let port = v4.local_addr().unwrap().as_socket().unwrap().port();
+    let v6 = bound(Domain::IPV6, SocketAddr::new("::1".parse().unwrap(), port));
+    if let Err(error) = v6 {
+        return harness::not_run(&format!("no IPv6 on this port: {error}"));
+    }
+    let mut client = harness::at(program("tcp-client"), &format!("twofold:{port}"));
+    let Some(mut client) = harness::with_twofold_name(client.arg("hello")) else {
+        return;
+    };
+    let client = run(&mut client, b"");
+    assert_eq!(client.code, Some(1));
+    for addr in [format!("[::1]:{port}"), format!("127.0.0.1:{port}")] {
+        client.assert_stderr(&format!("cannot connect to {addr}: nobody listens there"));
+    }
+}

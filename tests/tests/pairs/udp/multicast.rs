@@ -138,3 +138,25 @@ fn an_ipv6_group_is_joined_on_the_interface_that_was_named() {
     let interface = joined.next().map(|line| line.split(' ').next());
     assert_eq!(interface, Some(Some("1")), "{groups}");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn without_a_network_the_kernel_finds_no_interface_for_a_group() {
+    use harness::{example_of, run, unshared};
+    let group = "239.255.70.46";
+    let with_loopback_alone = |package, name, args: &[&str]| {
+        let mut command = example_of(package, name);
+        unshared("-rn", "ip link set lo up", command.args(args))
+    };
+    let Some(mut member) = with_loopback_alone("udp-server", "multicast", &[group]) else {
+        return;
+    };
+    let member = run(&mut member, b"");
+    member.assert_failed("Error: cannot join 239.255.70.46 on the interface that the kernel");
+    member.assert_stderr("No such device");
+    let args = ["--addr", "239.255.70.46:7007", "hello"];
+    let Some(mut sender) = with_loopback_alone("udp-client", "one_to_many", &args) else {
+        return;
+    };
+    run(&mut sender, b"").assert_stderr("Network is unreachable");
+}

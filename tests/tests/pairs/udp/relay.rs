@@ -6,11 +6,11 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{LIMIT, Running, Server, example, noise, program, run, udp_socket};
+use harness::{LIMIT, Running, Server, example_of, noise, program, run, udp_socket};
 
 /// Returns a command that starts a relay to this server.
 fn relay_to(server: SocketAddr, options: &str) -> Command {
-    let mut relay = example("relay");
+    let mut relay = example_of("udp-client", "relay");
     relay
         .args(["--listen", "127.0.0.1:0", "--to", &server.to_string()])
         .args(options.split_whitespace());
@@ -357,7 +357,7 @@ fn what_is_too_much_is_lost_and_not_kept() {
 fn wrong_usage_is_refused() {
     for option in ["--drop", "--duplicate", "--reorder"] {
         for wrong in ["1.5", "-1", "nan", "inf", "", "much"] {
-            let relay = run(example("relay").args([option, wrong]), b"");
+            let relay = run(example_of("udp-client", "relay").args([option, wrong]), b"");
             assert_eq!(
                 (relay.code, &relay.stdout[..]),
                 (Some(2), &b""[..]),
@@ -376,7 +376,7 @@ fn wrong_usage_is_refused() {
         ["--to", "7007"],
         ["--listen", ""],
     ] {
-        let relay = run(example("relay").args(args), b"");
+        let relay = run(example_of("udp-client", "relay").args(args), b"");
         assert_eq!(
             (relay.code, &relay.stdout[..]),
             (Some(2), &b""[..]),
@@ -389,7 +389,7 @@ fn wrong_usage_is_refused() {
 fn an_address_that_is_taken_is_named() {
     let (relay, _server) = relay_to_us("");
     let second = run(
-        example("relay").args(["--listen", &relay.addr.to_string()]),
+        example_of("udp-client", "relay").args(["--listen", &relay.addr.to_string()]),
         b"",
     );
     assert_eq!(
@@ -408,7 +408,7 @@ fn relay_alone(listen: &str, to: &str) -> Option<Command> {
     harness::unshared(
         "-rn",
         "ip link set lo up",
-        example("relay").args(["--listen", listen, "--to", to]),
+        example_of("udp-client", "relay").args(["--listen", listen, "--to", to]),
     )
 }
 
@@ -567,7 +567,7 @@ fn the_server_may_be_of_another_family_than_the_clients() {
 /// The head of the example shows what the relay decides. It decides the same each time.
 #[test]
 fn the_text_shows_what_it_decides() {
-    let text = include_str!("../../../examples/relay.rs");
+    let text = include_str!("../../../../udp-client/examples/relay.rs");
     // The command continues on the next line.
     let text_of_command = text.replace("\\\n//! ", "");
     let command = text_of_command

@@ -1,0 +1,10 @@
+//! What keeps the book true: [`sequence`] draws its figures from real runs, and the player of
+//! transcripts ([`play`]) does again what its terminals show.
+
+#[cfg(target_os = "linux")]
+pub mod sequence;
+#[cfg(target_os = "linux")]
+mod terminals;
+
+#[cfg(target_os = "linux")]
+pub use terminals::*;

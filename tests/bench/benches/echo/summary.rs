@@ -1,0 +1,271 @@
+//! Writes the figures of the bench as a page with three pictures.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
+
+use bench::picture::{self, Bar, Panel};
+use bench::questions::Question;
+use bench::servers::{Peer, TCP, UDP, UNIX_STREAM};
+use plotters::prelude::*;
+
+use crate::costs::{self, Costs};
+use crate::growth::Growth;
+
+/// A question, and how many seconds one repetition takes each server, among them its limit.
+pub type Answer = (&'static Question, BTreeMap<&'static str, f64>);
+
+/// The servers that the picture shows beside ours and the limit of the question. No question is
+/// asked of both `tokio` and `tokio_32k`.
+const OTHERS: [&str; 4] = ["tokio", "tokio_32k", "go", "python"];
+
+/// The questions that the picture shows, two in each row, and their titles in it.
+const PICTURED: [(&str, &str); 6] = [
+    ("udp_stop_and_wait", "UDP, one datagram at a time"),
+    ("tcp_one_connection", "TCP, one connection"),
+    ("udp_128_on_their_way", "UDP, 128 datagrams on their way"),
+    ("tcp_50_connections", "TCP, 50 connections"),
+    ("unix_one_connection", "Unix stream, one connection"),
+    ("tcp_connects", "TCP, a new connection for each echo"),
+];
+
+const RATIOS: &str = "\
+Each column compares its servers with one of them, which has 1.00. A server with 2.00 is
+twice as fast. A dash means that the server was not measured. The servers of a column
+took turns, and each figure is a ratio of the medians of all turns.
+";
+
+/// Writes the page and its pictures into a folder.
+pub fn write(
+    folder: &Path,
+    answers: &[Answer],
+    costs: &[(costs::Question, Vec<Costs>)],
+    growth: &[Growth],
+) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut page = format!(
+        "# How the servers compare\n\nThe figures of one run on one machine: {}\n\n\
+         ```console\n$ {}\n```\n",
+        machine(),
+        command()
+    );
+    if !answers.is_empty() {
+        page += "\n## How fast the servers are\n\n";
+        let panels = panels(answers);
+        if !panels.is_empty() {
+            writeln!(page, "![{}](speed.svg)\n", picture::TITLE)?;
+            fs::write(folder.join("speed.svg"), picture::draw(&panels))?;
+        }
+        page += RATIOS;
+        // Each server of Unix datagrams is one of Unix streams too.
+        for (kind, peers) in [("tcp", &TCP[..]), ("udp", &UDP), ("unix", &UNIX_STREAM)] {
+            page += &ratios(answers, kind, peers);
+        }
+    }
+    for (question, costs) in costs {
+        if costs.is_empty() {
+            continue;
+        }
+        page += &format!(
+            "\n## {} (`{}`)\n\n{}",
+            question.title, question.name, question.text
+        );
+        let row =
+            |(server, figures): &Costs| (*server, figures.iter().copied().map(Some).collect());
+        page += &table("", question.figures, costs.iter().map(row), 1);
+    }
+    if !growth.is_empty() {
+        page += "\n## How the cost grows\n\n";
+        page += "Messages of 512 bytes per second, on all connections together:\n";
+        let rates = growth.iter().map(|growth| (growth.server, &growth.rates));
+        page += &curves(folder, "growth_rate.svg", "messages a second", 0, rates)?;
+        page +=
+            "\nResident memory that each idle connection adds to the server's process, in KiB:\n";
+        let memory = growth
+            .iter()
+            .map(|growth| (growth.server, &growth.kib_for_each));
+        page += &curves(
+            folder,
+            "growth_memory.svg",
+            "KiB for each connection",
+            2,
+            memory,
+        )?;
+    }
+    fs::write(folder.join("README.md"), page)?;
+    println!("\nThe summary is in {}", folder.join("README.md").display());
+    Ok(())
+}
+
+fn machine() -> String {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut lines = cpus.lines();
+    let model = lines.find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    format!(
+        "{}; {}, {} processors, {}; {}.",
+        output("date", "+%F"),
+        model.map_or("unknown processor", |(_, name)| name),
+        std::thread::available_parallelism().map_or(0, usize::from),
+        output("uname", "-sr"),
+        output("rustc", "--version")
+    )
+}
+
+fn output(program: &str, argument: &str) -> String {
+    let output = Command::new(program).arg(argument).output();
+    output.map_or_else(
+        |_| "unknown".into(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().into(),
+    )
+}
+
+fn command() -> String {
+    // cargo adds --bench itself.
+    let options: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let dashes = if options.is_empty() { "" } else { " -- " };
+    format!("cargo bench -p tests{dashes}{}", options.join(" "))
+}
+
+/// Formats a time in seconds.
+pub fn time(seconds: f64) -> String {
+    match seconds {
+        ..1e-3 => format!("{:.1} µs", seconds * 1e6),
+        ..1.0 => format!("{:.1} ms", seconds * 1e3),
+        _ => format!("{seconds:.2} s"),
+    }
+}
+
+/// Returns a table. A figure that is `None` is a dash.
+fn table(
+    corner: &str,
+    columns: &[&str],
+    rows: impl Iterator<Item = (&'static str, Vec<Option<f64>>)>,
+    decimals: usize,
+) -> String {
+    let rule = "--:|".repeat(columns.len());
+    let mut text = format!("\n| {corner} | {} |\n|---|{rule}\n", columns.join(" | "));
+    for (name, figures) in rows {
+        text += &format!("| {name} |");
+        for figure in figures {
+            text += &figure.map_or(" – |".into(), |figure| format!(" {figure:.decimals$} |"));
+        }
+        text += "\n";
+    }
+    text
+}
+
+/// Returns a table with a row for each server and a column for each question of this kind.
+fn ratios(answers: &[Answer], kind: &str, peers: &[Peer]) -> String {
+    let is_of_kind = |answer: &&Answer| answer.0.name.starts_with(kind);
+    let columns: Vec<&Answer> = answers.iter().filter(is_of_kind).collect();
+    if columns.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("\n");
+    for (question, times) in &columns {
+        let (name, title, limit) = (question.name, question.title, question.limit);
+        let takes = time(times[limit]);
+        text += &format!("- `{name}`: {title}. 1.00 is {limit}, which takes {takes}.\n");
+    }
+    let rows = peers.iter().map(|peer| {
+        let ratios = columns.iter().map(|answer| ratio(answer, peer.name));
+        (peer.name, ratios.collect::<Vec<_>>())
+    });
+    let rows = rows.filter(|(_, ratios)| ratios.iter().any(Option::is_some));
+    let names: Vec<&str> = columns.iter().map(|(question, _)| question.name).collect();
+    text + &table("", &names, rows, 2)
+}
+
+/// Returns the rate of the server divided by the rate of the limit.
+fn ratio((question, times): &Answer, server: &str) -> Option<f64> {
+    Some(times[question.limit] / times.get(server)?)
+}
+
+/// Returns the panels of the picture for which there are figures.
+fn panels(answers: &[Answer]) -> Vec<Panel> {
+    let panels = PICTURED.iter().filter_map(|(name, title)| {
+        let mut answers = answers.iter();
+        let answer = answers.find(|answer| answer.0.name == *name)?;
+        let limit = answer.0.limit;
+        let bars = answer.0.peers.iter().filter_map(|peer| {
+            let is_shown = peer.is_ours() || peer.name == limit || OTHERS.contains(&peer.name);
+            is_shown.then_some(Bar {
+                name: in_words(peer.name),
+                ratio: ratio(answer, peer.name)?,
+                is_ours: peer.is_ours(),
+            })
+        });
+        let bars = bars.collect();
+        Some(Panel { title, bars })
+    });
+    panels.collect()
+}
+
+/// Returns a name of the server for readers who have not seen its source.
+fn in_words(server: &'static str) -> &'static str {
+    match server {
+        "c_loop" => "C loop",
+        "c_segment" => "C batch",
+        "epoll" => "epoll loop",
+        "plain" => "Rust loop",
+        "tokio_32k" => "tokio",
+        "go" => "Go",
+        "python" => "Python",
+        other => other,
+    }
+}
+
+/// Draws a line for each server, over the number of connections, and returns a table and a link.
+fn curves<'a>(
+    folder: &Path,
+    file: &str,
+    title: &str,
+    decimals: usize,
+    servers: impl Iterator<Item = (&'static str, &'a BTreeMap<usize, f64>)>,
+) -> anyhow::Result<String> {
+    let servers: Vec<_> = servers.filter(|(_, figures)| !figures.is_empty()).collect();
+    let figures = || servers.iter().flat_map(|(_, figures)| *figures);
+    let sizes: BTreeSet<usize> = figures().map(|(size, _)| *size).collect();
+    let most = figures().map(|(_, figure)| *figure).fold(1.0, f64::max);
+    let path = folder.join(file);
+    let area = SVGBackend::new(&path, (800, 400)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 18))
+        .margin(10)
+        .margin_right(120)
+        .x_label_area_size(40)
+        .y_label_area_size(80)
+        .build_cartesian_2d((1.0..10_000.0).log_scale(), 0.0..most * 1.1)?;
+    chart
+        .configure_mesh()
+        .x_desc("connections")
+        .x_label_formatter(&|x| format!("{x}"))
+        .y_label_formatter(&|y| format!("{y}"))
+        .draw()?;
+    for (number, (server, figures)) in servers.iter().enumerate() {
+        let colour = Palette99::pick(number);
+        let line = figures.iter().map(|(size, figure)| (*size as f64, *figure));
+        chart.draw_series(LineSeries::new(line, colour.stroke_width(2)).point_size(4))?;
+        // The key beside the chart.
+        let y = 20 + 20 * number as i32;
+        area.draw(&Circle::new((690, y), 5, colour.filled()))?;
+        area.draw(&Text::new(*server, (702, y - 6), ("sans-serif", 13)))?;
+    }
+    area.present()?;
+    let columns: Vec<String> = sizes.iter().map(usize::to_string).collect();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let row = |(server, figures): &(&'static str, &BTreeMap<usize, f64>)| {
+        (
+            *server,
+            sizes
+                .iter()
+                .map(|size| figures.get(size).copied())
+                .collect(),
+        )
+    };
+    let table = table("connections:", &columns, servers.iter().map(row), decimals);
+    Ok(format!("{table}\n![{title}]({file})\n"))
+}

@@ -1,0 +1,234 @@
+//! The servers that are measured: ours, the simplest that std and C allow, and other people's.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+
+use super::questions::Placement;
+use harness::{
+    Running, example_of, foreign, on_a_free_port, peer as peer_program, program, python,
+};
+
+/// A server that can be measured.
+pub struct Peer {
+    /// The name in tables.
+    pub name: &'static str,
+    program: Program,
+    /// The arguments. Instead of PATH it gets the path of its socket, instead of CLIENTS the number
+    /// of clients that it must serve at the same time, and instead of PORT a free port.
+    args: &'static str,
+}
+
+/// Where the program of a server comes from.
+enum Program {
+    /// A program of this workspace.
+    Ours(&'static str),
+    /// An example of a package.
+    Example(&'static str, &'static str),
+    /// A program of the package `peers`.
+    Rust(&'static str),
+    /// A file in `peers`.
+    C(&'static str),
+    Go(&'static str),
+    Python(&'static str),
+    /// A program that is installed.
+    Foreign(&'static str),
+}
+use Program::{C, Example, Foreign, Go, Ours, Python, Rust};
+
+/// A server that listens. Dropping this kills the server and its children.
+pub struct Started {
+    /// The process.
+    pub running: Running,
+    /// The address that it listens on.
+    pub addr: String,
+    /// Holds its socket if that is a file.
+    _folder: Option<TempDir>,
+}
+
+const fn peer(name: &'static str, program: Program, args: &'static str) -> Peer {
+    Peer {
+        name,
+        program,
+        args,
+    }
+}
+
+const OUR_TCP: &str = "--quiet --addr 127.0.0.1:0 --max-connections CLIENTS";
+const OUR_UDP: &str = "--quiet --addr 127.0.0.1:0";
+const NCAT: &str = "--listen --keep-open --exec /bin/cat 127.0.0.1 PORT";
+
+/// TCP servers. The first two are ours. They, `plain`, `epoll` and `c_threads` have a buffer of
+/// 48 KiB; other people's servers have the buffers that their authors chose.
+pub static TCP: [Peer; 13] = [
+    peer("tcp-server", Ours("tcp-server"), OUR_TCP),
+    peer("event_loop", Example("tcp-server", "event_loop"), OUR_TCP),
+    peer("plain", Rust("plain_tcp_echo"), ""),
+    peer("epoll", Rust("epoll_echo"), ""),
+    peer("c_threads", C("thread_echo.c"), ""),
+    peer("tokio", Rust("tokio_echo"), "tcp 1024"),
+    peer("tokio_48k", Rust("tokio_echo"), "tcp 49152"),
+    peer("smol", Rust("smol_echo"), ""),
+    peer("go", Go("echo.go"), "tcp"),
+    peer("go_4k", Go("echo.go"), "tcp-buffer"),
+    peer("python", Python("tcp_server.py"), "--addr 127.0.0.1:0"),
+    peer(
+        "socat",
+        Foreign("socat"),
+        "-d -d TCP-LISTEN:0,bind=127.0.0.1,fork,nodelay PIPE",
+    ),
+    peer("ncat", Foreign("ncat"), NCAT),
+];
+
+/// UDP servers. The first two are ours.
+pub static UDP: [Peer; 9] = [
+    peer("udp-server", Ours("udp-server"), OUR_UDP),
+    peer("batch", Example("udp-server", "batch"), OUR_UDP),
+    peer("plain", Rust("plain_udp_echo"), ""),
+    peer("c_loop", C("udp_loop.c"), ""),
+    peer("c_batch", C("udp_batch.c"), ""),
+    peer("c_segment", C("udp_batch.c"), "segment"),
+    peer("tokio", Rust("tokio_echo"), "udp"),
+    peer("go", Go("echo.go"), "udp"),
+    peer("python", Python("udp_server.py"), "--addr 127.0.0.1:0"),
+];
+
+/// Servers of Unix streams. The first is ours.
+pub static UNIX_STREAM: [Peer; 6] = [
+    peer("unix-echo", Ours("unix-echo"), "server --quiet --path PATH"),
+    peer("plain", Rust("plain_unix_echo"), "PATH"),
+    peer("tokio_32k", Rust("tokio_echo"), "unix 32768 PATH"),
+    peer("go", Go("echo.go"), "unix PATH"),
+    peer("python", Python("unix_echo.py"), "server --path PATH"),
+    peer(
+        "socat",
+        Foreign("socat"),
+        "-d -d UNIX-LISTEN:PATH,fork PIPE",
+    ),
+];
+
+/// Servers of Unix datagrams. The first is ours.
+pub static UNIX_DATAGRAM: [Peer; 3] = [
+    peer(
+        "unix-echo",
+        Ours("unix-echo"),
+        "server --quiet --datagram --path PATH",
+    ),
+    peer("plain", Rust("plain_unix_echo"), "PATH --datagram"),
+    peer(
+        "python",
+        Python("unix_echo.py"),
+        "server --datagram --path PATH",
+    ),
+];
+
+/// Returns the server with this name.
+pub fn named(peers: &'static [Peer], name: &str) -> &'static Peer {
+    let found = peers.iter().find(|peer| peer.name == name);
+    found.unwrap_or_else(|| panic!("no peer is called {name}"))
+}
+
+impl Peer {
+    /// Returns whether it is a program or an example of this project.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.program, Ours(_) | Example(..))
+    }
+
+    /// Builds the server, on all processors, unless that is done. If what it needs is not
+    /// installed, prints `NOT RUN` and returns `false`.
+    pub fn is_available(&self) -> bool {
+        self.command().is_some()
+    }
+
+    fn command(&self) -> Option<Command> {
+        Some(match self.program {
+            Ours(name) => program(name),
+            Example(package, name) => example_of(package, name),
+            Rust(name) => peer_program(name),
+            C(file) => compiled(foreign("cc")?.args(["-O2", "-pthread"]), file),
+            Go(file) => compiled(foreign("go")?.arg("build"), file),
+            Python(file) => python(file)?,
+            Foreign(name) => foreign(name)?,
+        })
+    }
+
+    /// Starts the server for so many clients, and waits until it listens.
+    pub fn start(&self, clients: usize, placement: Placement) -> Started {
+        let folder = self.args.contains("PATH").then(harness::folder);
+        let path = folder.as_ref().map(|folder| folder.path().join("server"));
+        let mut args = self.args.replace("CLIENTS", &clients.to_string());
+        if let Some(path) = path {
+            args = args.replace("PATH", path.to_str().unwrap());
+        }
+        let start = |args: &str, start: fn(&mut Command) -> Running| {
+            let mut command = self.command().expect("a server that is available");
+            placement.of_server(|| start(command.args(args.split_whitespace())))
+        };
+        let (running, addr) = match self.program {
+            // It does not say when it listens.
+            Foreign("ncat") => {
+                let with_port = |port: u16| args.replace("PORT", &port.to_string());
+                let start = |port| start(&with_port(port), Running::start_with_children);
+                let is_ready = |addr| TcpStream::connect(addr).is_ok();
+                let started = on_a_free_port(|addr| Some(start(addr.port())), is_ready);
+                let (running, addr) = started.unwrap();
+                (running, addr.to_string())
+            }
+            // With `-d -d`, it prints its address: `... N listening on AF=2 127.0.0.1:41234`.
+            Foreign(_) => {
+                let mut running = start(&args, Running::start_with_children);
+                let line = running.stderr_line();
+                let addr = line.rsplit([' ', '=']).next().unwrap();
+                let addr = addr.trim_matches('"').to_owned();
+                (running, addr)
+            }
+            _ => {
+                let mut running = start(&args, Running::start);
+                let addr = running.announced();
+                (running, addr)
+            }
+        };
+        Started {
+            running,
+            addr,
+            _folder: folder,
+        }
+    }
+}
+
+/// Compiles a server that cargo does not build, once, into a folder next to those that it builds.
+fn compiled(compiler: &mut Command, source: &'static str) -> Command {
+    static COMPILED: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().unwrap();
+    let compile = || {
+        let test = env::current_exe().unwrap();
+        let folder = test.ancestors().nth(2).unwrap().join("peers");
+        fs::create_dir_all(&folder).unwrap();
+        let program = folder.join(source.replace('.', "_"));
+        // Renamed only when it is complete, because two processes may build it at the same time.
+        let unfinished = folder.join(format!("{}_{source}", std::process::id()));
+        let unfinished = unfinished.with_extension("");
+        let folder = if source.ends_with(".go") { "go" } else { "c" };
+        let source = harness::root()
+            .join("tests/peers")
+            .join(folder)
+            .join(source);
+        let output = compiler
+            .arg("-o")
+            .arg(&unfinished)
+            .arg(&source)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "cannot build {source:?}: {said}");
+        fs::rename(&unfinished, &program).unwrap();
+        program
+    };
+    Command::new(compiled.entry(source).or_insert_with(compile))
+}

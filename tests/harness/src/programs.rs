@@ -1,0 +1,174 @@
+//! Commands that start our programs and other people's.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+use crate::not_run;
+
+/// Returns the folder of the workspace.
+pub fn root() -> PathBuf {
+    // The path as people write it: without `..`, and without links followed.
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().nth(2).unwrap_or(&package).to_owned()
+}
+
+/// Returns a command that starts a program of this workspace.
+///
+/// `cargo test` does not build the programs of other packages. So this builds the program
+/// first, from the current sources and in the profile of the running test. A test never runs
+/// an old program.
+pub fn program(name: &str) -> Command {
+    built(name, escargot::CargoBuild::new().package(name).bin(name))
+}
+
+/// Does the same for a program of the package `peers`, which holds what other people write.
+pub fn peer(name: &str) -> Command {
+    built(name, escargot::CargoBuild::new().package("peers").bin(name))
+}
+
+/// Does the same for an example of another package.
+pub fn example_of(package: &str, name: &str) -> Command {
+    built(
+        name,
+        escargot::CargoBuild::new().package(package).example(name),
+    )
+}
+
+/// Returns a command for a program that is not ours. If it is not installed, prints `NOT RUN`
+/// and returns `None`.
+pub fn foreign(name: &str) -> Option<Command> {
+    let file = format!("{name}{}", env::consts::EXE_SUFFIX);
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Debian installs servers in a folder that is not in every user's PATH.
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = folders
+        .map(|folder| folder.join(&file))
+        .find(|path| path.is_file());
+    if found.is_none() {
+        not_run(&format!("{name} is not installed"));
+    }
+    found.map(Command::new)
+}
+
+/// Returns a command for a Python program in `peers`. Without Python 3.8 or later, this prints
+/// `NOT RUN` and returns `None`.
+pub fn python(name: &str) -> Option<Command> {
+    static IS_NEW_ENOUGH: OnceLock<bool> = OnceLock::new();
+    let mut command = foreign("python3")?;
+    let ask = || {
+        let script = "import sys; sys.exit(sys.version_info < (3, 8))";
+        Command::new("python3")
+            .args(["-c", script])
+            .status()
+            .unwrap()
+            .success()
+    };
+    if !IS_NEW_ENOUGH.get_or_init(ask) {
+        not_run("python3 is older than 3.8");
+        return None;
+    }
+    command.arg(root().join("tests/peers/python").join(name));
+    Some(command)
+}
+
+// ANCHOR: built
+fn built(name: &str, build: escargot::CargoBuild) -> Command {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap();
+    let path = built.entry(name.to_owned()).or_insert_with(|| {
+        let run = build.args(["--profile", &profile()]).run();
+        run.unwrap_or_else(|error| panic!("cannot build {name}: {error}"))
+            .path()
+            .to_owned()
+    });
+    let mut command = Command::new(path);
+    // With these variables, anyhow would add a stack trace to the errors that the tests read.
+    command
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("RUST_LIB_BACKTRACE");
+    command
+}
+// ANCHOR_END: built
+
+/// Finds the profile of the running test from its path, `target/PROFILE/deps/test`.
+fn profile() -> String {
+    let test = env::current_exe().unwrap();
+    let folder = test
+        .ancestors()
+        .nth(2)
+        .and_then(|path| path.file_name())
+        .unwrap();
+    match folder.to_str().unwrap() {
+        "debug" => "dev".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// Returns whether nginx is here with the module that `peers/nginx.conf` loads. If it is not,
+/// prints `NOT RUN`.
+#[cfg(unix)]
+pub fn has_nginx() -> bool {
+    const CONFIG: &str = include_str!("../../peers/conf/nginx.conf");
+    let mut modules = CONFIG
+        .lines()
+        .filter_map(|line| line.strip_prefix("load_module ")?.strip_suffix(';'));
+    let has_modules = modules.all(|module| std::path::Path::new(module).exists());
+    if !has_modules {
+        not_run("nginx's stream module is not installed (on Debian: libnginx-mod-stream)");
+    }
+    has_modules && foreign("nginx").is_some()
+}
+
+/// Returns whether strace(1) works here. If it does not, prints `NOT RUN`.
+#[cfg(target_os = "linux")]
+pub fn can_trace() -> bool {
+    match Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .output()
+    {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            not_run(&format!(
+                "strace: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ));
+            false
+        }
+        Err(error) => {
+            not_run(&format!("strace: {error}"));
+            false
+        }
+    }
+}
+
+/// Copies a program into a folder that everybody can enter, so that another user can start it.
+/// The copy is removed when the folder is dropped.
+#[cfg(unix)]
+pub fn copy_for_everybody(name: &str) -> (tempfile::TempDir, PathBuf) {
+    copy_of(&program(name))
+}
+
+/// Does the same for the program of a command.
+#[cfg(unix)]
+pub fn copy_of(command: &Command) -> (tempfile::TempDir, PathBuf) {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+    let folder = crate::folder();
+    set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = std::path::Path::new(command.get_program());
+    let copy = folder.path().join(program.file_name().unwrap());
+    // cp makes the copy. If we wrote it, a child of another test could inherit the open
+    // descriptor, and the kernel does not run a file that is open for writing (ETXTBSY).
+    let cp = Command::new("cp").arg(program).arg(&copy).status();
+    assert!(cp.unwrap().success());
+    (folder, copy)
+}
+
+/// Gives a program an address: where a server listens, or the server that a client asks.
+pub fn at(mut command: Command, addr: &str) -> Command {
+    command.args(["--addr", addr]);
+    command
+}
