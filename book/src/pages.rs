@@ -1,0 +1,294 @@
+//! The pages of the programs and of the tests, and the links to them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::items::{dedent, item, parts};
+
+/// What the pages of the code show: where the files are, and on which page each test stands.
+pub struct Code {
+    root: PathBuf,
+    /// The files of the programs, and of the tests, by the names of their pages.
+    files: BTreeMap<String, File>,
+    /// The page of each test, by the path of its module and its name.
+    tests: BTreeMap<String, String>,
+}
+
+/// A file that has a page of its own.
+struct File {
+    /// Below the folder of the workspace.
+    path: String,
+    title: String,
+    /// The module of the tests in it. Programs have none.
+    module: Option<Vec<String>>,
+    source: String,
+}
+
+/// The folders with programs, and those with tests: where the name of a page begins, and the module.
+const PROGRAMS: [&str; 10] = [
+    "udp-server/src",
+    "udp-server/examples",
+    "udp-client/src",
+    "udp-client/examples",
+    "tcp-server/src",
+    "tcp-server/examples",
+    "tcp-client/src",
+    "tcp-client/examples",
+    "unix-echo/src",
+    "unix-echo/examples",
+];
+const TESTS: [(&str, &str); 3] = [
+    ("tests/tests/pairs", ""),
+    ("book/mistakes/src", "mistakes"),
+    ("tests/bench/tests/checks", "bench"),
+];
+
+impl Code {
+    /// Reads the programs and the tests of the workspace.
+    ///
+    /// # Panics
+    ///
+    /// A file cannot be read, or is no Rust, or two pages have the same name.
+    #[must_use]
+    pub fn read(root: &Path) -> Code {
+        let mut code = Code {
+            root: root.to_owned(),
+            files: BTreeMap::new(),
+            tests: BTreeMap::new(),
+        };
+        for folder in PROGRAMS {
+            for path in walk(&root.join(folder), "rs") {
+                code.add_program(&path);
+            }
+        }
+        for (folder, module) in TESTS {
+            for path in walk(&root.join(folder), "rs") {
+                code.add_tests(&root.join(folder), module, &path);
+            }
+        }
+        code
+    }
+
+    fn add(&mut self, page: String, file: File) {
+        let other = self.files.insert(page, file);
+        assert!(other.is_none(), "two files have one page");
+    }
+
+    fn add_program(&mut self, path: &Path) {
+        let below = below(&self.root, path);
+        let (package, _) = below.split_once('/').unwrap_or_default();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let name = match &*stem {
+            "main" => package.to_owned(),
+            "first" => format!("first-{package}"),
+            stem => stem.replace('_', "-"),
+        };
+        let (title, source) = (below.clone(), read(path));
+        let file = File {
+            path: below,
+            title,
+            module: None,
+            source,
+        };
+        self.add(format!("programs/{name}.md"), file);
+    }
+
+    fn add_tests(&mut self, folder: &Path, module: &str, path: &Path) {
+        let source = read(path);
+        let below_folder = below(folder, path);
+        let mut modules: Vec<String> = Vec::new();
+        modules.extend((!module.is_empty()).then(|| module.to_owned()));
+        modules.extend(
+            below_folder
+                .trim_end_matches(".rs")
+                .split('/')
+                .map(str::to_owned),
+        );
+        while modules
+            .last()
+            .is_some_and(|last| ["mod", "main", "lib"].contains(&last.as_str()))
+        {
+            modules.pop();
+        }
+        let parts = parts(&source).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let page = format!("tests/{}.md", modules.join("-"));
+        let mut has_tests = false;
+        for part in parts.iter().filter(|part| part.is_test) {
+            let name = [&modules[..], &part.path[..]].concat().join("::");
+            self.tests.insert(name, page.clone());
+            has_tests = true;
+        }
+        if has_tests {
+            let title = format!("{}.rs", modules.join("/"));
+            let path = below(&self.root, path);
+            self.add(
+                page,
+                File {
+                    path,
+                    title,
+                    module: Some(modules),
+                    source,
+                },
+            );
+        }
+    }
+
+    /// Returns the names of the pages in a folder (`programs` or `tests`), with their titles.
+    pub fn pages<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let files = self.files.iter();
+        let inside = files.filter(move |(page, _)| page.starts_with(folder));
+        inside.map(|(page, file)| (page.as_str(), file.title.as_str()))
+    }
+
+    /// Returns where the link to a test leads, from a page at the top of the book.
+    ///
+    /// # Errors
+    ///
+    /// There is no such test.
+    pub fn link(&self, test: &str) -> Result<String, String> {
+        let page = self
+            .tests
+            .get(test)
+            .ok_or_else(|| format!("no test is called {test}"))?;
+        Ok(format!("{page}#{}", test.replace("::", "-")))
+    }
+
+    /// Returns the page that shows a file.
+    #[must_use]
+    pub fn page_of(&self, file: &str) -> Option<String> {
+        let mut files = self.files.iter();
+        files
+            .find(|(_, found)| found.path == file)
+            .map(|(page, _)| page.clone())
+    }
+
+    /// Returns the parts of a file with these names (`a, b`), or the whole file.
+    ///
+    /// # Errors
+    ///
+    /// There is no such file, or no such part in it.
+    pub fn listing(&self, file: &str, names: Option<&str>) -> Result<String, String> {
+        let source = fs::read_to_string(self.root.join(file));
+        let source = source.map_err(|error| format!("{file}: {error}"))?;
+        let Some(names) = names else {
+            return Ok(source.trim_end().to_owned());
+        };
+        let parts = names
+            .split(", ")
+            .map(|name| item(file, &source, name).ok_or_else(|| format!("{file} has no {name}")));
+        Ok(parts.collect::<Result<Vec<_>, _>>()?.join("\n\n"))
+    }
+
+    /// Returns the text of a page of the code: links back to the chapters, and the whole file. Each test
+    /// has a heading, and so an address.
+    #[must_use]
+    pub fn page(&self, page: &str, chapters: &str) -> String {
+        let File {
+            path,
+            title,
+            module,
+            source,
+        } = &self.files[page];
+        let mut text = format!("# {title}\n\n{chapters}");
+        let lines: Vec<&str> = source.lines().collect();
+        let listing = |lines: &[&str]| {
+            let code = dedent(lines);
+            let code = code.trim_matches('\n');
+            if code.trim().is_empty() {
+                String::new()
+            } else {
+                format!("```rust\n{code}\n```\n\n")
+            }
+        };
+        let Some(module) = module else {
+            return text + &listing(&lines);
+        };
+        let parts = parts(source).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let mut begin = 0;
+        for test in parts.iter().filter(|part| part.is_test) {
+            let id = [&module[..], &test.path[..]].concat().join("-");
+            let name = test.path.join("::");
+            text += &listing(&lines[begin..test.lines.start]);
+            text += &format!("## {name} {{#{id}}}\n\n");
+            text += &listing(&lines[test.lines.clone()]);
+            begin = test.lines.end;
+        }
+        text + &listing(&lines[begin..])
+    }
+}
+
+/// Returns the files of a folder and of the folders in it, in order.
+#[must_use]
+pub fn walk(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(walk(&path, extension));
+        } else if path.extension().is_some_and(|found| found == extension) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+fn below(folder: &Path, path: &Path) -> String {
+    let below = path.strip_prefix(folder).unwrap_or(path);
+    below.to_string_lossy().into_owned()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A chapter without the directives of ours.
+pub struct Expanded {
+    /// What mdBook gets.
+    pub text: String,
+    /// The pages of code of which the chapter shows or names something.
+    pub pages: Vec<String>,
+}
+
+/// Replaces `{{#code ..}}` and `{{#test ..}}` in a chapter; `word` is what a link to a test says.
+///
+/// # Errors
+///
+/// Each name that does not exist, with the reason.
+pub fn expand(code: &Code, chapter: &str, word: &str) -> Result<Expanded, Vec<String>> {
+    let mut parts = chapter.split("{{#");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    let (mut pages, mut errors) = (Vec::new(), Vec::new());
+    for part in parts {
+        let (directive, rest) = part.split_once("}}").unwrap_or((part, ""));
+        let replaced = match directive.split_once(' ') {
+            Some(("code", what)) => {
+                let (file, names) = what
+                    .split_once(": ")
+                    .map_or((what, None), |(file, names)| (file, Some(names)));
+                pages.extend(code.page_of(file));
+                code.listing(file, names)
+            }
+            Some(("test", name)) => code.link(name).map(|link| {
+                pages.extend(link.split_once('#').map(|(page, _)| page.to_owned()));
+                if text.ends_with("](") {
+                    link
+                } else {
+                    format!("[{word}]({link})")
+                }
+            }),
+            _ => Ok(format!("{{{{#{directive}}}}}")),
+        };
+        match replaced {
+            Ok(replaced) => text += &replaced,
+            Err(error) => errors.push(error),
+        }
+        text += rest;
+    }
+    if errors.is_empty() {
+        Ok(Expanded { text, pages })
+    } else {
+        Err(errors)
+    }
+}
