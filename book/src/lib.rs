@@ -1,10 +1,10 @@
-//! What keeps the book true: [`sequence`] draws its figures from real runs, and the player of
+//! What keeps the book true: [`calls`] records what its figures show, and the player of
 //! transcripts ([`play`]) does again what its terminals show. [`pages`] adds the code to it.
 
+#[cfg(target_os = "linux")]
+pub mod calls;
 pub mod items;
 pub mod pages;
-#[cfg(target_os = "linux")]
-pub mod sequence;
 #[cfg(target_os = "linux")]
 mod terminals;
 

@@ -25,7 +25,7 @@ struct File {
     source: String,
 }
 
-/// The folders with programs, and those with tests: where the name of a page begins, and the module.
+/// Where the programs are, and where the tests, with the module that begins their names.
 const PROGRAMS: [&str; 10] = [
     "udp-server/src",
     "udp-server/examples",
@@ -38,9 +38,10 @@ const PROGRAMS: [&str; 10] = [
     "unix-echo/src",
     "unix-echo/examples",
 ];
-const TESTS: [(&str, &str); 3] = [
+const TESTS: [(&str, &str); 4] = [
     ("tests/tests/pairs", ""),
     ("book/mistakes/src", "mistakes"),
+    ("book/tests/checks/calls.rs", "book"),
     ("tests/bench/tests/checks", "bench"),
 ];
 
@@ -62,9 +63,13 @@ impl Code {
                 code.add_program(&path);
             }
         }
-        for (folder, module) in TESTS {
-            for path in walk(&root.join(folder), "rs") {
-                code.add_tests(&root.join(folder), module, &path);
+        for (place, module) in TESTS {
+            let place = root.join(place);
+            if place.is_file() {
+                code.add_tests(place.parent().unwrap_or(root), module, &place);
+            }
+            for path in walk(&place, "rs") {
+                code.add_tests(&place, module, &path);
             }
         }
         code

@@ -3,7 +3,7 @@
 
 #![cfg(target_os = "linux")]
 
-mod figures;
+mod calls;
 mod measured;
 mod pages;
 mod sessions;

@@ -6,5 +6,3 @@ mod families;
 pub mod hosts;
 mod listings;
 mod std_facts;
-#[cfg(target_os = "linux")]
-mod system_calls;

@@ -33,10 +33,10 @@ pub struct Trace(pub Vec<Event>);
 
 /// Bytes, or something that only the kernels send, on their way from a call to another one. One
 /// end is missing if no program was there.
-pub(super) struct Arrow {
-    pub from: Option<usize>,
-    pub to: Option<usize>,
-    pub text: String,
+struct Arrow {
+    from: Option<usize>,
+    to: Option<usize>,
+    text: String,
 }
 
 impl Arrow {
@@ -64,14 +64,8 @@ impl Side {
 
 impl Event {
     /// Returns whether this call takes what the other side sent. Only such a call waits here.
-    pub(super) fn receives(&self) -> bool {
+    fn receives(&self) -> bool {
         self.call == "recvfrom" || self.call == "accept4"
-    }
-
-    /// Returns whether this call ended with an error. EINPROGRESS is none: the kernel connects
-    /// while the program goes on.
-    pub(super) fn has_failed(&self) -> bool {
-        self.outcome.starts_with('E') && self.outcome != "EINPROGRESS"
     }
 
     /// Returns how many bytes this call moved.
@@ -180,7 +174,7 @@ impl Trace {
     }
 
     /// Finds out what went from which call to which.
-    pub(super) fn arrows(&self) -> Vec<Arrow> {
+    fn arrows(&self) -> Vec<Arrow> {
         let sides = [Side::Client, Side::Server].into_iter();
         if self.has_socket("SOCK_STREAM") {
             let bytes = sides.flat_map(|side| self.bytes_of_stream(side));
