@@ -10,6 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 mod clients;
+#[cfg(target_os = "linux")]
+mod hosts;
 mod leftovers;
 mod limits;
 #[cfg(target_os = "linux")]
@@ -19,6 +21,8 @@ mod process;
 mod programs;
 
 pub use clients::*;
+#[cfg(target_os = "linux")]
+pub use hosts::*;
 pub use leftovers::*;
 pub use limits::*;
 #[cfg(target_os = "linux")]

@@ -16,7 +16,7 @@
 //! and the test output names both, as in
 //! `udp::server::ipv6_works_up_to_its_longer_limit::case_2_batch`.
 
-mod article;
+mod facts;
 #[cfg(target_os = "linux")]
 mod leftovers;
 #[cfg(target_os = "linux")]

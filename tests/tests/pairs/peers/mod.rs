@@ -2,6 +2,9 @@
 
 mod balance;
 mod clients;
+#[cfg(target_os = "linux")]
+mod hosts;
+mod python;
 #[cfg(unix)]
 mod servers;
 mod twins;

@@ -1,5 +1,5 @@
-//! Our clients with other people's servers, `ncat` and `socat`. Our clients with inetd are in
-//! `article/hosts.rs`, and other people's clients in `peers/clients.rs`.
+//! Our clients with other people's servers, `ncat`, `socat` and inetd. Other people's clients are in
+//! `peers/clients.rs`.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -202,5 +202,44 @@ fn unix_echo_talks_to_ncat_by_datagrams() {
         );
         assert!(server.becomes_ready(|| takes_datagrams(&path)));
         assert_echoed(unix_client(&path, true), &bytes);
+    }
+}
+
+/// The echo of RFC 862, as Unix has always had it. Its port, 7, belongs to the system, but the
+/// test has all rights in its namespaces. inetd does not answer datagrams from its own
+/// machine.
+#[test]
+#[cfg(target_os = "linux")]
+fn our_clients_talk_to_inetd_on_another_host() {
+    use harness::{Network, not_run, payloads};
+    use std::fs;
+    let Some(mut inetd) = foreign("inetd") else {
+        return;
+    };
+    if !fs::read_to_string("/etc/services").is_ok_and(|services| services.contains("\necho")) {
+        return not_run("/etc/services does not name the port of echo");
+    }
+    let Some(network) = Network::of(2) else {
+        return;
+    };
+    let folder = harness::folder();
+    let config = folder.path().join("inetd.conf");
+    fs::write(
+        &config,
+        "echo stream tcp nowait root internal\necho dgram udp wait root internal\n",
+    )
+    .unwrap();
+    let _inetd = Running::start(&mut network.on(2, inetd.arg("-i").arg(&config)));
+    for (name, payloads) in [("tcp-client", payloads()), ("udp-client", short_payloads())] {
+        let client = || network.on(1, program(name).args(["--addr", "10.77.0.2:7"]));
+        let deadline = Instant::now() + LIMIT;
+        // inetd does not say when it listens.
+        while run(client().arg("ready?"), b"").code != Some(0) {
+            assert!(Instant::now() < deadline, "inetd does not answer {name}");
+        }
+        for bytes in payloads {
+            let client = start_and_expect_echo(&mut client(), &bytes).finish();
+            client.assert_printed(b"");
+        }
     }
 }

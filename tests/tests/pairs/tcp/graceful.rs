@@ -456,7 +456,7 @@ fn a_shell_can_keep_the_listener_as_the_text_says() {
 #[test]
 #[cfg(target_os = "linux")]
 fn inetd_can_keep_the_listener() {
-    use crate::article::hosts::Network;
+    use harness::Network;
     let (Some(inetd), Some(network)) = (harness::foreign("inetd"), Network::of(2)) else {
         return;
     };

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use harness::{Finished, Server, example_of, program, run};
 
-use crate::article::hosts::{Network, succeed};
 use crate::udp::server::UdpServer::{Plain, Wildcard};
+use harness::{Network, succeed};
 
 /// `udp-client` connects its socket, so it hears only the address that it asks.
 fn udp_client(addr: &str) -> Command {

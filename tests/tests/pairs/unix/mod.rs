@@ -4,5 +4,6 @@
 #[cfg(target_os = "linux")]
 mod credentials;
 mod datagram;
+mod families;
 mod path;
 mod stream;

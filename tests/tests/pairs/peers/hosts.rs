@@ -1,100 +1,16 @@
 //! Several hosts on one network: which sockets join them, who receives what is sent to all,
-//! and how many datagrams and segments an echo takes. Each host is a network namespace with
-//! its own interface, and a bridge joins them.
+//! and how many datagrams and segments an echo takes.
 
-use std::fs;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
-use harness::{
-    LIMIT, Running, example_of, foreign, inside, not_run, payloads, program, run, short_payloads,
-    start_and_expect_echo,
-};
+use harness::{Network, Running, example_of, program, run, succeed};
 
-/// The hosts 10.77.0.1, fd77::1, 10.77.0.2, fd77::2 and so on. They end when this is dropped.
-pub struct Network {
-    hosts: Vec<Running>,
-    _bridge: Running,
+fn udp_server(network: &Network, number: usize, addr: &str) -> Running {
+    network.server(number, program("udp-server").args(["--addr", addr]))
 }
 
-/// Starts a process that keeps a namespace alive: a namespace ends with its last process.
-fn hold(command: &mut Command) -> Running {
-    let mut holder = Running::start(command);
-    assert_eq!(holder.stdout_line(), "ready");
-    holder
-}
-
-impl Network {
-    /// Creates a network of this many hosts. If a test may not create namespaces, this prints
-    /// `NOT RUN` and returns `None`.
-    pub fn of(count: usize) -> Option<Network> {
-        let bridge =
-            "ip link set lo up && ip link add bridge0 type bridge && ip link set bridge0 up";
-        let mut ready = Command::new("sh");
-        ready.args(["-c", "echo ready; exec cat"]);
-        let bridge = hold(&mut harness::unshared("-rnm", bridge, &ready)?);
-        let hosts = (1..=count)
-            .map(|number| Network::host(&bridge, number, &ready))
-            .collect();
-        Some(Network {
-            hosts,
-            _bridge: bridge,
-        })
-    }
-
-    fn host(bridge: &Running, number: usize, ready: &Command) -> Running {
-        let mut unshare = Command::new("unshare");
-        unshare
-            .args(["-nm", "--"])
-            .arg(ready.get_program())
-            .args(ready.get_args());
-        let host = hold(&mut inside(bridge, &unshare));
-        let id = host.id();
-        let link = format!(
-            "ip link add host{number} type veth peer name eth0 netns {id} && ip link set host{number} master bridge0 up"
-        );
-        succeed(inside(bridge, Command::new("sh").args(["-c", &link])));
-        let set_up = format!(
-            "ip link set lo up && ip addr add 10.77.0.{number}/24 broadcast + dev eth0 &&
-             ip addr add fd77::{number}/64 dev eth0 nodad && ip link set eth0 up && ip route add 224.0.0.0/4 dev eth0"
-        );
-        succeed(inside(&host, Command::new("sh").args(["-c", &set_up])));
-        host
-    }
-
-    /// Returns the command on the host with this number. The first is 1.
-    pub fn on(&self, number: usize, command: &Command) -> Command {
-        inside(&self.hosts[number - 1], command)
-    }
-
-    /// Returns the process that keeps this host alive.
-    pub fn process(&self, number: usize) -> u32 {
-        self.hosts[number - 1].id()
-    }
-
-    fn udp_server(&self, number: usize, addr: &str) -> Running {
-        self.server(number, program("udp-server").args(["--addr", addr]))
-    }
-
-    fn member(&self, number: usize, args: &[&str]) -> Running {
-        self.server(number, example_of("udp-server", "multicast").args(args))
-    }
-
-    pub fn server(&self, number: usize, command: &Command) -> Running {
-        let mut server = Running::start(&mut self.on(number, command));
-        server.announced();
-        server
-    }
-}
-
-pub fn succeed(mut command: Command) -> Vec<u8> {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output.stdout
+fn member(network: &Network, number: usize, args: &[&str]) -> Running {
+    network.server(number, example_of("udp-server", "multicast").args(args))
 }
 
 #[test]
@@ -194,7 +110,7 @@ fn one_broadcast_is_answered_by_every_server_of_the_network() {
     let Some(network) = Network::of(4) else {
         return;
     };
-    let _servers = [2, 3, 4].map(|host| network.udp_server(host, "0.0.0.0:7007"));
+    let _servers = [2, 3, 4].map(|host| udp_server(&network, host, "0.0.0.0:7007"));
     let everybody = ["10.77.0.2:7007", "10.77.0.3:7007", "10.77.0.4:7007"];
     assert_eq!(answered(&network, "10.77.0.255:7007", &[]), everybody);
 }
@@ -205,9 +121,9 @@ fn one_datagram_to_a_group_reaches_each_member_and_no_other() {
         return;
     };
     let _servers = [
-        network.member(2, &["239.1.2.3"]),
-        network.member(3, &["239.1.2.3", "--interface", "10.77.0.3"]),
-        network.udp_server(4, "0.0.0.0:7007"),
+        member(&network, 2, &["239.1.2.3"]),
+        member(&network, 3, &["239.1.2.3", "--interface", "10.77.0.3"]),
+        udp_server(&network, 4, "0.0.0.0:7007"),
     ];
     assert_eq!(
         answered(&network, "239.1.2.3:7007", &[]),
@@ -233,9 +149,9 @@ fn one_datagram_to_an_ipv6_group_reaches_each_member_and_no_other() {
             .to_owned()
     };
     let _servers = [
-        network.member(2, &["ff15::7007", "--interface", &interface(2)]),
-        network.member(3, &["ff15::7007", "--interface", &interface(3)]),
-        network.udp_server(4, "[::]:7007"),
+        member(&network, 2, &["ff15::7007", "--interface", &interface(2)]),
+        member(&network, 3, &["ff15::7007", "--interface", &interface(3)]),
+        udp_server(&network, 4, "[::]:7007"),
     ];
     let everybody = ["[fd77::2]:7007", "[fd77::3]:7007"];
     let group = "[ff15::7007]:7007";
@@ -274,7 +190,7 @@ fn an_echo_takes_two_datagrams_and_many_more_segments() {
     let count = |protocol, sent, received| {
         counter(&network, 1, protocol, sent) + counter(&network, 1, protocol, received)
     };
-    let _udp = network.udp_server(2, "10.77.0.2:7007");
+    let _udp = udp_server(&network, 2, "10.77.0.2:7007");
     client("udp-client");
     assert_eq!(
         count("Udp", "OutDatagrams", "InDatagrams"),
@@ -295,40 +211,4 @@ fn an_echo_takes_two_datagrams_and_many_more_segments() {
     // Three segments connect, two carry the bytes, two are FINs, and others acknowledge.
     assert!((8..=16).contains(&segments), "{segments} segments");
     assert_eq!(count("Udp", "OutDatagrams", "InDatagrams"), 2, "none more");
-}
-
-/// The echo of RFC 862, as Unix has always had it. Its port, 7, belongs to the system, but the
-/// test has all rights in its namespaces. inetd does not answer datagrams from its own
-/// machine.
-#[test]
-fn our_clients_talk_to_inetd_on_another_host() {
-    let Some(mut inetd) = foreign("inetd") else {
-        return;
-    };
-    if !fs::read_to_string("/etc/services").is_ok_and(|services| services.contains("\necho")) {
-        return not_run("/etc/services does not name the port of echo");
-    }
-    let Some(network) = Network::of(2) else {
-        return;
-    };
-    let folder = harness::folder();
-    let config = folder.path().join("inetd.conf");
-    fs::write(
-        &config,
-        "echo stream tcp nowait root internal\necho dgram udp wait root internal\n",
-    )
-    .unwrap();
-    let _inetd = Running::start(&mut network.on(2, inetd.arg("-i").arg(&config)));
-    for (name, payloads) in [("tcp-client", payloads()), ("udp-client", short_payloads())] {
-        let client = || network.on(1, program(name).args(["--addr", "10.77.0.2:7"]));
-        let deadline = Instant::now() + LIMIT;
-        // inetd does not say when it listens.
-        while run(client().arg("ready?"), b"").code != Some(0) {
-            assert!(Instant::now() < deadline, "inetd does not answer {name}");
-        }
-        for bytes in payloads {
-            let client = start_and_expect_echo(&mut client(), &bytes).finish();
-            client.assert_printed(b"");
-        }
-    }
 }
