@@ -297,3 +297,25 @@ pub fn expand(code: &Code, chapter: &str, word: &str) -> Result<Expanded, Vec<St
         Err(errors)
     }
 }
+
+/// What marks the English text that a Chinese page follows.
+const MARK: &str = "<!-- follows the English text ";
+
+/// Returns a short name of a text: it changes with each character (FNV-1a).
+fn name_of(text: &str) -> String {
+    let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, mix))
+}
+
+/// Whether an English page has changed since the Chinese one has followed it.
+#[must_use]
+pub fn is_behind(chinese: &str, english: &str) -> bool {
+    !chinese.contains(&format!("{MARK}{}", name_of(english)))
+}
+
+/// Returns the Chinese page with the mark that it follows the English one.
+#[must_use]
+pub fn marked(chinese: &str, english: &str) -> String {
+    let text = chinese.split(MARK).next().unwrap_or_default().trim_end();
+    format!("{text}\n\n{MARK}{} -->\n", name_of(english))
+}

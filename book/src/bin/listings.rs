@@ -6,13 +6,19 @@
 //!   its target.
 //!
 //! It also adds a page for each program and each file of tests, which leads back to the chapters. A
-//! name that does not exist ends it with an error, and with it the build.
+//! name that does not exist ends it with an error, and with it the build. It lists the Chinese pages
+//! whose English text has changed since they were marked:
+//!
+//! ```console
+//! $ cargo run -p book --bin listings -- mark udp.md tcp.md
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
-use book::pages::{Code, expand};
+use book::pages::{Code, expand, is_behind, marked};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
@@ -20,7 +26,12 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("supports") {
         return ExitCode::SUCCESS;
     }
-    match run() {
+    let mut args = std::env::args().skip(1);
+    let result = match args.next().as_deref() {
+        Some("mark") => args.try_for_each(|page| mark(&page)),
+        _ => run(),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "ERROR {error}");
@@ -42,7 +53,8 @@ fn run() -> Result<(), String> {
         false => ["test", "From the chapters "],
     };
 
-    let code = Code::read(&harness::root());
+    let root = harness::root();
+    let code = Code::read(&root);
     let mut errors = Vec::new();
     // Which chapters show or name something of a page of code.
     let mut origins: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -55,6 +67,13 @@ fn run() -> Result<(), String> {
             "[{}](../{path})",
             chapter["name"].as_str().unwrap_or_default()
         );
+        let english = fs::read_to_string(root.join("book/en").join(path));
+        if is_chinese && english.is_ok_and(|english| is_behind(content, &english)) {
+            let _ = writeln!(
+                io::stderr(),
+                "BEHIND zh-CN/{path}: its English text has changed"
+            );
+        }
         match expand(&code, content, word) {
             Ok(expanded) => {
                 for page in expanded.pages {
@@ -101,6 +120,16 @@ fn run() -> Result<(), String> {
         chapter["sub_items"] = pages.collect();
     });
     writeln!(io::stdout(), "{book}").map_err(|error| format!("cannot write to stdout: {error}"))
+}
+
+/// Notes that a Chinese page follows the English one of today.
+fn mark(page: &str) -> Result<(), String> {
+    let book = harness::root().join("book");
+    let [english, chinese] = ["en", "zh-CN"].map(|language| book.join(language).join(page));
+    let read =
+        |path| fs::read_to_string(path).map_err(|error| format!("cannot read {page}: {error}"));
+    let marked = marked(&read(&chinese)?, &read(&english)?);
+    fs::write(&chinese, marked).map_err(|error| format!("cannot write {page}: {error}"))
 }
 
 fn for_each_chapter(items: &mut Value, work: &mut impl FnMut(&mut Value)) {

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use book::pages::{Code, expand, walk};
+use harness::root;
+
 const LANGUAGES: [&str; 2] = ["en", "zh-CN"];
 
 /// A desktop shows lines of code up to this length without scrolling.
 const MAX_COLUMNS: usize = 100;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -31,7 +30,7 @@ impl Page {
 
     /// Returns all pages in a language, by their names.
     fn all(language: &str) -> BTreeMap<String, Page> {
-        let folder = root().join("book").join(language).join("src");
+        let folder = root().join("book").join(language);
         let pages = walk(&folder, "md").into_iter().map(|path| {
             let name = path.strip_prefix(&folder).unwrap();
             (name.to_str().unwrap().to_owned(), Page::read(path))
@@ -39,17 +38,30 @@ impl Page {
         pages.collect()
     }
 
-    /// Returns the paths and the anchors of what the page includes.
-    fn includes(&self) -> Vec<(PathBuf, Option<&str>)> {
+    /// Returns the files that the page includes.
+    fn includes(&self) -> Vec<PathBuf> {
         let parts = self.text.split("{{#include ").skip(1);
-        let includes = parts.map(|part| {
-            let include = part.split("}}").next().unwrap();
-            let (path, anchor) = include
-                .split_once(':')
-                .map_or((include, None), |(path, anchor)| (path, Some(anchor)));
-            (self.path.with_file_name("").join(path), anchor)
-        });
-        includes.collect()
+        let paths = parts.filter_map(|part| part.split("}}").next());
+        paths
+            .map(|path| self.path.with_file_name("").join(path))
+            .collect()
+    }
+
+    /// Returns what the page shows of the code: files, and the names in them.
+    fn listings(&self) -> Vec<(&str, Option<&str>)> {
+        let parts = self.text.split("{{#code ").skip(1);
+        let what = parts.filter_map(|part| part.split("}}").next());
+        what.map(|what| {
+            what.split_once(": ")
+                .map_or((what, None), |(file, names)| (file, Some(names)))
+        })
+        .collect()
+    }
+
+    /// Returns the tests to which the page links.
+    fn tests(&self) -> Vec<&str> {
+        let parts = self.text.split("{{#test ").skip(1);
+        parts.filter_map(|part| part.split("}}").next()).collect()
     }
 
     /// Returns where the page links to.
@@ -69,46 +81,18 @@ impl Page {
                 let level = line.split(' ').next().unwrap_or_default();
                 skeleton.push(level.to_owned());
             }
-            if line.starts_with("{{#include") || line.starts_with("<summary>") {
+            let is_shown = line.starts_with("{{#include") || line.starts_with("{{#code");
+            if is_shown || line.starts_with("<summary>") {
                 skeleton.push(line.split('>').next().unwrap_or_default().to_owned());
             }
         }
-        let mut links: Vec<String> = self.links().iter().map(|link| link.to_string()).collect();
+        let links = self.links().into_iter().chain(self.tests());
+        let mut links: Vec<String> = links.map(str::to_owned).collect();
         links.sort();
         links.dedup();
         skeleton.extend(links);
         skeleton
     }
-}
-
-/// Returns the files of a folder and of the folders in it, in order.
-fn walk(folder: &Path, extension: &str) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    for entry in entries {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(walk(&path, extension));
-        } else if path.extension().is_some_and(|found| found == extension) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    files
-}
-
-/// Returns what mdBook includes: a file, or the part between the marks of an anchor.
-fn included(path: &Path, anchor: Option<&str>) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    let Some(anchor) = anchor else {
-        return Some(text);
-    };
-    let is = |line: &str, mark: &str| line.trim().ends_with(&format!("{mark}: {anchor}"));
-    let mut lines = text.lines().skip_while(|line| !is(line, "ANCHOR"));
-    lines.next()?;
-    let lines: Vec<&str> = lines.collect();
-    let end = lines.iter().position(|line| is(line, "ANCHOR_END"))?;
-    Some(lines[..end].join("\n"))
 }
 
 /// Asserts that a list of complaints is empty, and shows all of them.
@@ -154,20 +138,23 @@ fn both_languages_have_the_same_code_transcripts_and_links_on_each_page() {
 }
 
 #[test]
-fn what_a_page_includes_is_there_and_is_not_too_wide() {
-    assert_for_each_page(|name, page| {
-        let mut complaints = Vec::new();
-        for (path, anchor) in page.includes() {
-            let Some(text) = included(&path, anchor) else {
-                complaints.push(format!("no {} {anchor:?}", path.display()));
-                continue;
-            };
-            let is_drawing = path.extension().is_some_and(|found| found == "svg");
-            let is_code_page = name.contains('/');
-            let mut lines = text.lines();
-            let too_wide = lines.find(|line| line.chars().count() > MAX_COLUMNS);
-            if let (Some(line), false, false) = (too_wide, is_drawing, is_code_page) {
-                complaints.push(format!("too wide, in {}: {line}", path.display()));
+fn what_a_page_shows_is_there_and_is_not_too_wide() {
+    let code = Code::read(&root());
+    assert_for_each_page(|_, page| {
+        let mut complaints = expand(&code, &page.text, "test").err().unwrap_or_default();
+        let mut shown = Vec::new();
+        for path in page.includes() {
+            match fs::read_to_string(&path) {
+                Ok(text) if path.extension().is_some_and(|kind| kind != "svg") => shown.push(text),
+                Ok(_) => {}
+                Err(error) => complaints.push(format!("{}: {error}", path.display())),
+            }
+        }
+        let listings = page.listings().into_iter();
+        shown.extend(listings.filter_map(|(file, names)| code.listing(file, names).ok()));
+        for line in shown.iter().flat_map(|text| text.lines()) {
+            if line.chars().count() > MAX_COLUMNS {
+                complaints.push(format!("too wide: {line}"));
             }
         }
         complaints
@@ -181,53 +168,50 @@ fn no_page_shows_code_that_it_does_not_include() {
         let blocks = page.text.split("\n```").skip(1).step_by(2);
         let typed = blocks.filter(|block| {
             let mut lines = block.lines().skip(1);
-            !lines.all(|line| line.trim().starts_with("{{#include "))
+            !lines.all(|line| line.starts_with("{{#include ") || line.starts_with("{{#code "))
         });
         typed.map(|block| format!("typed: {block}")).collect()
     });
 }
 
+/// The preprocessor checks the links to tests.
 #[test]
 fn the_links_lead_somewhere() {
+    let code = Code::read(&root());
     assert_for_each_page(|_, page| {
         let links = page.links().into_iter();
-        let inside = links.filter(|link| !link.contains("://"));
-        let broken = inside.filter(|link| !leads_somewhere(page, link));
+        let inside = links.filter(|link| !link.contains("://") && !link.starts_with("{{#"));
+        let broken = inside.filter(|link| !leads_somewhere(&code, page, link));
         broken.map(|link| format!("broken: {link}")).collect()
     });
 }
 
-fn leads_somewhere(page: &Page, link: &str) -> bool {
+fn leads_somewhere(code: &Code, page: &Page, link: &str) -> bool {
     let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
+    let mut pages_of_code = ["programs/", "tests/"]
+        .into_iter()
+        .flat_map(|it| code.pages(it));
+    if pages_of_code.any(|(page, _)| page == path) {
+        return fragment.is_empty();
+    }
     let path = match path {
         "" => page.path.clone(),
         path => page.path.with_file_name("").join(path),
     };
-    if path.extension().is_some_and(|found| found != "md") {
+    if !path.exists() || path.extension().is_some_and(|found| found != "md") {
         return path.exists();
     }
-    if !path.exists() {
-        return false;
-    }
     let target = Page::read(path);
-    match fragment.strip_prefix(":~:text=") {
-        Some(name) => {
-            let includes = target.includes();
-            let mut code = includes.iter().filter_map(|(path, at)| included(path, *at));
-            code.any(|code| code.contains(&format!("fn {name}(")))
-        }
-        None if fragment.is_empty() => true,
-        None => {
-            let mut headings = target.text.lines().filter(|line| line.starts_with('#'));
-            headings.any(|heading| heading.ends_with(&format!("{{#{fragment}}}")))
-        }
-    }
+    let mut headings = target.text.lines().filter(|line| line.starts_with('#'));
+    fragment.is_empty() || headings.any(|line| line.ends_with(&format!("{{#{fragment}}}")))
 }
 
 /// The page of a chapter ends with experiments, three questions, and what to read next.
 #[test]
 fn each_chapter_has_experiments_and_three_questions() {
-    let others = ["SUMMARY", "mistakes", "glossary", "programs", "tests"];
+    let others = [
+        "SUMMARY", "article", "mistakes", "glossary", "programs", "tests",
+    ];
     assert_for_each_page(|name, page| {
         if others.iter().any(|other| name.starts_with(other)) {
             return Vec::new();
@@ -303,112 +287,4 @@ fn each_figure_has_an_alternative_text() {
         }
         complaints
     });
-}
-
-/// mdBook takes no file from outside its book, so each has a copy.
-#[test]
-fn both_books_look_the_same() {
-    let [english, chinese] =
-        LANGUAGES.map(|language| read(&root().join("book").join(language).join("book.css")));
-    assert_eq!(english, chinese);
-}
-
-/// Each program and each file of tests has a page of its own, which a link can lead to.
-#[test]
-fn each_program_and_each_file_of_tests_has_its_page() {
-    let mut complaints = Vec::new();
-    for language in LANGUAGES {
-        let src = root().join("book").join(language).join("src");
-        let mut summary = read(&src.join("SUMMARY.md"));
-        for (folder, code) in [("programs", programs()), ("tests", files_of_tests())] {
-            let mut list = String::new();
-            for (name, path) in code {
-                let title = path.trim_start_matches("tests/tests/pairs/");
-                list += &format!("  - [{title}]({folder}/{name}.md)\n");
-                let page = format!(
-                    "# {title}\n\n<div class=\"{folder}\">\n\n```rust\n\
-                     {{{{#include ../../../../{path}}}}}\n```\n\n</div>\n"
-                );
-                complaints.extend(differs(&src.join(folder).join(format!("{name}.md")), &page));
-            }
-            // In the table of contents they stand below the page that is called like the folder.
-            let parent = format!("]({folder}.md)\n");
-            let (before, after) = summary.split_once(&parent).expect("the parent's line");
-            let is_child = |line: &&str| line.starts_with("  - ");
-            let rest: Vec<&str> = after.lines().skip_while(is_child).collect();
-            summary = format!("{before}{parent}{list}{}", rest.join("\n"));
-            summary = format!("{}\n", summary.trim_end());
-        }
-        complaints.extend(differs(&src.join("SUMMARY.md"), &summary));
-    }
-    assert_none(complaints);
-}
-
-/// Compares a file with what it should be, or writes it.
-fn differs(path: &Path, expected: &str) -> Option<String> {
-    if super::refreshes() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, expected).unwrap();
-    }
-    let found = fs::read_to_string(path).unwrap_or_default();
-    (found != expected).then(|| format!("{} is out of date", path.display()))
-}
-
-/// Returns the name of the page and the path of each program.
-fn programs() -> Vec<(String, String)> {
-    let mut programs = Vec::new();
-    for package in [
-        "udp-server",
-        "udp-client",
-        "tcp-server",
-        "tcp-client",
-        "unix-echo",
-        "tests",
-    ] {
-        for folder in ["src", "examples"] {
-            let folder = root().join(package).join(folder);
-            if package == "tests" && folder.ends_with("src") || !folder.exists() {
-                continue;
-            }
-            for path in walk(&folder, "rs") {
-                let stem = path
-                    .file_stem()
-                    .unwrap()
-                    .to_str()
-                    .unwrap()
-                    .replace('_', "-");
-                let name = if stem == "main" {
-                    package.to_owned()
-                } else {
-                    stem
-                };
-                programs.push((name, below_root(&path)));
-            }
-        }
-    }
-    programs
-}
-
-fn files_of_tests() -> Vec<(String, String)> {
-    let pairs = root().join("tests/tests/pairs");
-    let files = walk(&pairs, "rs").into_iter().filter_map(|path| {
-        let below = path.strip_prefix(&pairs).unwrap().with_extension("");
-        let name = below.to_str().unwrap().replace('/', "-");
-        let text = read(&path);
-        let has_tests = ["#[test]", "#[rstest]", "#[apply("]
-            .iter()
-            .any(|mark| text.contains(mark));
-        // These name what mdBook would include. They are not about sockets, either.
-        let is_about_the_book = name.starts_with("book");
-        (has_tests && !is_about_the_book).then(|| (name, below_root(&path)))
-    });
-    files.collect()
-}
-
-fn below_root(path: &Path) -> String {
-    path.strip_prefix(root())
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned()
 }

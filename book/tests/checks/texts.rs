@@ -184,28 +184,6 @@ fn the_errors_that_the_readme_explains_are_those_that_the_programs_print() {
     }
 }
 
-/// Each row of the table names tests by file and name. They must exist.
-#[test]
-fn the_tests_that_the_table_of_claims_names_exist() {
-    let table = read("tests/README.md");
-    let claims = table.split("## The methods").next().unwrap();
-    let mut named = 0;
-    for line in claims.lines() {
-        for part in line.split("](").skip(1) {
-            let (file, names) = part.split_once(')').unwrap();
-            let tests = read(&format!("tests/{file}"));
-            for name in names.split('`').skip(1).step_by(2) {
-                assert!(
-                    tests.contains(&format!("fn {name}(")),
-                    "no {name} in {file}"
-                );
-                named += 1;
-            }
-        }
-    }
-    assert!(named > 20, "the table names {named} tests");
-}
-
 /// The glossary names a file for each term. The file must explain the term, in *emphasis*.
 #[test]
 fn the_terms_of_the_glossary_are_explained_where_it_says() {
