@@ -225,7 +225,8 @@ fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
     // call that waits, or the next one, fails with ECONNREFUSED.
     socket.connect(server)?;
     // If no server has the port, the kernel may give it to us, and we would answer ourselves.
-    if socket.local_addr()? == server {
+    // We ask for both addresses, since what was written may be 0.0.0.0, which stands for this host.
+    if socket.local_addr()? == socket.peer_addr()? {
         return Err(ErrorKind::ConnectionRefused.into());
     }
     Ok(socket)

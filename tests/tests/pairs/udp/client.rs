@@ -382,19 +382,27 @@ fn the_longest_datagram_passes_and_a_longer_one_is_explained() {
 }
 
 /// If no server has the port that the client asks for, the kernel may give this port to the
-/// client. Then UDP, like TCP, can connect the socket to itself.
+/// client. Then UDP, like TCP, can connect the socket to itself, and also by the addresses that
+/// stand for this host.
 #[test]
 #[cfg(target_os = "linux")]
 fn it_does_not_take_itself_for_the_server() {
-    let client = harness::where_7007_is_the_only_free_port(program("udp-client").arg("hello"));
-    let Some(mut client) = client else { return };
-    let client = run(&mut client, b"");
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(1), &b""[..]),
-        "{client:?}"
-    );
-    client.assert_stderr(": nobody listens there; start udp-server");
+    let v4 = ["127.0.0.1", "0.0.0.0"];
+    let v6 = ["[::1]", "[::]", "[::1%1]", "[::ffff:0.0.0.0]"];
+    let v6 = if harness::has_ipv6() { &v6[..] } else { &[] };
+    for host in v4.iter().chain(v6) {
+        let addr = format!("{host}:7007");
+        let client = harness::at(program("udp-client"), &addr);
+        let client = harness::where_7007_is_the_only_free_port(&client);
+        let Some(mut client) = client else { return };
+        let client = run(client.arg("hello"), b"");
+        assert_eq!(
+            (client.code, &client.stdout[..]),
+            (Some(1), &b""[..]),
+            "{addr}: {client:?}"
+        );
+        client.assert_stderr(": nobody listens there; start udp-server");
+    }
 }
 
 #[test]

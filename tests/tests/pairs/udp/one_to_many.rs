@@ -169,10 +169,13 @@ fn answers_that_come_while_it_is_suspended_are_not_lost() {
 #[test]
 fn it_does_not_take_itself_for_a_server() {
     // It asks for a second port, but the kernel has none, so it fails.
-    let client = harness::where_7007_is_the_only_free_port(&one_to_many(&["hello"]));
-    let Some(mut client) = client else { return };
-    let client = run(&mut client, b"");
-    client.assert_failed("Error: cannot open a UDP socket\n");
+    for addr in ["127.255.255.255:7007", "0.0.0.0:7007"] {
+        let client = one_to_many(&["--addr", addr, "hello"]);
+        let client = harness::where_7007_is_the_only_free_port(&client);
+        let Some(mut client) = client else { return };
+        let client = run(&mut client, b"");
+        client.assert_failed("Error: cannot open a UDP socket\n");
+    }
 }
 
 #[test]
