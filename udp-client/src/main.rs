@@ -29,6 +29,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -190,22 +191,32 @@ fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
 
 // ANCHOR: exchange
 /// Sends a message again and again until its echo comes. Returns how long that took, or
-/// `None` if no attempt was answered.
+/// `None` if no attempt was answered. An error ends it only if it says that nobody listens.
 fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> io::Result<Option<Duration>> {
     let socket = connect(server)?;
     let started = Instant::now();
     let attempts = args.attempts;
+    let mut failure = None;
     for attempt in 1..=attempts {
-        socket.send(message)?;
-        if wait_for_echo(&socket, message, Instant::now() + args.timeout)? {
-            return Ok(Some(started.elapsed()));
+        let deadline = Instant::now() + args.timeout;
+        let sent = socket.send(message);
+        match sent.and_then(|_| wait_for_echo(&socket, message, deadline)) {
+            Ok(true) => return Ok(Some(started.elapsed())),
+            Ok(false) => failure = None,
+            Err(error) if is_refusal(&error) => return Err(error),
+            // One datagram was lost. It was too long for a router (EMSGSIZE; the kernel cuts the
+            // next into fragments), a firewall dropped it (EPERM), or a queue was full (ENOBUFS).
+            Err(error) => {
+                failure = Some(error);
+                thread::sleep(deadline.saturating_duration_since(Instant::now()));
+            }
         }
         log(
             args.quiet,
             format_args!("{server}: no answer to attempt {attempt} of {attempts}"),
         );
     }
-    Ok(None)
+    failure.map_or(Ok(None), Err)
 }
 // ANCHOR_END: exchange
 
@@ -260,13 +271,18 @@ fn wait_for_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::R
 // ANCHOR_END: wait
 
 // ANCHOR: explain
+/// Whether an error says that nobody listens. Windows reports a reset where Unix reports a refusal.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+    )
+}
+
 /// Adds to an error of the socket what it means here and what to do.
 fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
     let advice = match error.kind() {
-        // Windows reports a reset where Unix reports a refusal.
-        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
-            ": nobody listens there; start udp-server"
-        }
+        _ if is_refusal(&error) => ": nobody listens there; start udp-server",
         ErrorKind::PermissionDenied => {
             ": if it is a broadcast address, run the example one_to_many"
         }

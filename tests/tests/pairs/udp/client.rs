@@ -488,3 +488,75 @@ fn it_asks_on_when_nobody_reads_its_stderr() {
     let client = Running::start_with(&mut client, std::process::Stdio::piped(), stderr);
     client.finish().assert_printed(b"one\ntwo\n");
 }
+
+/// Runs the client under strace(1), which makes this happen to its system calls. Returns `None` if
+/// strace does not work here.
+#[cfg(target_os = "linux")]
+fn injected(inject: &str, args: &[&str]) -> Option<harness::Finished> {
+    if !harness::can_trace() {
+        return None;
+    }
+    let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
+    let client = harness::at(program("udp-client"), &server.addr.to_string());
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-qq", "-o", "/dev/null", "-e", &format!("inject={inject}")]);
+    strace.arg(client.get_program()).args(client.get_args());
+    Some(run(strace.args(args), b""))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_error_of_one_datagram_is_a_lost_datagram_and_the_next_attempt_follows() {
+    for (error, text) in [
+        ("sendto:error=EPERM", "Operation not permitted"), // A firewall.
+        ("sendto:error=ENOBUFS", "No buffer space"),       // A full queue.
+        ("recvfrom:error=EMSGSIZE", "Message too long"),   // A link on the way.
+    ] {
+        let once = format!("{error}:when=1");
+        let args = ["--timeout", "0.5", "hello"];
+        let Some(client) = injected(&once, &args) else {
+            return;
+        };
+        client.assert_printed(b"hello\n");
+        client.assert_stderr("no answer to attempt 1 of 3\n");
+        let Some(client) = injected(error, &args) else {
+            return;
+        };
+        assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]));
+        client.assert_stderr("Error: cannot reach 127.0.0.1:");
+        client.assert_stderr(&format!("Caused by:\n    {text}"));
+    }
+}
+
+/// A router between the hosts 1 and 3 cannot pass on what is longer than 1300 bytes. It tells so,
+/// and the kernel then cuts the next datagram into fragments.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_datagram_that_is_too_long_for_a_router_is_sent_again() {
+    use crate::article::hosts::{Network, succeed};
+    let Some(network) = Network::of(3) else {
+        return;
+    };
+    let set_up = [
+        "ip route add 10.78.0.3 via 10.77.0.2 && ip route add fd78::3 via fd77::2 &&
+         echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_redirects",
+        "ip route add 10.78.0.3 via 10.77.0.3 mtu lock 1300 &&
+         ip route add fd78::3 via fd77::3 mtu lock 1300 && cd /proc/sys/net &&
+         echo 1 >ipv4/ip_forward && echo 1 >ipv6/conf/all/forwarding &&
+         echo 0 >ipv4/conf/all/send_redirects && echo 0 >ipv4/conf/eth0/send_redirects",
+        "ip addr add 10.78.0.3 dev lo && ip addr add fd78::3 dev lo nodad",
+    ];
+    for (host, commands) in (1..).zip(set_up) {
+        let mut shell = std::process::Command::new("sh");
+        succeed(network.on(host, shell.args(["-c", commands])));
+    }
+    let message = "x".repeat(1400);
+    for addr in ["10.78.0.3:7007", "[fd78::3]:7007"] {
+        let _server = network.server(3, program("udp-server").args(["-q", "--addr", addr]));
+        let mut client = program("udp-client");
+        let client = client.args(["--addr", addr, "--attempts", "5", &message]);
+        let client = run(&mut network.on(1, client), b"");
+        client.assert_printed(format!("{message}\n").as_bytes());
+        client.assert_stderr("no answer to attempt 1 of 5\n");
+    }
+}
