@@ -19,9 +19,13 @@
 //! either datagram. It asks over TCP when an answer is cut (truncated). And no forger may
 //! be able to predict the id of a question (see `random_id`).
 
+#[cfg(unix)]
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+#[cfg(unix)]
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -75,7 +79,7 @@ fn main() -> Result<()> {
     let found = addresses(&answer)
         .with_context(|| format!("cannot get an address of {name} from {server}"))?;
     for address in found {
-        writeln!(io::stdout(), "{address}").context("cannot write to stdout")?;
+        print(address)?;
     }
     Ok(())
 }
@@ -260,6 +264,16 @@ fn check_code(code: u8) -> Result<()> {
         5 => bail!("the server refuses to answer; ask another (REFUSED)"),
         _ => bail!("the server reports error {code}"),
     }
+}
+
+/// Prints an address; `udp-client` says why std's own stdout does not suffice.
+fn print(address: Ipv4Addr) -> Result<()> {
+    #[cfg(unix)]
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    #[cfg(not(unix))]
+    let stdout = io::Result::Ok(io::stdout());
+    let written = stdout.and_then(|mut stdout| writeln!(stdout, "{address}"));
+    written.context("cannot write to stdout")
 }
 
 // ANCHOR: reader

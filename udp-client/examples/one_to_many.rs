@@ -28,8 +28,12 @@
 
 use std::ffi::OsString;
 use std::fmt;
+#[cfg(unix)]
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+#[cfg(unix)]
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -98,8 +102,7 @@ fn main() -> Result<()> {
         let time = started.elapsed();
         answers += 1;
         late += u32::from(time > args.timeout);
-        let written = io::stdout().write_all(&[message, b"\n"].concat());
-        written.context("cannot write to stdout")?;
+        print(message)?;
         log(args.quiet, format_args!("{from}: answered in {time:.1?}"));
     }
     ensure!(
@@ -212,6 +215,16 @@ fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> Result<Op
     }
 }
 // ANCHOR_END: next_echo
+
+/// Prints a line; see `udp-client`.
+fn print(line: &[u8]) -> Result<()> {
+    #[cfg(unix)]
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    #[cfg(not(unix))]
+    let stdout = io::Result::Ok(io::stdout());
+    let written = stdout.and_then(|mut stdout| stdout.write_all(&[line, b"\n"].concat()));
+    written.context("cannot write to stdout")
+}
 
 /// Writes a line to stderr, if anybody reads it. eprintln! would panic if nobody does.
 fn log(quiet: bool, line: fmt::Arguments) {

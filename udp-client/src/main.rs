@@ -27,8 +27,12 @@
 
 use std::ffi::OsString;
 use std::fmt;
+#[cfg(unix)]
+use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+#[cfg(unix)]
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -83,7 +87,13 @@ fn main() -> Result<()> {
     }
     if args.messages.is_empty() {
         let mut stdin = io::stdin().lock();
-        while let Some(line) = next_line(&mut stdin).context("cannot read stdin")? {
+        let mut line = next_line(&mut stdin)?;
+        while let Some(message) = line.strip_suffix(b"\n") {
+            ask_and_print(message, &mut servers, &args)?;
+            line = next_line(&mut stdin)?;
+        }
+        // The last line may have no newline. To read on would ask a terminal for one more Ctrl-D.
+        if !line.is_empty() {
             ask_and_print(&line, &mut servers, &args)?;
         }
     }
@@ -116,19 +126,14 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
 // ANCHOR_END: resolve
 
 // ANCHOR: next_line
-/// Reads a line and removes its newline. Returns `None` at the end of the input.
-fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+/// Reads a line with its newline. The end of the input is a line without one.
+fn next_line(stdin: &mut impl BufRead) -> Result<Vec<u8>> {
     let mut line = Vec::new();
     // A line without end must not fill the memory. This much is already too long to send.
     let limit = MAX_PAYLOAD_V6 as u64 + 1;
-    let len = stdin.take(limit).read_until(b'\n', &mut line)?;
-    if len == 0 {
-        return Ok(None);
-    }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    }
-    Ok(Some(line))
+    let read = stdin.take(limit).read_until(b'\n', &mut line);
+    read.context("cannot read stdin")?;
+    Ok(line)
 }
 // ANCHOR_END: next_line
 
@@ -136,9 +141,7 @@ fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
 fn ask_and_print(message: &[u8], servers: &mut Vec<SocketAddr>, args: &Args) -> Result<()> {
     let (server, time) = ask_any(servers, message, args)?;
     *servers = vec![server];
-    // Nobody may be reading stdout any more: println! would panic, and this does not.
-    let written = io::stdout().write_all(&[message, b"\n"].concat());
-    written.context("cannot write to stdout")?;
+    print(message)?;
     log(args.quiet, format_args!("{server}: answered in {time:.1?}"));
     Ok(())
 }
@@ -293,6 +296,17 @@ fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
     anyhow::Error::new(error).context(format!("cannot reach {server}{advice}"))
 }
 // ANCHOR_END: explain
+
+/// Prints a line. std's own stdout hides the error of a stdout that is not open for writing (EBADF),
+/// and println! would panic if nobody reads it any more.
+fn print(line: &[u8]) -> Result<()> {
+    #[cfg(unix)]
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    #[cfg(not(unix))]
+    let stdout = io::Result::Ok(io::stdout());
+    let written = stdout.and_then(|mut stdout| stdout.write_all(&[line, b"\n"].concat()));
+    written.context("cannot write to stdout")
+}
 
 /// Writes a line to stderr, if anybody reads it. eprintln! would panic if nobody does.
 fn log(quiet: bool, line: fmt::Arguments) {

@@ -560,3 +560,32 @@ fn a_datagram_that_is_too_long_for_a_router_is_sent_again() {
         client.assert_stderr("no answer to attempt 1 of 5\n");
     }
 }
+
+/// A shell that redirects with `<` opens stdout for reading. Every write then fails (EBADF).
+#[test]
+#[cfg(unix)]
+fn a_stdout_that_cannot_be_written_is_an_error() {
+    let (_server, mut client) = pair();
+    let stdout = std::fs::File::open("/dev/null").unwrap().into();
+    let client = Running::start_with(client.arg("hello"), stdout, std::process::Stdio::piped());
+    client
+        .finish()
+        .assert_failed("Error: cannot write to stdout\n");
+}
+
+/// As with cat(1): the first Ctrl-D ends the line, and the second the input.
+#[test]
+#[cfg(target_os = "linux")]
+fn on_a_terminal_two_ctrl_d_end_a_line_without_newline_and_the_input() {
+    use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
+    use std::io::Write;
+    let (_server, mut client) = pair();
+    let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    unlockpt(&keyboard).unwrap();
+    let terminal = ptsname(&keyboard, Vec::new()).unwrap();
+    let terminal = std::fs::File::open(terminal.to_str().unwrap()).unwrap();
+    let client = Running::start_with_stdin(&mut client, terminal);
+    let mut keyboard = std::fs::File::from(keyboard);
+    keyboard.write_all(b"first\nhello\x04\x04").unwrap();
+    client.finish().assert_printed(b"first\nhello\n");
+}

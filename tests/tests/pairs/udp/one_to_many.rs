@@ -229,12 +229,21 @@ fn wrong_usage_is_refused_with_what_is_right() {
     client.assert_stderr(limit);
 }
 
+/// The second stdout is open for reading alone.
 #[test]
-fn a_reader_that_has_gone_is_an_error_and_not_a_panic() {
+fn a_stdout_that_cannot_be_written_is_an_error_and_not_a_panic() {
     use std::os::{fd::OwnedFd, unix::net::UnixStream};
+    let without_reader = OwnedFd::from(UnixStream::pair().unwrap().0);
+    let for_reading = std::fs::File::open("/dev/null").unwrap().into();
+    for stdout in [without_reader, for_reading] {
+        cannot_write_to(stdout);
+    }
+}
+
+fn cannot_write_to(stdout: std::os::fd::OwnedFd) {
     let server = shared_socket(0);
     let addr = format!("127.255.255.255:{}", port_of(&server));
-    let stdout = OwnedFd::from(UnixStream::pair().unwrap().0).into();
+    let stdout = stdout.into();
     let mut client = one_to_many(&["--addr", &addr, "--timeout", "10", "hello"]);
     let client = Running::start_with(&mut client, stdout, std::process::Stdio::piped());
     let (_, addr) = server.recv_from(&mut [0; 64]).unwrap();
