@@ -153,7 +153,7 @@ fn ask_any(server: &str, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
 
 /// Finds all addresses of a name.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
-    let servers = addr.to_socket_addrs().map_err(|error| {
+    let found = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
             ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
                 ": write HOST:PORT, as in 127.0.0.1:53 or [::1]:53"
@@ -162,29 +162,45 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
     })?;
-    Ok(servers.collect())
+    let mut servers = Vec::new();
+    for server in found {
+        ensure!(
+            server.port() != 0,
+            "cannot send to {addr}: port 0 stands for no socket; give the server's port"
+        );
+        // The same address can stand twice in /etc/hosts.
+        if !servers.contains(&server) {
+            servers.push(server);
+        }
+    }
+    Ok(servers)
 }
 
 /// Asks one address.
 fn ask(server: SocketAddr, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
-    let answer =
-        exchange(server, query, timeout).with_context(|| format!("cannot ask {server}"))?;
+    let any = if server.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let socket = UdpSocket::bind(any).context("cannot open a UDP socket on a free port")?;
+    let answer = exchange(&socket, server, query, timeout)
+        .with_context(|| format!("cannot ask {server}"))?;
     answer.with_context(|| format!("cannot get an answer from {server} within {timeout:?}"))
 }
 
 /// Sends the query and waits for the answer. Returns `None` if it does not come in time.
-fn exchange(server: SocketAddr, query: &[u8], timeout: Duration) -> io::Result<Option<Vec<u8>>> {
-    let socket = UdpSocket::bind(if server.is_ipv4() {
-        "0.0.0.0:0"
-    } else {
-        "[::]:0"
-    })?;
+fn exchange(
+    socket: &UdpSocket,
+    server: SocketAddr,
+    query: &[u8],
+    timeout: Duration,
+) -> io::Result<Option<Vec<u8>>> {
     // From now on the kernel drops datagrams from other senders, and reports if the
     // server's host says that nobody listens.
     socket.connect(server)?;
     socket.send(query)?;
-    let deadline = Instant::now() + timeout;
-    next_answer(&socket, query, deadline)
+    next_answer(socket, query, Instant::now() + timeout)
 }
 
 /// Waits until the deadline for a datagram that answers the query. Others do not count.

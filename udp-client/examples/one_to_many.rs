@@ -31,7 +31,7 @@ use std::fmt;
 #[cfg(unix)]
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 #[cfg(unix)]
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -123,7 +123,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 
 /// Finds an IPv4 address or the address of an IPv6 group.
 fn resolve(addr: &str) -> Result<SocketAddr> {
-    let mut found = addr.to_socket_addrs().map_err(|error| {
+    let found = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
             ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
                 ": write HOST:PORT, as in 127.255.255.255:7007"
@@ -132,10 +132,20 @@ fn resolve(addr: &str) -> Result<SocketAddr> {
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
     })?;
+    // ::ffff:127.255.255.255 is an IPv4 address in the form of IPv6.
+    let mut found = found.map(|addr| match addr.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::from((v4, addr.port())),
+        IpAddr::V6(_) => addr,
+    });
     let suitable = found.find(|addr| addr.is_ipv4() || addr.ip().is_multicast());
-    suitable.with_context(|| {
+    let to = suitable.with_context(|| {
         format!("cannot send to {addr}: IPv6 has no broadcast; give a multicast group")
-    })
+    })?;
+    ensure!(
+        to.port() != 0,
+        "cannot send to {addr}: port 0 stands for no socket; give the servers' port"
+    );
+    Ok(to)
 }
 
 /// Refuses a message that is too long. The kernel would as well (EMSGSIZE), but its error
@@ -158,10 +168,11 @@ fn check_length(message: &[u8], to: SocketAddr) -> Result<()> {
 /// other addresses.
 fn open(to: SocketAddr, interface: Option<&str>) -> Result<UdpSocket> {
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let mut socket = UdpSocket::bind(any).context("cannot open a UDP socket")?;
+    let open = || UdpSocket::bind(any).context("cannot open a UDP socket on a free port");
+    let mut socket = open()?;
     // The kernel may choose the port of the servers, and we would hear ourselves.
     if socket.local_addr()?.port() == to.port() {
-        socket = UdpSocket::bind(any).context("cannot open a UDP socket")?;
+        socket = open()?;
     }
     // Without this option the kernel refuses broadcast addresses (EACCES), so that nobody
     // sends to a whole network by mistake.

@@ -30,7 +30,7 @@ use std::fmt;
 #[cfg(unix)]
 use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 #[cfg(unix)]
 use std::os::fd::AsFd;
 use std::thread;
@@ -112,7 +112,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 /// Finds all addresses of a name. Many names have several; `localhost` often has `[::1]` and
 /// `127.0.0.1`.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
-    let servers = addr.to_socket_addrs().map_err(|error| {
+    let found = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
             ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
                 ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
@@ -121,7 +121,18 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
     })?;
-    Ok(servers.collect())
+    let mut servers = Vec::new();
+    for server in found {
+        ensure!(
+            server.port() != 0,
+            "cannot send to {addr}: port 0 stands for no socket; give the server's port"
+        );
+        // The same address can stand twice in /etc/hosts.
+        if !servers.contains(&server) {
+            servers.push(server);
+        }
+    }
+    Ok(servers)
 }
 // ANCHOR_END: resolve
 
@@ -167,7 +178,8 @@ fn ask_any(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<(Socke
 /// Asks one address. Returns how long the answer took, or an error that says what to do.
 fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
     check_length(message, server)?;
-    let time = exchange(server, message, args).map_err(|error| explain(error, server))?;
+    let socket = connect(server)?;
+    let time = exchange(&socket, server, message, args).map_err(|error| explain(error, server))?;
     let (attempts, timeout) = (args.attempts, args.timeout);
     let s = if attempts == 1 { "" } else { "s" };
     time.with_context(|| {
@@ -179,9 +191,10 @@ fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
 /// Refuses a message that is too long. The kernel would as well (EMSGSIZE), but its error
 /// does not name the limit.
 fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
-    let (limit, family) = match server {
-        SocketAddr::V4(_) => (MAX_PAYLOAD_V4, "IPv4"),
-        SocketAddr::V6(_) => (MAX_PAYLOAD_V6, "IPv6"),
+    // ::ffff:127.0.0.1 is an IPv4 address, which an IPv6 socket can reach as well.
+    let (limit, family) = match server.ip().to_canonical() {
+        IpAddr::V4(_) => (MAX_PAYLOAD_V4, "IPv4"),
+        IpAddr::V6(_) => (MAX_PAYLOAD_V6, "IPv6"),
     };
     ensure!(
         message.len() <= limit,
@@ -195,15 +208,19 @@ fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
 // ANCHOR: exchange
 /// Sends a message again and again until its echo comes. Returns how long that took, or
 /// `None` if no attempt was answered. An error ends it only if it says that nobody listens.
-fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> io::Result<Option<Duration>> {
-    let socket = connect(server)?;
+fn exchange(
+    socket: &UdpSocket,
+    server: SocketAddr,
+    message: &[u8],
+    args: &Args,
+) -> io::Result<Option<Duration>> {
     let started = Instant::now();
     let attempts = args.attempts;
     let mut failure = None;
     for attempt in 1..=attempts {
         let deadline = Instant::now() + args.timeout;
         let sent = socket.send(message);
-        match sent.and_then(|_| wait_for_echo(&socket, message, deadline)) {
+        match sent.and_then(|_| wait_for_echo(socket, message, deadline)) {
             Ok(true) => return Ok(Some(started.elapsed())),
             Ok(false) => failure = None,
             Err(error) if is_refusal(&error) => return Err(error),
@@ -226,22 +243,35 @@ fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> io::Result<Optio
 // ANCHOR: connect
 /// Opens a socket for one message. A late echo of an earlier message finds that its socket
 /// is closed, so nobody takes it for the echo of this one.
-fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
+fn connect(server: SocketAddr) -> Result<UdpSocket> {
     // 0.0.0.0 and [::] stand for all addresses of this host, and port 0 for any free port.
     let any = if server.is_ipv4() {
         "0.0.0.0:0"
     } else {
         "[::]:0"
     };
-    let socket = UdpSocket::bind(any)?;
+    let socket = UdpSocket::bind(any).context("cannot open a UDP socket on a free port")?;
     // connect(2) on a UDP socket sends nothing. From now on the kernel drops datagrams from
     // other senders. And if the server's host reports that nobody listens on the port, a
     // call that waits, or the next one, fails with ECONNREFUSED.
-    socket.connect(server)?;
+    if let Err(error) = socket.connect(server) {
+        // The kernel refuses a broadcast address unless the program asks for it (EACCES), but that
+        // error has other reasons too. If the address is accepted with the option, we know.
+        let is_broadcast = error.kind() == ErrorKind::PermissionDenied
+            && socket.set_broadcast(true).is_ok()
+            && socket.connect(server).is_ok();
+        ensure!(
+            !is_broadcast,
+            "cannot reach {server}: it is a broadcast address; run the example one_to_many"
+        );
+        return Err(explain(error, server));
+    }
     // If no server has the port, the kernel may give it to us, and we would answer ourselves.
-    // We ask for both addresses, since what was written may be 0.0.0.0, which stands for this host.
-    if socket.local_addr()? == socket.peer_addr()? {
-        return Err(ErrorKind::ConnectionRefused.into());
+    // We ask for both addresses: what was written may be 0.0.0.0, which stands for this host.
+    let local = socket.local_addr();
+    let local = local.context("cannot read the address of the socket")?;
+    if socket.peer_addr().is_ok_and(|peer| peer == local) {
+        return Err(explain(ErrorKind::ConnectionRefused.into(), server));
     }
     Ok(socket)
 }
@@ -284,14 +314,9 @@ fn is_refusal(error: &io::Error) -> bool {
 
 /// Adds to an error of the socket what it means here and what to do.
 fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
-    let advice = match error.kind() {
-        _ if is_refusal(&error) => ": nobody listens there; start udp-server",
-        ErrorKind::PermissionDenied => {
-            ": if it is a broadcast address, run the example one_to_many"
-        }
-        // On Linux, connect(2) accepts port 0, but it connects to nothing. Others refuse it.
-        _ if server.port() == 0 => ": port 0 stands for no socket; give the server's port",
-        _ => "",
+    let advice = match is_refusal(&error) {
+        true => ": nobody listens there; start udp-server",
+        false => "",
     };
     anyhow::Error::new(error).context(format!("cannot reach {server}{advice}"))
 }

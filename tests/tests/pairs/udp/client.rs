@@ -423,14 +423,61 @@ fn wrong_usage_is_refused_with_what_is_right() {
     );
 }
 
+/// On Linux, connect(2) accepts port 0, and send(2) sends.
 #[test]
-fn port_0_is_refused_with_what_is_right() {
-    let client = run(
-        program("udp-client").args(["--addr", "127.0.0.1:0", "x"]),
-        b"",
+fn port_0_is_refused_before_anything_is_sent() {
+    let mut client = harness::at(program("udp-client"), "127.0.0.1:0");
+    let client = run(client.arg("x"), b"");
+    let error = "Error: cannot send to 127.0.0.1:0: \
+                 port 0 stands for no socket; give the server's port\n";
+    assert_eq!(
+        (client.code, &client.stderr[..]),
+        (Some(1), error),
+        "{client:?}"
     );
-    assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]));
-    client.assert_stderr("port 0");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_address_that_a_name_has_twice_is_asked_once() {
+    let server = udp_socket("127.0.0.1");
+    let addr = format!("double:{}", server.local_addr().unwrap().port());
+    let mut client = harness::at(program("udp-client"), &addr);
+    client.args(["--timeout", "0.1", "--attempts", "2", "hello"]);
+    let hosts = r"127.0.0.1 double\n127.0.0.2 double\n127.0.0.1 double\n";
+    let Some(mut client) = harness::with_hosts(hosts, &client) else {
+        return;
+    };
+    assert_eq!(run(&mut client, b"").code, Some(1));
+    assert_eq!(count_waiting(&server), 2);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn that_no_local_port_is_free_is_told() {
+    let Some(mut client) = harness::where_no_port_is_free(program("udp-client").arg("hello"))
+    else {
+        return;
+    };
+    let error = "Error: cannot open a UDP socket on a free port\n\n\
+                 Caused by:\n    Address already in use";
+    run(&mut client, b"").assert_failed(error);
+}
+
+/// None of these is a broadcast address, so the example `one_to_many` is no help.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_permission_that_is_denied_for_another_reason_is_not_taken_for_a_broadcast() {
+    let set_up = "ip link set lo up && ip route add prohibit 198.51.100.255 && \
+                  ip route add prohibit 2001:db8::/64";
+    for host in ["198.51.100.255", "[2001:db8::1]"] {
+        let mut client = harness::at(program("udp-client"), &format!("{host}:7007"));
+        let Some(mut client) = harness::unshared("-rn", set_up, client.arg("hello")) else {
+            return;
+        };
+        let error = format!("Error: cannot reach {host}:7007\n\nCaused by:\n    Permission denied");
+        run(&mut client, b"").assert_failed(&error);
+    }
 }
 
 #[test]
@@ -463,6 +510,17 @@ fn over_ipv6_a_datagram_may_be_20_bytes_longer() {
     assert_eq!((longer.code, longer.stdout.len()), (Some(1), 0));
     let limit = "a UDP datagram carries at most 65527 bytes over IPv6";
     assert!(longer.stderr.contains(limit), "{}", longer.stderr);
+}
+
+/// An IPv6 socket reaches it by the protocol of IPv4, which has the lower limit.
+#[test]
+fn an_ipv4_address_in_the_form_of_ipv6_has_the_limit_of_ipv4() {
+    if !harness::has_ipv6() {
+        return;
+    }
+    let mut client = harness::at(program("udp-client"), "[::ffff:127.0.0.1]:7007");
+    let client = run(&mut client, &[b'x'; 65_510]);
+    client.assert_stderr("a UDP datagram carries at most 65507 bytes over IPv4");
 }
 
 #[test]

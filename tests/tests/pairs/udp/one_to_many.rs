@@ -174,7 +174,7 @@ fn it_does_not_take_itself_for_a_server() {
         let client = harness::where_7007_is_the_only_free_port(&client);
         let Some(mut client) = client else { return };
         let client = run(&mut client, b"");
-        client.assert_failed("Error: cannot open a UDP socket\n");
+        client.assert_failed("Error: cannot open a UDP socket on a free port\n");
     }
 }
 
@@ -187,8 +187,19 @@ fn udp_client_names_the_example_for_a_broadcast_address() {
     );
     assert_eq!(client.code, Some(1));
     let error = "Error: cannot reach 127.255.255.255:7007: \
-                 if it is a broadcast address, run the example one_to_many\n";
+                 it is a broadcast address; run the example one_to_many\n";
     assert!(client.stderr.starts_with(error), "{client:?}");
+}
+
+#[test]
+fn an_ipv4_address_in_the_form_of_ipv6_is_an_ipv4_address() {
+    let server = Server::start(program("udp-server").args(["--addr", "0.0.0.0:0"]));
+    let addr = format!("[::ffff:127.255.255.255]:{}", server.addr.port());
+    let client = run(&mut one_to_many(&["--addr", &addr, "hello"]), b"");
+    client.assert_printed(b"hello\n");
+    let long = "x".repeat(65_508);
+    let client = run(&mut one_to_many(&["--addr", &addr, &long]), b"");
+    client.assert_stderr("a UDP datagram carries at most 65507 bytes over IPv4");
 }
 
 #[test]
@@ -214,6 +225,11 @@ fn wrong_usage_is_refused_with_what_is_right() {
         ("239.1.2.3:7007", "lo", "for IPv4, write its address"),
         ("[ff12::7007]:7007", "lo", "for IPv6, write its number"),
         ("127.0.0.1", "lo", "write HOST:PORT"),
+        (
+            "127.0.0.1:0",
+            "lo",
+            "cannot send to 127.0.0.1:0: port 0 stands for no socket",
+        ),
     ] {
         let client = run(
             &mut one_to_many(&["--addr", addr, "--interface", interface, "x"]),
