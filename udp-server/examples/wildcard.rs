@@ -100,18 +100,7 @@ fn main() -> Result<()> {
 }
 
 fn bind(addr: &str) -> Result<UdpSocket> {
-    UdpSocket::bind(addr).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
-                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
-            }
-            ErrorKind::AddrInUse => ": another socket uses it; choose another port",
-            ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
-            _ => "",
-        };
-        anyhow::Error::new(error).context(format!("cannot bind a UDP socket to {addr}{advice}"))
-    })
+    UdpSocket::bind(addr).with_context(|| format!("cannot bind a UDP socket to {addr}"))
 }
 
 // ANCHOR: ask

@@ -89,13 +89,17 @@ fn main() -> Result<()> {
 /// queue*, and drops them while the queue is full.
 fn bind(addr: &str) -> Result<UdpSocket> {
     UdpSocket::bind(addr).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+        let port = addr.rsplit(':').next().and_then(|port| port.parse().ok());
+        let advice = match (error.kind(), port) {
+            // Without a number it is std's own error, not the kernel's: the text is no address.
+            (ErrorKind::InvalidInput, _) if error.raw_os_error().is_none() => {
                 ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
             }
-            ErrorKind::AddrInUse => ": another socket uses it; choose another port",
-            ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
+            (ErrorKind::AddrInUse, Some(1..)) => ": another socket uses it; choose another port",
+            (ErrorKind::AddrNotAvailable, _) => ": not an address of this machine",
+            (ErrorKind::PermissionDenied, Some(1..1024_u16)) => {
+                ": ports below 1024 often need a privilege"
+            }
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot bind a UDP socket to {addr}{advice}"))

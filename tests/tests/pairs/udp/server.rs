@@ -407,40 +407,63 @@ fn it_serves_on_when_nobody_reads_its_output_any_more(#[case] udp: UdpServer) {
 }
 
 #[apply(every_udp_server)]
-fn a_second_server_on_the_address_is_told_that_it_is_in_use(#[case] udp: UdpServer) {
+fn an_address_that_cannot_be_bound_is_told(#[case] udp: UdpServer) {
     let first = udp.start_on_loopback();
-    let addr = first.addr.to_string();
-    let second = run(&mut udp.command(&addr), b"");
-    assert_eq!(second.code, Some(1));
-    assert_eq!(second.stdout, b"");
-    assert!(second.stderr.starts_with(&format!(
-        "Error: cannot bind a UDP socket to {addr}: another socket"
-    )));
+    // 192.0.2.0/24 is reserved for documentation (RFC 5737). Nothing is sent there.
+    for (addr, cause) in [
+        (&first.addr.to_string()[..], "in use"),
+        ("192.0.2.1:0", "assign requested address"),
+        ("127.0.0.1:65536", "invalid port value"),
+        ("", "invalid socket address"),
+    ] {
+        let second = run(&mut udp.command(addr), b"");
+        second.assert_failed(&format!("Error: cannot bind a UDP socket to {addr}"));
+        if cfg!(target_os = "linux") {
+            second.assert_stderr(cause);
+        }
+    }
     assert_serves(&first);
 }
 
-#[apply(every_udp_server)]
-fn an_address_of_another_machine_is_refused(#[case] udp: UdpServer) {
-    // 192.0.2.0/24 is reserved for documentation (RFC 5737). Nothing is sent there.
-    let server = run(&mut udp.command("192.0.2.1:0"), b"");
-    assert_eq!(server.code, Some(1));
-    server.assert_stderr("192.0.2.1:0: not on this machine");
+/// Runs `udp-server` with this address. It must not start.
+fn refused(addr: &str) -> String {
+    let server = run(&mut UdpServer::Plain.command(addr), b"");
+    assert_eq!((server.code, &server.stdout[..]), (Some(1), &b""[..]));
+    server.stderr
 }
 
-#[apply(every_udp_server)]
-fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right(#[case] udp: UdpServer) {
-    harness::assert_refuses_addresses(|addr| udp.command(addr), "cannot bind a UDP socket to ");
+#[test]
+fn a_second_server_on_the_address_is_told_that_it_is_in_use() {
+    let first = UdpServer::Plain.start_on_loopback();
+    let addr = first.addr.to_string();
+    let error = format!("Error: cannot bind a UDP socket to {addr}: another socket uses it; ");
+    assert!(refused(&addr).starts_with(&error));
 }
 
-#[apply(every_udp_server)]
+#[test]
+fn an_address_of_another_machine_is_refused() {
+    let error = refused("192.0.2.1:0");
+    assert!(
+        error.contains("192.0.2.1:0: not an address of this machine\n"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right() {
+    let server = |addr: &str| UdpServer::Plain.command(addr);
+    harness::assert_refuses_addresses(server, "cannot bind a UDP socket to ");
+}
+
+#[test]
 #[cfg(target_os = "linux")]
-fn a_port_of_the_system_needs_the_right_to_it(#[case] udp: UdpServer) {
+fn a_port_of_the_system_needs_the_right_to_it() {
     let first_free =
         std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     if first_free.trim().parse::<u16>().unwrap() <= 1 {
         return not_run("here every port is everybody's (ip_unprivileged_port_start)");
     }
-    let server = udp.command("127.0.0.1:1");
+    let server = UdpServer::Plain.command("127.0.0.1:1");
     let (_folder, copy) = harness::copy_of(&server);
     let mut command = std::process::Command::new(copy);
     command.args(server.get_args()).env_remove("RUST_BACKTRACE");
@@ -448,6 +471,27 @@ fn a_port_of_the_system_needs_the_right_to_it(#[case] udp: UdpServer) {
     let server = run(&mut command, b"");
     assert_eq!(server.code, Some(1), "{server:?}");
     server.assert_stderr("127.0.0.1:1: ports below 1024 often need a privilege");
+}
+
+/// Where no port is free, another port is no help; and a sandbox may refuse any port.
+#[test]
+#[cfg(target_os = "linux")]
+fn advice_is_given_only_where_it_is_true() {
+    let server = UdpServer::Plain.command("127.0.0.1:0");
+    let Some(mut server) = harness::where_no_port_is_free(&server) else {
+        return;
+    };
+    let error = "Error: cannot bind a UDP socket to 127.0.0.1:0\n";
+    run(&mut server, b"").assert_failed(error);
+    if !harness::can_trace() {
+        return;
+    }
+    let server = UdpServer::Plain.command("127.0.0.1:7150");
+    let mut strace = Command::new("strace");
+    strace.args(["-qq", "-o", "/dev/null", "-e", "inject=bind:error=EACCES"]);
+    strace.arg(server.get_program()).args(server.get_args());
+    let error = "Error: cannot bind a UDP socket to 127.0.0.1:7150\n";
+    run(&mut strace, b"").assert_failed(error);
 }
 
 /// strace makes the first five calls fail.
