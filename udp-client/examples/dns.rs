@@ -35,9 +35,9 @@ use clap::Parser;
 /// and how many questions, answers and two other kinds of records follow (RFC 1035, 4.1.1).
 const HEADER: usize = 12;
 
-/// The longest answer over UDP, in bytes (RFC 1035, 4.2.1), unless the question allows more
-/// (EDNS).
-const MAX_ANSWER: usize = 512;
+/// The length of the buffer, in bytes. The question does not allow more than 512 (EDNS would), but
+/// a server may send more, and the end of a datagram that is longer than the buffer is lost.
+const MAX_ANSWER: usize = 65_535;
 
 /// The error of a read or write that ran out of time. Unix and Windows have different ones.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
@@ -118,6 +118,10 @@ fn query(id: u16, name: &str) -> Result<Vec<u8>> {
 /// Writes a name as DNS does: each label after its length, and an empty label at the end
 /// (RFC 1035, 3.1).
 fn encode(name: &str) -> Result<Vec<u8>> {
+    ensure!(
+        name.is_ascii(),
+        "cannot ask for {name:?}: write it in ASCII, as xn--..."
+    );
     let mut encoded = Vec::new();
     // A dot at the end of a name stands for the empty label.
     for label in name.strip_suffix('.').unwrap_or(name).split('.') {
@@ -206,7 +210,7 @@ fn exchange(
 /// Waits until the deadline for a datagram that answers the query. Others do not count.
 fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Result<Option<Vec<u8>>> {
     let peer = socket.peer_addr()?;
-    let mut buffer = [0; MAX_ANSWER];
+    let mut buffer = vec![0; MAX_ANSWER];
     loop {
         // The kernel applies a time limit to each call, so each call gets the time that is
         // left. Zero is not allowed; one microsecond still takes an answer from the queue.
@@ -232,6 +236,8 @@ fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Resul
 // ANCHOR: is_answer
 /// Tells whether a datagram answers the query: it has the same id, it is marked as an
 /// answer (in a query this bit is 0), and it repeats the question.
+///
+/// A server that did not read the question, or will not, may send an error as a header alone.
 fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
     let Some((asked, question)) = query.split_first_chunk::<HEADER>() else {
         return false;
@@ -246,7 +252,9 @@ fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
     let repeated = rest
         .get(..question.len())
         .is_some_and(|it| it.eq_ignore_ascii_case(question));
-    same_id && marked && one_question && repeated
+    // FORMERR, SERVFAIL, NOTIMP and REFUSED say nothing about the name.
+    let bare_error = datagram.len() == HEADER && matches!(header[3] & 0x0F, 1 | 2 | 4 | 5);
+    same_id && marked && (one_question && repeated || bare_error)
 }
 // ANCHOR_END: is_answer
 

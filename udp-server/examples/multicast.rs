@@ -22,6 +22,8 @@
 //!
 //! Try next:
 //!
+//! - Start a second member with the same command. Both answer.
+//! - Add `--addr 239.1.2.3:7007`, and send to 127.0.0.1:7007 as well. Only the group is answered.
 //! - Leave out `--interface` on both sides, and run the server on several hosts of a
 //!   network. The kernel then chooses the interface from its routing table.
 //! - Join the group ff12::7007 with `--interface N` on both sides, where N is the number of
@@ -30,16 +32,17 @@
 //!   group. It hears what is sent to a group that any other program on this host has joined
 //!   (IP_MULTICAST_ALL in ip(7)).
 //!
-//! Read `udp-server` first. Only `join` is new here.
+//! Read `udp-server` first. Only `bind` and `join` are new here.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use socket2::{Domain, Socket, Type};
 
 /// The longest payload, in bytes; `udp-server` explains it.
 const MAX_PAYLOAD: usize = 65_527;
@@ -66,7 +69,10 @@ struct Args {
 
     /// Address to listen on [default: 0.0.0.0:7007, or [::]:7007 for an IPv6 group]
     ///
-    /// It must not be one single address of the host: a datagram to a group is not sent to it.
+    /// A socket on all addresses also answers what is sent to the host itself, from everybody who
+    /// can reach it; see `udp-server --help`. On the address of the group (239.1.2.3:7007) it answers
+    /// the group alone, except on Windows, which cannot bind it. On one address of the host it
+    /// hears no group.
     #[arg(long, value_name = "HOST:PORT")]
     addr: Option<String>,
 
@@ -104,9 +110,22 @@ fn multicast_group(text: &str) -> Result<IpAddr> {
     Ok(group)
 }
 
+// ANCHOR: bind
+/// Binds a socket that shares its port: with SO_REUSEADDR on all of them, several members on one
+/// host can have the same address, and each gets what is sent to the group. (macOS and the BSDs
+/// want SO_REUSEPORT.) std has no method for it. What is sent to the host itself goes to one alone.
 fn bind(addr: &str) -> Result<UdpSocket> {
-    UdpSocket::bind(addr).with_context(|| format!("cannot bind a UDP socket to {addr}"))
+    let bind = || {
+        let addr = addr.to_socket_addrs()?.next();
+        let addr = addr.ok_or(ErrorKind::AddrNotAvailable)?;
+        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        io::Result::Ok(socket.into())
+    };
+    bind().with_context(|| format!("cannot bind a UDP socket to {addr}"))
 }
+// ANCHOR_END: bind
 
 // ANCHOR: join
 /// Joins the group. From now on the kernel also takes what comes to this interface for the

@@ -270,7 +270,7 @@ fn the_query_is_one_question_under_an_id_that_cannot_be_foretold() {
 
 #[test]
 fn datagrams_that_do_not_answer_the_question_are_passed_over() {
-    let not_answers: [(&str, Change); 9] = [
+    let not_answers: [(&str, Change); 11] = [
         ("another id", |it| it[1] ^= 1),
         ("a query", |it| it[2] &= 0x7F),
         ("no question", |it| it[5] = 0),
@@ -278,6 +278,15 @@ fn datagrams_that_do_not_answer_the_question_are_passed_over() {
         ("another name", |it| it[HEADER + 1] = b'g'),
         ("another type", |it| it[HEADER + 12] = 28),
         ("a header alone", |it| it.truncate(HEADER)),
+        ("a header alone that denies the name", |it| {
+            it.truncate(HEADER);
+            it[3] |= 3;
+        }),
+        ("a header alone with another id", |it| {
+            it.truncate(HEADER);
+            it[3] |= 2;
+            it[1] ^= 1;
+        }),
         ("nothing", |it| it.clear()),
         ("garbage", |it| *it = harness::noise(512)),
     ];
@@ -373,6 +382,33 @@ fn an_answer_of_512_bytes_is_read_to_its_end() {
         )]
     });
     assert_prints(&client, "192.0.2.7\n");
+}
+
+#[test]
+fn a_longer_answer_is_read_to_its_end_as_well() {
+    let client = answered_with(|query| {
+        let text = record(b"\0", 16, &[0; 9000]);
+        vec![answer(query, &[text, address(7)])]
+    });
+    assert_prints(&client, "192.0.2.7\n");
+}
+
+#[test]
+fn an_error_that_is_a_header_alone_is_an_answer() {
+    for (code, error) in [
+        (1, "the server reports error 1"),
+        (2, "SERVFAIL"),
+        (4, "the server reports error 4"),
+        (5, "REFUSED"),
+    ] {
+        let client = answered_with(|query| {
+            let mut header = answer(query, &[])[..HEADER].to_vec();
+            header[3] |= code;
+            header[5] = 0; // No question.
+            vec![header]
+        });
+        assert_fails(&client, error);
+    }
 }
 
 #[test]
@@ -497,6 +533,7 @@ fn a_name_that_cannot_be_written_is_not_asked_for() {
         (&format!("{}.test", "x".repeat(64)), bad_label),
         (&format!("{}.test", "x".repeat(256 + 5)), bad_label),
         (&name_of(254, "test"), "a name has at most 253 bytes\n"),
+        ("名字.test", "write it in ASCII, as xn--...\n"),
     ];
     for (name, why) in refused {
         assert_fails(

@@ -408,10 +408,10 @@ fn it_serves_on_when_nobody_reads_its_output_any_more(#[case] udp: UdpServer) {
 
 #[apply(every_udp_server)]
 fn an_address_that_cannot_be_bound_is_told(#[case] udp: UdpServer) {
-    let first = udp.start_on_loopback();
+    let first = udp_socket("127.0.0.1");
     // 192.0.2.0/24 is reserved for documentation (RFC 5737). Nothing is sent there.
     for (addr, cause) in [
-        (&first.addr.to_string()[..], "in use"),
+        (&first.local_addr().unwrap().to_string()[..], "in use"),
         ("192.0.2.1:0", "assign requested address"),
         ("127.0.0.1:65536", "invalid port value"),
         ("", "invalid socket address"),
@@ -422,7 +422,6 @@ fn an_address_that_cannot_be_bound_is_told(#[case] udp: UdpServer) {
             second.assert_stderr(cause);
         }
     }
-    assert_serves(&first);
 }
 
 /// Runs `udp-server` with this address. It must not start.
