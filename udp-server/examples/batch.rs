@@ -100,8 +100,13 @@ fn main() -> Result<()> {
     let local = socket
         .local_addr()
         .context("cannot read the address of the socket")?;
+    // 2 MiB. vec! would end the program if the memory cannot be had.
+    let mut memory = Vec::new();
+    let room = memory.try_reserve_exact(BATCH * MAX_PAYLOAD);
+    room.context("cannot get memory for the datagrams")?;
+    memory.resize(BATCH * MAX_PAYLOAD, 0);
     let _ = writeln!(io::stdout(), "listening on {local}");
-    serve(&socket, local.port(), args.quiet)
+    serve(&socket, memory, local.port(), args.quiet)
 }
 
 fn bind(addr: &str) -> Result<UdpSocket> {
@@ -110,10 +115,7 @@ fn bind(addr: &str) -> Result<UdpSocket> {
 
 /// Echoes forever. Takes the datagrams that are there, and answers all that may be answered.
 #[cfg(target_os = "linux")]
-fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
-    // 2 MiB of address space, but little memory as long as datagrams are small: the kernel
-    // provides a page of memory only when something is written to it.
-    let mut memory = vec![0; BATCH * MAX_PAYLOAD];
+fn serve(socket: &UdpSocket, mut memory: Vec<u8>, own_port: u16, quiet: bool) -> ! {
     let mut headers = MultiHeaders::preallocate(BATCH, None);
     // Setting 0 changes nothing, but it fails if the kernel does not know the option.
     // Kernels before Linux 4.18 would send a piece as one long datagram, without an error.
@@ -157,11 +159,12 @@ fn to_std(address: SockaddrStorage) -> Option<SocketAddr> {
 
 /// Returns the reason not to answer a peer, if there is one.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
+    let ip = peer.ip().to_canonical();
     match peer.port() {
         0 => Some("port 0 asks for no answer (RFC 768)"),
         1..1024 => Some("ports below 1024 belong to system services"),
         port if port == own_port => Some("our own port number, perhaps another echo server"),
-        _ if peer.ip().to_canonical().is_unspecified() => Some("an address that no host has"),
+        _ if ip.is_unspecified() || ip.is_multicast() => Some("an address that no host has"),
         _ => None,
     }
 }
@@ -215,7 +218,7 @@ fn send_as_one(socket: &UdpSocket, run: &[Datagram]) -> nix::Result<usize> {
         .map(|datagram| IoSlice::new(datagram.bytes))
         .collect();
     let cut = [ControlMessage::UdpGsoSegments(&len)];
-    let flags = MsgFlags::empty();
+    let flags = MsgFlags::MSG_DONTWAIT;
     sendmsg(socket.as_raw_fd(), &slices, &cut, flags, Some(&peer))
 }
 // ANCHOR_END: send_as_one
@@ -242,7 +245,8 @@ fn send_each(socket: &UdpSocket, datagrams: &[Datagram], quiet: bool) {
         // The kernel stops at the first datagram that it cannot send. If others went before
         // it, the call returns their number. The next call begins with the one that failed,
         // and returns its error.
-        match sendmmsg(socket, &mut headers[done..], SendFlags::empty()) {
+        // MSG_DONTWAIT: an echo that cannot be sent at once is dropped; see `udp-server`.
+        match sendmmsg(socket, &mut headers[done..], SendFlags::DONTWAIT) {
             Ok(sent) => {
                 log_all(&datagrams[done..done + sent], quiet);
                 done += sent;

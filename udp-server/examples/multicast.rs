@@ -53,6 +53,9 @@ const SHOWN: usize = 64;
 /// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long an echo may wait to be sent before it is dropped; see `udp-server`.
+const AT_ONCE: Duration = Duration::from_micros(1);
+
 /// Join a multicast group and send every datagram back to its sender
 #[derive(Parser)]
 #[command(version)]
@@ -89,6 +92,9 @@ fn main() -> Result<()> {
         "[::]:7007"
     };
     let socket = bind(args.addr.as_deref().unwrap_or(all))?;
+    socket
+        .set_write_timeout(Some(AT_ONCE))
+        .context("cannot set a time limit")?;
     let interface = args.interface.as_deref();
     join(&socket, args.group, interface).with_context(|| {
         let interface = interface.unwrap_or("that the kernel chooses");
@@ -175,11 +181,12 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
 
 /// Returns the reason not to answer a peer, if there is one.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
+    let ip = peer.ip().to_canonical();
     match peer.port() {
         0 => Some("port 0 asks for no answer (RFC 768)"),
         1..1024 => Some("ports below 1024 belong to system services"),
         port if port == own_port => Some("our own port number, perhaps another echo server"),
-        _ if peer.ip().to_canonical().is_unspecified() => Some("an address that no host has"),
+        _ if ip.is_unspecified() || ip.is_multicast() => Some("an address that no host has"),
         _ => None,
     }
 }

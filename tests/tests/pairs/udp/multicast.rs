@@ -8,9 +8,7 @@ use std::process::Command;
 
 use harness::{Server, example_of, not_run, program, run, udp_socket};
 
-use crate::udp::server::UdpServer;
-
-const GROUP: &str = "239.255.70.7";
+use crate::udp::server::{GROUP, UdpServer};
 
 fn multicast(args: &[&str]) -> Command {
     let mut command = example_of("udp-server", "multicast");

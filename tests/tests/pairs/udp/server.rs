@@ -9,6 +9,9 @@ use harness::{Server, example_of, not_run, program, run, udp_socket};
 use rstest::rstest;
 use rstest_reuse::{apply, template};
 
+/// A group for the tests on one host.
+pub const GROUP: &str = "239.255.70.7";
+
 /// The servers that keep these promises.
 #[derive(Clone, Copy)]
 pub enum UdpServer {
@@ -51,7 +54,7 @@ impl UdpServer {
             // A member with an IPv6 address must join an IPv6 group.
             let (group, interface) = match addr.starts_with('[') {
                 true => ("ff12::7007", "1"),
-                false => ("239.255.70.7", "127.0.0.1"),
+                false => (GROUP, "127.0.0.1"),
             };
             command.args([group, "--interface", interface]);
         }
@@ -226,6 +229,7 @@ fn a_forged_sender_neither_gets_an_answer_nor_ends_the_server(#[case] udp: UdpSe
         ("127.0.0.1", 1023, "not answered, ports below 1024"),
         ("127.0.0.1", 1024, "length 6 \"forged\""),
         ("127.0.0.1", own_port, "not answered, our own port number"),
+        ("239.1.2.3", 40_000, "not answered, an address that no host"),
         (
             "127.255.255.255",
             40_000,
@@ -491,6 +495,53 @@ fn advice_is_given_only_where_it_is_true() {
     strace.arg(server.get_program()).args(server.get_args());
     let error = "Error: cannot bind a UDP socket to 127.0.0.1:7150\n";
     run(&mut strace, b"").assert_failed(error);
+}
+
+/// Forges datagrams from hosts of the network that do not exist, 200 in a second.
+#[cfg(target_os = "linux")]
+const FORGER: &str = r"
+import itertools, socket, struct, time
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+for number in itertools.count():
+    header = bytes([0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 77, 0, 100 + number % 150, 10, 77, 0, 1])
+    raw.sendto(header + struct.pack('!4H', 40000, 7007, 14, 0) + b'forged', ('10.77.0.1', 0))
+    time.sleep(0.005)
+";
+
+/// What is for them waits in the send buffer of the server while the kernel looks for them. Another
+/// host is answered meanwhile.
+#[apply(every_udp_server)]
+#[cfg(target_os = "linux")]
+fn hosts_that_do_not_exist_cannot_make_it_wait(#[case] udp: UdpServer) {
+    use crate::article::hosts::Network;
+    let Some(mut python) = harness::foreign("python3") else {
+        return;
+    };
+    let Some(network) = Network::of(3) else {
+        return;
+    };
+    let mut server = match udp {
+        // The test network routes groups to the interface, and this is its address.
+        UdpServer::Multicast => {
+            let mut member = example_of("udp-server", "multicast");
+            member.args([GROUP, "--interface", "10.77.0.1"]);
+            network.server(1, &member)
+        }
+        _ => network.server(1, &udp.command("10.77.0.1:7007")),
+    };
+    let client = |args: &[&str]| {
+        let mut client = harness::at(program("udp-client"), "10.77.0.1:7007");
+        run(&mut network.on(3, client.args(args)), b"")
+    };
+    client(&["hello"]).assert_printed(b"hello\n");
+    let _forger = harness::Running::start(&mut network.on(2, python.args(["-c", FORGER])));
+    let dropped = ": cannot send the echo: Resource temporarily";
+    let drops = (0..2000).any(|_| server.stderr_line().contains(dropped));
+    assert!(drops, "it waits for hosts that do not exist");
+    let answered = (0..12)
+        .filter(|_| client(&["--attempts", "1", "hello"]).code == Some(0))
+        .count();
+    assert!(answered > 3, "{answered} of 12 answered");
 }
 
 /// strace makes the first five calls fail.
