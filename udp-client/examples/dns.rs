@@ -19,13 +19,9 @@
 //! either datagram. It asks over TCP when an answer is cut (truncated). And no forger may
 //! be able to predict the id of a question (see `random_id`).
 
-#[cfg(unix)]
-use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
-#[cfg(unix)]
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -292,6 +288,8 @@ fn check_code(code: u8) -> Result<()> {
 
 /// Prints an address; `udp-client` says why std's own stdout does not suffice.
 fn print(address: Ipv4Addr) -> Result<()> {
+    #[cfg(unix)]
+    use std::{fs::File, os::fd::AsFd};
     #[cfg(unix)]
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     #[cfg(not(unix))]

@@ -28,12 +28,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
-#[cfg(unix)]
-use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
-#[cfg(unix)]
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -229,6 +225,8 @@ fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> Result<Op
 
 /// Prints a line; see `udp-client`.
 fn print(line: &[u8]) -> Result<()> {
+    #[cfg(unix)]
+    use std::{fs::File, os::fd::AsFd};
     #[cfg(unix)]
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     #[cfg(not(unix))]

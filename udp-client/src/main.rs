@@ -27,12 +27,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
-#[cfg(unix)]
-use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
-#[cfg(unix)]
-use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -178,8 +174,7 @@ fn ask_any(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<(Socke
 /// Asks one address. Returns how long the answer took, or an error that says what to do.
 fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
     check_length(message, server)?;
-    let socket = connect(server)?;
-    let time = exchange(&socket, server, message, args).map_err(|error| explain(error, server))?;
+    let time = exchange(server, message, args)?;
     let (attempts, timeout) = (args.attempts, args.timeout);
     let s = if attempts == 1 { "" } else { "s" };
     time.with_context(|| {
@@ -208,22 +203,18 @@ fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
 // ANCHOR: exchange
 /// Sends a message again and again until its echo comes. Returns how long that took, or
 /// `None` if no attempt was answered. An error ends it only if it says that nobody listens.
-fn exchange(
-    socket: &UdpSocket,
-    server: SocketAddr,
-    message: &[u8],
-    args: &Args,
-) -> io::Result<Option<Duration>> {
+fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> Result<Option<Duration>> {
+    let socket = connect(server)?;
     let started = Instant::now();
     let attempts = args.attempts;
     let mut failure = None;
     for attempt in 1..=attempts {
         let deadline = Instant::now() + args.timeout;
         let sent = socket.send(message);
-        match sent.and_then(|_| wait_for_echo(socket, message, deadline)) {
+        match sent.and_then(|_| wait_for_echo(&socket, message, deadline)) {
             Ok(true) => return Ok(Some(started.elapsed())),
             Ok(false) => failure = None,
-            Err(error) if is_refusal(&error) => return Err(error),
+            Err(error) if is_refusal(&error) => return Err(explain(error, server)),
             // One datagram was lost. It was too long for a router (EMSGSIZE; the kernel cuts the
             // next into fragments), a firewall dropped it (EPERM), or a queue was full (ENOBUFS).
             Err(error) => {
@@ -236,7 +227,7 @@ fn exchange(
             format_args!("{server}: no answer to attempt {attempt} of {attempts}"),
         );
     }
-    failure.map_or(Ok(None), Err)
+    failure.map_or(Ok(None), |error| Err(explain(error, server)))
 }
 // ANCHOR_END: exchange
 
@@ -268,9 +259,7 @@ fn connect(server: SocketAddr) -> Result<UdpSocket> {
     }
     // If no server has the port, the kernel may give it to us, and we would answer ourselves.
     // We ask for both addresses: what was written may be 0.0.0.0, which stands for this host.
-    let local = socket.local_addr();
-    let local = local.context("cannot read the address of the socket")?;
-    if socket.peer_addr().is_ok_and(|peer| peer == local) {
+    if socket.local_addr().ok() == socket.peer_addr().ok() {
         return Err(explain(ErrorKind::ConnectionRefused.into(), server));
     }
     Ok(socket)
@@ -325,6 +314,8 @@ fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
 /// Prints a line. std's own stdout hides the error of a stdout that is not open for writing (EBADF),
 /// and println! would panic if nobody reads it any more.
 fn print(line: &[u8]) -> Result<()> {
+    #[cfg(unix)]
+    use std::{fs::File, os::fd::AsFd};
     #[cfg(unix)]
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     #[cfg(not(unix))]
