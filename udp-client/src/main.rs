@@ -25,6 +25,7 @@
 //!
 //! Read next: `tcp-server` and `tcp-client`, which leave all this work to the kernel.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
@@ -117,17 +118,13 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
     })?;
-    let mut servers = Vec::new();
-    for server in found {
-        ensure!(
-            server.port() != 0,
-            "cannot send to {addr}: port 0 stands for no socket; give the server's port"
-        );
-        // The same address can stand twice in /etc/hosts.
-        if !servers.contains(&server) {
-            servers.push(server);
-        }
-    }
+    // The same address can stand twice in /etc/hosts.
+    let mut seen = HashSet::new();
+    let servers: Vec<_> = found.filter(|server| seen.insert(*server)).collect();
+    ensure!(
+        servers.iter().all(|server| server.port() != 0),
+        "cannot send to {addr}: port 0 stands for no socket; give the server's port"
+    );
     Ok(servers)
 }
 // ANCHOR_END: resolve
@@ -171,17 +168,6 @@ fn ask_any(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<(Socke
     Err(failure)
 }
 
-/// Asks one address. Returns how long the answer took, or an error that says what to do.
-fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
-    check_length(message, server)?;
-    let time = exchange(server, message, args)?;
-    let (attempts, timeout) = (args.attempts, args.timeout);
-    let s = if attempts == 1 { "" } else { "s" };
-    time.with_context(|| {
-        format!("cannot get an answer from {server} in {attempts} attempt{s} of {timeout:?}")
-    })
-}
-
 // ANCHOR: check_length
 /// Refuses a message that is too long. The kernel would as well (EMSGSIZE), but its error
 /// does not name the limit.
@@ -200,25 +186,26 @@ fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
 }
 // ANCHOR_END: check_length
 
-// ANCHOR: exchange
-/// Sends a message again and again until its echo comes. Returns how long that took, or
-/// `None` if no attempt was answered. An error ends it only if it says that nobody listens.
-fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> Result<Option<Duration>> {
+// ANCHOR: ask
+/// Asks one address: sends the message again and again until its echo comes. Returns how long that
+/// took. An error ends it only if it says that nobody listens.
+fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
+    check_length(message, server)?;
     let socket = connect(server)?;
     let started = Instant::now();
-    let attempts = args.attempts;
+    let (attempts, timeout) = (args.attempts, args.timeout);
     let mut failure = None;
     for attempt in 1..=attempts {
-        let deadline = Instant::now() + args.timeout;
+        let deadline = Instant::now() + timeout;
         let sent = socket.send(message);
         match sent.and_then(|_| wait_for_echo(&socket, message, deadline)) {
-            Ok(true) => return Ok(Some(started.elapsed())),
+            Ok(true) => return Ok(started.elapsed()),
             Ok(false) => failure = None,
             Err(error) if is_refusal(&error) => return Err(explain(error, server)),
             // One datagram was lost. It was too long for a router (EMSGSIZE; the kernel cuts the
             // next into fragments), a firewall dropped it (EPERM), or a queue was full (ENOBUFS).
             Err(error) => {
-                failure = Some(error);
+                failure = Some(explain(error, server));
                 thread::sleep(deadline.saturating_duration_since(Instant::now()));
             }
         }
@@ -227,9 +214,12 @@ fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> Result<Option<Du
             format_args!("{server}: no answer to attempt {attempt} of {attempts}"),
         );
     }
-    failure.map_or(Ok(None), |error| Err(explain(error, server)))
+    let s = if attempts == 1 { "" } else { "s" };
+    Err(failure.unwrap_or_else(|| {
+        anyhow!("cannot get an answer from {server} in {attempts} attempt{s} of {timeout:?}")
+    }))
 }
-// ANCHOR_END: exchange
+// ANCHOR_END: ask
 
 // ANCHOR: connect
 /// Opens a socket for one message. A late echo of an earlier message finds that its socket
