@@ -411,24 +411,32 @@ fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
     client.finish().assert_printed(b"hello\n");
 }
 
-/// A client that is answered at a path binds it, and then puts something else there.
+// ANCHOR: turn
+/// A client binds a path, sends from it, and puts a link there before it is answered. The server
+/// is suspended for this moment, so that the client is quicker every time.
 #[cfg(target_os = "linux")]
-fn send_from_a_path_that_becomes(server: &Server, target: &Path, datagram: &[u8]) {
-    let path = server.folder.path().join("turned");
+fn send_from_a_path_that_becomes(target: &Path, datagram: &[u8], server: &Running, to: &Path) {
+    let path = to.with_file_name("turned");
     let attacker = UnixDatagram::bind(&path).unwrap();
-    server.running.suspend(); // So that the attacker is quicker every time.
-    attacker.send_to(datagram, &server.path).unwrap();
+    server.suspend();
+    attacker.send_to(datagram, to).unwrap();
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink(target, &path).unwrap();
-    server.running.resume();
+    server.resume();
 }
+// ANCHOR_END: turn
 
 /// The server would answer itself, and answer its answer, forever.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_client_whose_path_becomes_a_link_to_the_server_starts_no_endless_echo() {
     let mut server = start(&[]);
-    send_from_a_path_that_becomes(&server, &server.path, b"again and again");
+    send_from_a_path_that_becomes(
+        &server.path,
+        b"again and again",
+        &server.running,
+        &server.path,
+    );
     let line = server.running.stderr_line();
     assert!(
         line.ends_with("/turned: not answered, a path can lead anywhere"),
@@ -443,7 +451,7 @@ fn a_client_whose_path_becomes_a_link_to_the_server_starts_no_endless_echo() {
 #[cfg(target_os = "linux")]
 fn a_client_whose_path_becomes_a_link_to_another_server_joins_no_two_servers() {
     let (mut server, mut other) = (start(&[]), start(&[]));
-    send_from_a_path_that_becomes(&server, &other.path, b"to and fro");
+    send_from_a_path_that_becomes(&other.path, b"to and fro", &server.running, &server.path);
     let line = server.running.stderr_line();
     assert!(
         line.ends_with("/turned: not answered, a path can lead anywhere"),
@@ -454,27 +462,51 @@ fn a_client_whose_path_becomes_a_link_to_another_server_joins_no_two_servers() {
     assert!(line.ends_with(": length 12 \"still there?\""), "{line}");
 }
 
-// ANCHOR: deputy
-/// The attacker may not write to this socket, whose directory and file are for its owner alone.
-/// The server is that owner, so it could.
+/// Returns a socket that nobody but its owner may write to, in a directory that nobody else may
+/// enter, and its path.
+#[cfg(target_os = "linux")]
+fn private_socket(folder: &Path) -> (UnixDatagram, PathBuf) {
+    let private = folder.join("private");
+    fs::create_dir(&private).unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+    let path = private.join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    (socket, path)
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn a_client_whose_path_becomes_a_link_to_a_private_socket_sends_nothing_there() {
     let mut server = start(&[]);
-    let private = server.folder.path().join("private");
-    fs::create_dir(&private).unwrap();
-    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
-    let victim = UnixDatagram::bind(private.join("notify")).unwrap();
-    victim.set_nonblocking(true).unwrap();
-
-    send_from_a_path_that_becomes(&server, &private.join("notify"), b"READY=1");
+    let (private, path) = private_socket(server.folder.path());
+    send_from_a_path_that_becomes(&path, b"READY=1", &server.running, &server.path);
     let line = server.running.stderr_line();
     assert!(
         line.ends_with("/turned: not answered, a path can lead anywhere"),
         "{line}"
     );
-    let error = victim.recv(&mut [0; 8]).unwrap_err();
+    private.set_nonblocking(true).unwrap();
+    let error = private.recv(&mut [0; 8]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+// ANCHOR: deputy
+/// Such a server writes for its client where only the server may write.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_server_that_answers_at_any_path_writes_into_a_private_socket() {
+    let folder = harness::folder();
+    let path = folder.path().join("s");
+    let mut plain = harness::peer("plain_unix_echo");
+    let mut plain = Running::start(plain.arg(&path).arg("--datagram"));
+    plain.announced();
+    let (private, target) = private_socket(folder.path());
+    send_from_a_path_that_becomes(&target, b"READY=1", &plain, &path);
+    let mut buffer = [0; 8];
+    let len = private.recv(&mut buffer).expect("what the client has sent");
+    assert_eq!(&buffer[..len], b"READY=1");
 }
 // ANCHOR_END: deputy
 
