@@ -63,6 +63,8 @@ struct Server {
 impl Server {
     fn work(mut self, mut buffer: Vec<u8>, quiet: bool) -> ! {
         loop {
+            // The kernel closes descriptors that come with a datagram, here. Closing a TCP socket
+            // with SO_LINGER can wait for long (README, "When it does not work").
             match self.socket.recv_from(&mut buffer) {
                 Ok((len, peer)) => {
                     let outcome = self.echo(&buffer[..len], &peer);

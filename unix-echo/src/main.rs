@@ -83,6 +83,9 @@ struct CommandLine {
     path: Option<PathBuf>,
 
     /// Use datagrams instead of a stream; needed on both sides
+    ///
+    /// On Linux the server answers only abstract names, which the clients get by themselves, and
+    /// only those of its own network namespace.
     #[arg(long, global = true)]
     datagram: bool,
 }
@@ -263,8 +266,8 @@ impl Name {
     /// Removes the file that a server left when it was killed. Fails if anything else is there.
     ///
     /// If two servers start at the same moment, one can remove the file of the other. A
-    /// lock on another file would prevent that (flock(2)). And a live server seems to be dead if
-    /// we see its file through an overlay mount, or on a network disk where another machine runs it.
+    /// lock on another file would prevent that (flock(2)). And a live server seems dead if we see
+    /// its file through an overlay mount, or if it runs on another machine that shares the disk.
     fn remove_dead_socket(&self, path: &Path) -> Result<()> {
         // Unlike metadata(), this does not follow a symbolic link, which is not ours either.
         let Ok(file) = fs::symlink_metadata(path) else {

@@ -293,7 +293,7 @@ fn a_path_may_be_as_long_as_the_address_allows() {
 }
 
 #[test]
-fn an_error_says_why_nobody_answers_and_no_more_than_it_knows() {
+fn errors_tell_apart_why_nobody_answers() {
     let folder = harness::folder();
     let path = folder.path().join("s");
     let shown = path.display();
