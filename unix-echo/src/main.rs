@@ -52,9 +52,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 #[cfg(unix)]
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-#[cfg(unix)]
-use signal_hook::iterator::Signals;
+use signal_hook::{consts::*, iterator::Signals};
 
 #[cfg(unix)]
 mod datagram;
@@ -160,7 +158,7 @@ fn default_path() -> PathBuf {
 #[cfg(unix)]
 fn serve(name: &Name, options: ServerOptions, is_datagram: bool) -> Result<()> {
     let mut signals = Signals::new(signals()).context("cannot wait for signals")?;
-    // Whether we return because of a signal or an error, the file is removed.
+    // The file is removed when we return, because of a signal or an error.
     let _file = if is_datagram {
         datagram::start(name, options.quiet)?
     } else {
