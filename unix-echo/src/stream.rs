@@ -99,35 +99,27 @@ fn echo(stream: &mut UnixStream, idle_timeout: Duration, buffer: &mut [u8]) -> i
     stream.set_write_timeout(Some(idle_timeout))?;
     let mut echoed = 0;
     loop {
-        let len = uninterrupted(idle_timeout, || stream.read(buffer))?;
+        let len = retry(idle_timeout, || stream.read(buffer))?;
         if len == 0 {
             return Ok(echoed);
         }
         let mut unsent = &buffer[..len];
         while !unsent.is_empty() {
-            let sent = uninterrupted(idle_timeout, || stream.write(unsent))?;
+            let sent = retry(idle_timeout, || stream.write(unsent))?;
             unsent = &unsent[sent..];
         }
         echoed += len as u64;
     }
 }
 
-/// Repeats a call for as long as it is interrupted, but not beyond the time limit. Linux
-/// interrupts a call with a time limit when we are suspended (signal(7)), and the next call has
-/// the whole limit again.
-fn uninterrupted(
-    limit: Duration,
-    mut call: impl FnMut() -> io::Result<usize>,
-) -> io::Result<usize> {
+/// Repeats a call that is interrupted because we were suspended, but looks at the clock.
+fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     let started = Instant::now();
     loop {
-        // Looked at before a last call, because bytes may have come while we were suspended.
         let is_late = started.elapsed() >= limit;
         match call() {
-            Err(error) if error.kind() == Interrupted && is_late => {
-                return Err(WouldBlock.into());
-            }
-            Err(error) if error.kind() == Interrupted => {}
+            Err(error) if error.kind() == Interrupted && !is_late => {}
+            Err(error) if error.kind() == Interrupted => return Err(WouldBlock.into()),
             result => return result,
         }
     }

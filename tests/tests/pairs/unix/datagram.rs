@@ -616,6 +616,26 @@ fn many_clients_that_do_not_read_hold_up_nobody() {
     );
 }
 
+/// Only the server's own socket can answer a client that has connected to it. What such a client
+/// does not read fills the buffer of this socket, so others of its kind are not answered.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_client_that_has_connected_and_does_not_read_holds_up_others_of_its_kind_alone() {
+    let mut server = start(&[]);
+    let deaf = server.socket("deaf");
+    deaf.connect(&server.path).unwrap();
+    (0..4).for_each(|_| assert_eq!(deaf.send(&[b'x'; 90_000]).unwrap(), 90_000));
+    let good = server.socket("good");
+    (0..20).for_each(|_| echo(&good, &server.path, b"undisturbed"));
+    let mut client = server.client();
+    let unlucky = run(client.args(["--timeout", "0.3", "hello"]), b"");
+    unlucky.assert_failed("Error: cannot get an answer from ");
+    let unanswered = "/deaf: not answered, earlier answers are not read yet";
+    while !server.running.stderr_line().ends_with(unanswered) {}
+    drop(deaf);
+    server.assert_serves();
+}
+
 /// Linux interrupts a call with a time limit when a program was suspended. strace makes every
 /// second answer of the server's own socket fail so.
 #[test]
