@@ -510,7 +510,8 @@ fn a_server_that_answers_at_any_path_writes_into_a_private_socket() {
 }
 // ANCHOR_END: deputy
 
-/// A longer name is none: the address has 108 bytes for the zero and the name.
+/// A longer name is none: the address has 108 bytes for the zero and the name. (A path could have
+/// 108 bytes, but paths are not answered.)
 #[test]
 #[cfg(target_os = "linux")]
 fn a_client_with_the_longest_abstract_name_is_answered() {
