@@ -157,7 +157,7 @@ fn outcome(event: &Event) -> String {
 fn call(event: &Event) -> String {
     let (call, argument) = (&event.call, &event.argument);
     let short = match call.as_str() {
-        "sendto" | "recvfrom" => return format!("{call} = {}", event.outcome),
+        "sendto" | "write" | "recvfrom" => return format!("{call} = {}", event.outcome),
         "socket" | "shutdown" => argument.rsplit('_').next(),
         // Not the host: it is this one.
         "bind" | "connect" => argument.find(':').map(|colon| &argument[colon..]),
