@@ -25,6 +25,7 @@
 //!
 //! Read next: `unix-echo`, the same on one machine.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Cursor, ErrorKind, Read, Write};
@@ -94,8 +95,9 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 /// Connects to the first of a name's addresses that accepts. Each gets an equal share of
 /// the time that is left, so that a silent one leaves time for the others.
 fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
-    let deadline = Instant::now() + timeout;
     let servers = resolve(addr)?;
+    // Only now: a lookup can take long, since the resolver has time limits of its own.
+    let deadline = Instant::now() + timeout;
     let mut failure = anyhow!("cannot connect to {addr}: the name has no address");
     for (number, &server) in servers.iter().enumerate() {
         let untried = servers.len() - number;
@@ -103,9 +105,10 @@ fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
         // Zero is not allowed.
         let share = (left / untried as u32).max(Duration::from_millis(1));
         match TcpStream::connect_timeout(&server, share) {
-            // If no server has the port, the kernel may give it to us, and TCP then
-            // connects the socket to itself.
-            Ok(stream) if stream.local_addr().is_ok_and(|local| local == server) => {
+            // If no server has the port, the kernel may give it to us, and TCP then connects
+            // the socket to itself. `server` would tell us less: for 0.0.0.0 and [::], the
+            // kernel connects to the loopback address.
+            Ok(stream) if stream.local_addr().ok() == stream.peer_addr().ok() => {
                 failure = explain(ErrorKind::ConnectionRefused.into(), server);
             }
             Ok(stream) => return Ok((stream, server)),
@@ -119,7 +122,7 @@ fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
 }
 // ANCHOR_END: connect
 
-/// Finds all addresses of a name.
+/// Finds all addresses of a name, each once, even if /etc/hosts has one twice.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
     let servers = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
@@ -130,13 +133,18 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
     })?;
-    Ok(servers.collect())
+    let mut seen = HashSet::new();
+    let servers: Vec<_> = servers.filter(|server| seen.insert(*server)).collect();
+    let has_port = servers.iter().all(|server| server.port() != 0);
+    ensure!(has_port, "cannot connect to {addr}: no server has port 0");
+    Ok(servers)
 }
 
 /// Adds to an error of connect what it means here and what to do.
 fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
     let advice = match error.kind() {
         ErrorKind::ConnectionRefused => ": nobody listens there; start tcp-server",
+        ErrorKind::AddrNotAvailable => ": no local port is free, or no local address can reach it",
         ErrorKind::TimedOut => ": nobody answers there, or the server's backlog is full",
         _ => "",
     };
