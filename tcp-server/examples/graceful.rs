@@ -129,7 +129,8 @@ fn main() -> Result<()> {
     let listener = if args.inherit {
         inherit().context("cannot listen on stdin: it must be a listener")?
     } else {
-        listen(&args.addr)?
+        let addr = &args.addr;
+        TcpListener::bind(addr).with_context(|| format!("cannot listen on {addr}"))?
     };
     let local = listener
         .local_addr()
@@ -194,21 +195,6 @@ fn inherit() -> io::Result<TcpListener> {
     Ok(TcpListener::from(stdin))
 }
 // ANCHOR_END: inherit
-
-fn listen(addr: &str) -> Result<TcpListener> {
-    TcpListener::bind(addr).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
-                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
-            }
-            ErrorKind::AddrInUse => ": another socket uses it; choose another port",
-            ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
-            _ => "",
-        };
-        anyhow::Error::new(error).context(format!("cannot listen on {addr}{advice}"))
-    })
-}
 
 /// Starts the workers, and returns the sending end of the channel that leads to them.
 #[cfg(unix)]
