@@ -41,6 +41,9 @@ use clap::Parser;
 /// How many bytes to read at once. Any size is correct, since a stream has no boundaries.
 const BUFFER_SIZE: usize = 64 * 1024;
 
+/// How long a read waits before we look at the clock.
+const TICK: Duration = Duration::from_millis(100);
+
 /// The error of a read or write that ran out of time. Unix and Windows have different ones.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
     ErrorKind::TimedOut
@@ -71,7 +74,7 @@ fn main() -> Result<()> {
     let (mut stream, server) = connect(&args.addr, args.timeout)?;
     // Before anything is sent: once both sides have ended, macOS refuses every option (EINVAL).
     stream
-        .set_read_timeout(Some(args.timeout))
+        .set_read_timeout(Some(args.timeout.min(TICK)))
         .context("cannot set a time limit")?;
     let sending = Arc::new(Sending::default());
     start_sending(args.messages, &stream, &sending)?;
@@ -225,6 +228,8 @@ fn receive(
     let mut buffer = vec![0; BUFFER_SIZE];
     let mut silent_since = Instant::now();
     loop {
+        // Looked at before the read, because something may have come while we were suspended.
+        let is_late = sending.is_late(silent_since, timeout);
         match stream.read(&mut buffer) {
             Ok(0) => return sending.check(*received),
             Ok(len) => {
@@ -235,11 +240,8 @@ fn receive(
                 silent_since = Instant::now();
             }
             // Linux interrupts a call with a time limit when we are suspended (signal(7)).
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == TIMED_OUT => {
-                let left = sending.time_left(silent_since, timeout);
-                ensure!(!left.is_zero(), "nothing came for {timeout:?}");
-                stream.set_read_timeout(Some(left))?;
+            Err(error) if [TIMED_OUT, ErrorKind::Interrupted].contains(&error.kind()) => {
+                ensure!(!is_late, "nothing came for {timeout:?}");
             }
             Err(error) => return Err(error).context("cannot receive"),
         }
@@ -248,16 +250,11 @@ fn receive(
 // ANCHOR_END: receive
 
 impl Sending {
-    /// Returns how much longer the server may be silent. The time limit counts only from
-    /// the moment when everything was sent.
-    fn time_left(&self, silent_since: Instant, timeout: Duration) -> Duration {
-        match self.end.get() {
-            Some((end, _)) => {
-                let deadline = silent_since.max(*end) + timeout;
-                deadline.saturating_duration_since(Instant::now())
-            }
-            None => timeout,
-        }
+    /// Returns whether the server has been silent for too long. The time limit counts only
+    /// from the moment when everything was sent.
+    fn is_late(&self, silent_since: Instant, timeout: Duration) -> bool {
+        let end = self.end.get();
+        end.is_some_and(|(end, _)| silent_since.max(*end).elapsed() >= timeout)
     }
 
     // ANCHOR: check

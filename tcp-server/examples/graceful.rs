@@ -366,14 +366,32 @@ fn serve(mut stream: TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io
     stream.set_write_timeout(Some(idle_timeout))?;
     let mut echoed = 0;
     loop {
-        match stream.read(buffer) {
-            Ok(0) => return Ok(echoed),
-            Ok(len) => {
-                stream.write_all(&buffer[..len])?;
-                echoed += len as u64;
+        let len = retry(idle_timeout, || stream.read(buffer))?;
+        if len == 0 {
+            return Ok(echoed);
+        }
+        let mut unsent = &buffer[..len];
+        while !unsent.is_empty() {
+            let sent = retry(idle_timeout, || stream.write(unsent))?;
+            unsent = &unsent[sent..];
+        }
+        echoed += len as u64;
+    }
+}
+
+/// Repeats a call that is interrupted, up to the time limit; `tcp-server` explains it.
+fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    let started = Instant::now();
+    let mut is_late = false;
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                if is_late {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
+                is_late = started.elapsed() >= limit;
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            result => return result,
         }
     }
 }

@@ -31,7 +31,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -212,35 +212,56 @@ fn serve(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> i
     // writer go on only when a third of its buffer is free.
     stream.set_read_timeout(Some(idle_timeout))?;
     stream.set_write_timeout(Some(idle_timeout))?;
-    echo(stream, buffer)
+    echo(stream, idle_timeout, buffer)
 }
 // ANCHOR_END: serve
 
 // ANCHOR: echo
 /// Writes what it reads, until the client has no more to send.
-fn echo(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
+fn echo(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
     let mut echoed = 0;
     loop {
-        match stream.read(buffer) {
+        let len = retry(idle_timeout, || stream.read(buffer))?;
+        if len == 0 {
             // The end of the stream: the client's kernel has sent a *FIN*. After a
             // *half-close* the client can still receive; after a full close it cannot, but
             // the FIN is the same. When `work` drops the stream, our side is closed too:
             // the kernel still sends what it has not sent yet, and then our FIN.
-            Ok(0) => return Ok(echoed),
-            Ok(len) => {
-                // A write may take only a part; write_all writes until all is taken. If the
-                // client does not read, write_all waits, so we stop reading, and in the end
-                // the client's own writes must wait. This is the *flow control* of TCP.
-                stream.write_all(&buffer[..len])?;
-                echoed += len as u64;
-            }
-            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            return Ok(echoed);
         }
+        // A write may take only a part. If the client does not read, it waits, so we stop
+        // reading, and in the end the client's own writes must wait. This is the *flow
+        // control* of TCP.
+        let mut unsent = &buffer[..len];
+        while !unsent.is_empty() {
+            let sent = retry(idle_timeout, || stream.write(unsent))?;
+            unsent = &unsent[sent..];
+        }
+        echoed += len as u64;
     }
 }
 // ANCHOR_END: echo
+
+// ANCHOR: retry
+/// Repeats a call that is interrupted, as Linux does to one with a time limit when we are
+/// suspended (signal(7)). Each repetition has all of the limit again, so we look at the clock.
+/// When the limit has passed, one last call takes what came while we were suspended.
+fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    let started = Instant::now();
+    let mut is_late = false;
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                if is_late {
+                    return Err(TIMED_OUT.into());
+                }
+                is_late = started.elapsed() >= limit;
+            }
+            result => return result,
+        }
+    }
+}
+// ANCHOR_END: retry
 
 /// Writes a line to stderr with one system call, so that lines of different threads do not
 /// mix. eprintln! would panic if nobody reads stderr any more.
