@@ -377,7 +377,10 @@ impl Connection {
                     self.last_moved = now;
                 }
                 Err(error) => {
-                    self.unwritten = bytes.to_vec();
+                    // If there is no memory, this connection ends. `to_vec` would abort all of
+                    // them, and so would the tables of `Server`, but these take little.
+                    self.unwritten.try_reserve_exact(bytes.len())?;
+                    self.unwritten.extend_from_slice(bytes);
                     return Err(error);
                 }
             }

@@ -159,6 +159,7 @@ impl Server {
     fn work(&self) -> ! {
         let idle_timeout = self.args.idle_timeout;
         let quiet = self.args.quiet;
+        // If there is no memory for it, the program is aborted: at its start, and not later.
         let mut buffer = vec![0; BUFFER_SIZE];
         loop {
             let (mut stream, peer) = self.accept();
