@@ -382,14 +382,12 @@ fn serve(mut stream: TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io
 /// Repeats a call that is interrupted, up to the time limit; `tcp-server` explains it.
 fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     let started = Instant::now();
-    let mut is_late = false;
     loop {
+        let is_late = started.elapsed() >= limit;
         match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted && !is_late => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {
-                if is_late {
-                    return Err(ErrorKind::WouldBlock.into());
-                }
-                is_late = started.elapsed() >= limit;
+                return Err(ErrorKind::WouldBlock.into());
             }
             result => return result,
         }

@@ -245,19 +245,15 @@ fn echo(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io
 
 // ANCHOR: retry
 /// Repeats a call that is interrupted, as Linux does to one with a time limit when we are
-/// suspended (signal(7)). Each repetition has all of the limit again, so we look at the clock.
-/// When the limit has passed, one last call takes what came while we were suspended.
+/// suspended (signal(7)). Each repetition has all of the limit again, so we look at the clock:
+/// before the call, so that the last one still takes what came while we were suspended.
 fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     let started = Instant::now();
-    let mut is_late = false;
     loop {
+        let is_late = started.elapsed() >= limit;
         match call() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {
-                if is_late {
-                    return Err(TIMED_OUT.into());
-                }
-                is_late = started.elapsed() >= limit;
-            }
+            Err(error) if error.kind() == ErrorKind::Interrupted && !is_late => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(TIMED_OUT.into()),
             result => return result,
         }
     }
