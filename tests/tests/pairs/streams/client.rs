@@ -279,8 +279,7 @@ fn a_silent_server_is_given_up_as_soon_as_the_limit_is_over(#[case] service: Ser
 
 /// Linux interrupts a call with a time limit each time. If the call then began anew, the limit would
 /// never pass here.
-#[rstest]
-#[case::tcp_client(Service::TcpServer)]
+#[apply(every_stream_client)]
 #[cfg(unix)]
 fn to_be_suspended_does_not_prolong_the_time_limit(#[case] service: Service) {
     let (mut client, stream) = accept_from(service, &["--timeout", "0.5", "hello"]);

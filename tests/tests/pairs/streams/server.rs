@@ -226,10 +226,7 @@ fn assert_closes_while_suspended_again_and_again(mut server: Listening, client: 
     });
 }
 
-#[rstest]
-#[case::tcp_server(Service::TcpServer)]
-#[case::event_loop(Service::EventLoop)]
-#[case::graceful(Service::Graceful)]
+#[apply(every_stream_server)]
 #[cfg(unix)]
 fn to_be_suspended_does_not_prolong_the_time_of_who_never_writes(#[case] service: Service) {
     let server = service.start(&["--idle-timeout", "1"]);
@@ -237,10 +234,7 @@ fn to_be_suspended_does_not_prolong_the_time_of_who_never_writes(#[case] service
     assert_closes_while_suspended_again_and_again(server, silent);
 }
 
-#[rstest]
-#[case::tcp_server(Service::TcpServer)]
-#[case::event_loop(Service::EventLoop)]
-#[case::graceful(Service::Graceful)]
+#[apply(every_stream_server)]
 #[cfg(unix)]
 fn to_be_suspended_does_not_prolong_the_time_of_who_never_reads(#[case] service: Service) {
     let server = service.start(&["--idle-timeout", "1"]);
