@@ -167,10 +167,12 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 }
 
 // ANCHOR: signals
-/// Starts a thread that waits for signals. At the first it wakes the main thread, since a flag
-/// alone wakes nobody: `unpark` ends its park, and the shutdown makes the returned socket one that
-/// can be read, which ends its poll. At the second signal the thread logs nothing: that could wait
-/// for somebody to read stderr.
+/// Starts a thread that waits for signals. (A signal interrupts a thread anywhere, so its handler
+/// may do very little, signal-safety(7). The handler of signal-hook only wakes this thread.)
+///
+/// At the first signal the thread wakes the main thread, since a flag alone wakes nobody: `unpark`
+/// ends its park, and after the shutdown the returned socket can be read, which ends its poll. At
+/// the second it logs nothing: that could wait for somebody to read stderr.
 #[cfg(unix)]
 fn wait_for_signals(server: &Arc<Server>) -> Result<UnixStream> {
     let (tell, told) = UnixStream::pair().context("cannot create a pair of sockets")?;
