@@ -25,6 +25,7 @@
 //!
 //! Read next: `unix-echo`, the same on one machine.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Cursor, ErrorKind, Read, Write};
@@ -39,6 +40,9 @@ use clap::Parser;
 
 /// How many bytes to read at once. Any size is correct, since a stream has no boundaries.
 const BUFFER_SIZE: usize = 64 * 1024;
+
+/// How long a read waits before we look at the clock.
+const TICK: Duration = Duration::from_millis(100);
 
 /// The error of a read or write that ran out of time. Unix and Windows have different ones.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
@@ -70,7 +74,7 @@ fn main() -> Result<()> {
     let (mut stream, server) = connect(&args.addr, args.timeout)?;
     // Before anything is sent: once both sides have ended, macOS refuses every option (EINVAL).
     stream
-        .set_read_timeout(Some(args.timeout))
+        .set_read_timeout(Some(args.timeout.min(TICK)))
         .context("cannot set a time limit")?;
     let sending = Arc::new(Sending::default());
     start_sending(args.messages, &stream, &sending)?;
@@ -94,8 +98,9 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 /// Connects to the first of a name's addresses that accepts. Each gets an equal share of
 /// the time that is left, so that a silent one leaves time for the others.
 fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
-    let deadline = Instant::now() + timeout;
     let servers = resolve(addr)?;
+    // Only now: a lookup can take long, since the resolver has time limits of its own.
+    let deadline = Instant::now() + timeout;
     let mut failure = anyhow!("cannot connect to {addr}: the name has no address");
     for (number, &server) in servers.iter().enumerate() {
         let untried = servers.len() - number;
@@ -103,9 +108,10 @@ fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
         // Zero is not allowed.
         let share = (left / untried as u32).max(Duration::from_millis(1));
         match TcpStream::connect_timeout(&server, share) {
-            // If no server has the port, the kernel may give it to us, and TCP then
-            // connects the socket to itself.
-            Ok(stream) if stream.local_addr().is_ok_and(|local| local == server) => {
+            // If no server has the port, the kernel may give it to us, and TCP then connects
+            // the socket to itself. `server` would tell us less: for 0.0.0.0 and [::], the
+            // kernel connects to the loopback address.
+            Ok(stream) if stream.local_addr().ok() == stream.peer_addr().ok() => {
                 failure = explain(ErrorKind::ConnectionRefused.into(), server);
             }
             Ok(stream) => return Ok((stream, server)),
@@ -119,7 +125,7 @@ fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
 }
 // ANCHOR_END: connect
 
-/// Finds all addresses of a name.
+/// Finds all addresses of a name, each once, even if /etc/hosts has one twice.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
     let servers = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
@@ -130,13 +136,18 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
     })?;
-    Ok(servers.collect())
+    let mut seen = HashSet::new();
+    let servers: Vec<_> = servers.filter(|server| seen.insert(*server)).collect();
+    let has_port = servers.iter().all(|server| server.port() != 0);
+    ensure!(has_port, "cannot connect to {addr}: no server has port 0");
+    Ok(servers)
 }
 
 /// Adds to an error of connect what it means here and what to do.
 fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
     let advice = match error.kind() {
         ErrorKind::ConnectionRefused => ": nobody listens there; start tcp-server",
+        ErrorKind::AddrNotAvailable => ": no local port is free, or no local address can reach it",
         ErrorKind::TimedOut => ": nobody answers there, or the server's backlog is full",
         _ => "",
     };
@@ -217,6 +228,8 @@ fn receive(
     let mut buffer = vec![0; BUFFER_SIZE];
     let mut silent_since = Instant::now();
     loop {
+        // Looked at before the read, because something may have come while we were suspended.
+        let is_late = sending.is_late(silent_since, timeout);
         match stream.read(&mut buffer) {
             Ok(0) => return sending.check(*received),
             Ok(len) => {
@@ -227,11 +240,8 @@ fn receive(
                 silent_since = Instant::now();
             }
             // Linux interrupts a call with a time limit when we are suspended (signal(7)).
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == TIMED_OUT => {
-                let left = sending.time_left(silent_since, timeout);
-                ensure!(!left.is_zero(), "nothing came for {timeout:?}");
-                stream.set_read_timeout(Some(left))?;
+            Err(error) if [TIMED_OUT, ErrorKind::Interrupted].contains(&error.kind()) => {
+                ensure!(!is_late, "nothing came for {timeout:?}");
             }
             Err(error) => return Err(error).context("cannot receive"),
         }
@@ -240,16 +250,11 @@ fn receive(
 // ANCHOR_END: receive
 
 impl Sending {
-    /// Returns how much longer the server may be silent. The time limit counts only from
-    /// the moment when everything was sent.
-    fn time_left(&self, silent_since: Instant, timeout: Duration) -> Duration {
-        match self.end.get() {
-            Some((end, _)) => {
-                let deadline = silent_since.max(*end) + timeout;
-                deadline.saturating_duration_since(Instant::now())
-            }
-            None => timeout,
-        }
+    /// Returns whether the server has been silent for too long. The time limit counts only
+    /// from the moment when everything was sent.
+    fn is_late(&self, silent_since: Instant, timeout: Duration) -> bool {
+        let end = self.end.get();
+        end.is_some_and(|(end, _)| silent_since.max(*end).elapsed() >= timeout)
     }
 
     // ANCHOR: check

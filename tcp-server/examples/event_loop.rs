@@ -124,7 +124,8 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 /// Opens a non-blocking listener with a long backlog. On a *non-blocking* socket a call
 /// that would have to wait fails with WouldBlock instead.
 fn listen(addr: &str) -> Result<TcpListener> {
-    let listener = bind(addr)?;
+    let listener =
+        std::net::TcpListener::bind(addr).with_context(|| format!("cannot listen on {addr}"))?;
     // A second call of listen(2) only changes the length of the backlog.
     SockRef::from(&listener)
         .listen(BACKLOG)
@@ -135,21 +136,6 @@ fn listen(addr: &str) -> Result<TcpListener> {
     Ok(TcpListener::from_std(listener))
 }
 // ANCHOR_END: listen
-
-fn bind(addr: &str) -> Result<std::net::TcpListener> {
-    std::net::TcpListener::bind(addr).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
-                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
-            }
-            ErrorKind::AddrInUse => ": another socket uses it; choose another port",
-            ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
-            _ => "",
-        };
-        anyhow::Error::new(error).context(format!("cannot listen on {addr}{advice}"))
-    })
-}
 
 struct Server {
     listener: TcpListener,
@@ -391,7 +377,10 @@ impl Connection {
                     self.last_moved = now;
                 }
                 Err(error) => {
-                    self.unwritten = bytes.to_vec();
+                    // If there is no memory, this connection ends. `to_vec` would abort all of
+                    // them, and so would the tables of `Server`, but these take little.
+                    self.unwritten.try_reserve_exact(bytes.len())?;
+                    self.unwritten.extend_from_slice(bytes);
                     return Err(error);
                 }
             }

@@ -21,7 +21,7 @@
 //! at once, and the kernel cuts its connections and resets those in the backlog. A *graceful* end
 //! takes three steps. Accept what is in the backlog, and close the listener, so that new clients
 //! are refused and can go elsewhere. Let the open connections finish. After `--grace` seconds, cut
-//! the others. A second signal ends the process at once.
+//! the others. A second signal, half a second later or more, ends the process at once.
 //!
 //! A restart needs more. Between the last accept and the close the kernel may complete a
 //! connection, which the close resets. A second listener on the port (SO_REUSEPORT) does not help,
@@ -52,20 +52,28 @@
 #![cfg_attr(not(unix), allow(dead_code, unused_imports))]
 
 use std::fmt;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 #[cfg(unix)]
 use std::os::{fd::AsFd, unix::net::UnixStream};
 use std::process;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
 #[cfg(unix)]
 use rustix::event::{PollFd, PollFlags, poll};
+#[cfg(unix)]
+use rustix::{io::Errno, stdio::dup2_stdin};
+#[cfg(unix)]
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+#[cfg(unix)]
+use signal_hook::iterator::Signals;
 #[cfg(unix)]
 use socket2::SockRef;
 
@@ -81,9 +89,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The errors of accept for a client that has already gone. Linux reports neither.
 const GONE: [ErrorKind; 2] = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset];
 
-/// The messages to the main thread: a signal has come, and a connection is closed.
-const SIGNAL: u8 = b'!';
-const CLOSED: u8 = b'.';
+/// A second signal within this time is the first one, delivered twice: GNU timeout and npm, for
+/// example, send it to a process and then to its group. A person needs longer.
+const MOMENT: Duration = Duration::from_millis(500);
 
 type Connection = (TcpStream, SocketAddr);
 
@@ -116,7 +124,7 @@ struct Args {
     #[arg(value_parser = seconds, allow_negative_numbers = true)]
     idle_timeout: Duration,
 
-    /// Do not log connections
+    /// Log neither connections nor the end
     #[arg(short, long)]
     quiet: bool,
 }
@@ -124,12 +132,11 @@ struct Args {
 #[cfg(unix)]
 fn main() -> Result<()> {
     let args = Args::parse();
-    let (inbox, outbox) = UnixStream::pair().context("cannot create a pair of sockets")?;
-    report_signals(&outbox)?;
     let listener = if args.inherit {
         inherit().context("cannot listen on stdin: it must be a listener")?
     } else {
-        listen(&args.addr)?
+        let addr = &args.addr;
+        TcpListener::bind(addr).with_context(|| format!("cannot listen on {addr}"))?
     };
     let local = listener
         .local_addr()
@@ -138,16 +145,12 @@ fn main() -> Result<()> {
     listener
         .set_nonblocking(true)
         .context("cannot make the listener non-blocking")?;
-    let workers = start_workers(&args, outbox)?;
-    let mut server = Server {
-        inbox,
-        workers,
-        open: 0,
-        args,
-    };
+    let server = Arc::new(Server::new(args));
+    let told = wait_for_signals(&server)?;
+    start_workers(&server)?;
     let _ = writeln!(io::stdout(), "listening on {local}");
     // ANCHOR: end
-    server.accept_until_told(&listener);
+    server.accept_until_told(&listener, &told);
     server.accept_the_rest(&listener);
     drop(listener);
     server.let_finish();
@@ -164,105 +167,119 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 }
 
 // ANCHOR: signals
-/// Makes a signal a message, which wakes the main thread. A flag would wake nobody.
+/// Starts a thread that waits for signals. (A signal interrupts a thread anywhere, so its handler
+/// may do very little, signal-safety(7). The handler of signal-hook only wakes this thread.)
 ///
-/// A signal interrupts a thread anywhere, so its handler may do very little (signal-safety(7)).
-/// The handler of ctrlc only wakes a thread, and this thread runs our function. At the second
-/// signal it logs nothing: that could wait for somebody to read stderr.
+/// At the first signal the thread wakes the main thread, since a flag alone wakes nobody: `unpark`
+/// ends its park, and after the shutdown the returned socket can be read, which ends its poll. At
+/// the second it logs nothing: that could wait for somebody to read stderr.
 #[cfg(unix)]
-fn report_signals(outbox: &UnixStream) -> Result<()> {
-    let mut outbox = outbox.try_clone().context("cannot share a socket")?;
-    let mut is_second = false;
-    let handler = move || {
-        if is_second {
-            process::exit(1);
-        }
-        is_second = true;
-        let _ = outbox.write_all(&[SIGNAL]);
+fn wait_for_signals(server: &Arc<Server>) -> Result<UnixStream> {
+    let (tell, told) = UnixStream::pair().context("cannot create a pair of sockets")?;
+    let mut signals = Signals::new(signals()).context("cannot wait for signals")?;
+    let server = Arc::clone(server);
+    let work = move || {
+        let mut signals = signals.forever().filter(|signal| *signal != SIGXFSZ);
+        signals.next();
+        let first = Instant::now();
+        server.is_told.store(true, SeqCst);
+        let _ = tell.shutdown(Shutdown::Write);
+        server.main.unpark();
+        signals.find(|_| first.elapsed() >= MOMENT);
+        process::exit(1);
     };
-    ctrlc::set_handler(handler).context("cannot wait for signals")
+    let started = thread::Builder::new().spawn(work);
+    started.context("cannot start a thread")?;
+    Ok(told)
+}
+
+/// Returns the signals to wait for. A signal that was ignored when we started stays ignored, as
+/// SIGHUP after nohup(1). std cannot tell which these are, but Linux can, in a file; elsewhere we
+/// take none for ignored. SIGXFSZ says that the log has reached the limit of the shell
+/// (`ulimit -f`). If we did not wait for it, it would end us.
+#[cfg(unix)]
+fn signals() -> Vec<i32> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let mut signals = vec![SIGHUP, SIGINT, SIGTERM, SIGXFSZ];
+    signals.retain(|signal| ignored.unwrap_or(0) >> (signal - 1) & 1 == 0);
+    signals
 }
 // ANCHOR_END: signals
 
 // ANCHOR: inherit
 /// Takes the listener from stdin, which is descriptor 0. A second call of listen(2) only changes
-/// the length of the backlog, but it fails on a connection, a terminal or a file.
+/// the length of the backlog, but it fails on a connection, a terminal or a file. Then /dev/null
+/// becomes descriptor 0, so that the copy is our only one, and closing it closes the listener.
 #[cfg(unix)]
 fn inherit() -> io::Result<TcpListener> {
     let stdin = io::stdin().as_fd().try_clone_to_owned()?;
     SockRef::from(&stdin).listen(BACKLOG)?;
+    dup2_stdin(File::open("/dev/null")?)?;
     Ok(TcpListener::from(stdin))
 }
 // ANCHOR_END: inherit
 
-fn listen(addr: &str) -> Result<TcpListener> {
-    TcpListener::bind(addr).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
-                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
-            }
-            ErrorKind::AddrInUse => ": another socket uses it; choose another port",
-            ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
-            _ => "",
-        };
-        anyhow::Error::new(error).context(format!("cannot listen on {addr}{advice}"))
-    })
-}
-
-/// Starts the workers, and returns the sending end of the channel that leads to them.
+/// Starts the threads that serve.
 #[cfg(unix)]
-fn start_workers(args: &Args, outbox: UnixStream) -> Result<Sender<Connection>> {
-    let (sender, receiver) = mpsc::channel();
-    let workers = Arc::new(Workers {
-        connections: Mutex::new(receiver),
-        outbox,
-        idle_timeout: args.idle_timeout,
-        quiet: args.quiet,
-    });
-    let wanted = args.max_connections;
+fn start_workers(server: &Arc<Server>) -> Result<()> {
+    let wanted = server.args.max_connections;
     for number in 1..=wanted {
-        let workers = Arc::clone(&workers);
-        let started = thread::Builder::new().spawn(move || workers.work());
+        let server = Arc::clone(server);
+        let started = thread::Builder::new().spawn(move || server.work());
         started.with_context(|| {
             format!("cannot start thread {number} of {wanted}; choose a lower --max-connections")
         })?;
     }
-    Ok(sender)
+    Ok(())
 }
 
-/// What the main thread knows.
-#[cfg(unix)]
+/// What all threads share.
 struct Server {
-    inbox: UnixStream,
-    workers: Sender<Connection>,
-    /// How many connections are accepted and not closed yet.
-    open: u32,
     args: Args,
+    /// The thread to wake when there is a signal or a connection is closed.
+    main: Thread,
+    is_told: AtomicBool,
+    /// How many connections are accepted and not closed yet.
+    open: AtomicU32,
+    /// Leads the connections to the workers.
+    sender: Sender<Connection>,
+    receiver: Mutex<Receiver<Connection>>,
 }
 
 #[cfg(unix)]
 impl Server {
+    fn new(args: Args) -> Server {
+        let (sender, receiver) = mpsc::channel();
+        Server {
+            args,
+            main: thread::current(),
+            is_told: AtomicBool::new(false),
+            open: AtomicU32::new(0),
+            sender,
+            receiver: Mutex::new(receiver),
+        }
+    }
+
     // ANCHOR: accept
     /// Accepts connections while there are free workers, until a signal comes.
-    fn accept_until_told(&mut self, listener: &TcpListener) {
-        loop {
+    fn accept_until_told(&self, listener: &TcpListener, told: &UnixStream) {
+        while !self.is_told.load(SeqCst) {
+            if self.open.load(SeqCst) >= self.args.max_connections {
+                // Meanwhile clients wait in the backlog. An unpark that came just before counts.
+                thread::park();
+                continue;
+            }
             let mut events = [
-                PollFd::new(&self.inbox, PollFlags::IN),
+                PollFd::new(told, PollFlags::IN),
                 PollFd::new(listener, PollFlags::IN),
             ];
-            let has_room = self.open < self.args.max_connections;
-            // Without room, clients have to wait in the backlog.
-            let count = if has_room { 2 } else { 1 };
-            // Waits until one of them can be read. An error means that we were interrupted, and
-            // that there are no events.
-            let _ = poll(&mut events[..count], None);
-            let [inbox, client] = events.map(|event| !event.revents().is_empty());
-            if inbox && self.read_inbox() == Some(SIGNAL) {
-                return;
-            }
-            if client {
-                self.accept(listener);
+            match poll(&mut events, None) {
+                // One of the two can be read. If it is not the listener, accept finds nobody.
+                Ok(_) => _ = self.accept(listener),
+                Err(Errno::INTR) => {}
+                Err(error) => self.pause(format_args!("cannot wait: {error}")),
             }
         }
     }
@@ -270,94 +287,74 @@ impl Server {
     /// Accepts what is in the backlog; these clients are connected, and may have sent something.
     /// They wait for a free worker. (Without a descriptor for them, they are reset after all.) An
     /// inherited backlog is left to the next server, which has more time.
-    fn accept_the_rest(&mut self, listener: &TcpListener) {
+    fn accept_the_rest(&self, listener: &TcpListener) {
         while !self.args.inherit && self.accept(listener) {}
     }
 
     /// Accepts a connection, if there is one. Returns whether there may be more.
-    fn accept(&mut self, listener: &TcpListener) -> bool {
+    fn accept(&self, listener: &TcpListener) -> bool {
         match listener.accept() {
             Ok(connection) => {
-                self.open += 1;
-                let _ = self.workers.send(connection);
+                self.open.fetch_add(1, SeqCst);
+                let _ = self.sender.send(connection);
                 true
             }
             Err(error) if GONE.contains(&error.kind()) => true,
             // Nobody is there, or another process that shares the listener was faster.
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
             Err(error) => {
-                log(self.args.quiet, format_args!("cannot accept: {error}"));
-                thread::sleep(PAUSE);
+                self.pause(format_args!("cannot accept: {error}"));
                 false
             }
         }
     }
     // ANCHOR_END: accept
 
-    /// Takes a message from the inbox, and counts. Returns `None` if the time limit is over, or if
-    /// we were suspended, which interrupts a call with a time limit (signal(7)).
-    fn read_inbox(&mut self) -> Option<u8> {
-        let mut message = [0];
-        // Not read_exact: after an interruption it would begin anew, with all of the time.
-        let _ = self.inbox.read(&mut message).ok()?;
-        let [message] = message;
-        self.open -= u32::from(message == CLOSED);
-        Some(message)
+    fn pause(&self, why: fmt::Arguments) {
+        log(self.args.quiet, why);
+        thread::sleep(PAUSE);
     }
 
     /// Waits until the last connection is closed, but no longer than the time of `--grace`.
-    fn let_finish(&mut self) {
+    fn let_finish(&self) {
         let deadline = Instant::now() + self.args.grace;
-        let open = self.open;
-        log(false, format_args!("ending, connections open: {open}"));
-        while self.open > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            // A limit of 0 is an error, and means here that the time is over.
-            if self.inbox.set_read_timeout(Some(left)).is_err() {
-                break;
-            }
-            self.read_inbox();
+        let quiet = self.args.quiet;
+        let open = self.open.load(SeqCst);
+        log(quiet, format_args!("ending, connections open: {open}"));
+        while self.open.load(SeqCst) > 0 && Instant::now() < deadline {
+            thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
         }
-        let cut = self.open;
+        let cut = self.open.load(SeqCst);
         let finished = open - cut;
         log(
-            false,
+            quiet,
             format_args!("ended, finished: {finished}, cut: {cut}"),
         );
     }
-}
 
-/// What the workers share.
-#[cfg(unix)]
-struct Workers {
-    connections: Mutex<Receiver<Connection>>,
-    outbox: UnixStream,
-    idle_timeout: Duration,
-    quiet: bool,
-}
-
-#[cfg(unix)]
-impl Workers {
     /// Serves one client after the other. One worker waits for a connection at a time, and the
     /// others wait for the lock.
     fn work(&self) {
+        let idle_timeout = self.args.idle_timeout;
+        let quiet = self.args.quiet;
         let mut buffer = vec![0; BUFFER_SIZE];
         loop {
-            let connections = self.connections.lock();
-            let next = connections.unwrap_or_else(PoisonError::into_inner).recv();
+            let receiver = self.receiver.lock();
+            let next = receiver.unwrap_or_else(PoisonError::into_inner).recv();
             let Ok((stream, peer)) = next else {
-                return; // The main thread has ended.
+                return; // Impossible, since we hold a sender as well.
             };
-            log(self.quiet, format_args!("{peer}: connected"));
-            let outcome = match serve(stream, self.idle_timeout, &mut buffer) {
+            log(quiet, format_args!("{peer}: connected"));
+            let outcome = match serve(stream, idle_timeout, &mut buffer) {
                 Ok(echoed) => format!("bytes echoed: {echoed}"),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    format!("no read or write for {:?}", self.idle_timeout)
+                    format!("no read or write for {idle_timeout:?}")
                 }
                 Err(error) => error.to_string(),
             };
-            log(self.quiet, format_args!("{peer}: closed, {outcome}"));
-            let _ = (&self.outbox).write_all(&[CLOSED]);
+            log(quiet, format_args!("{peer}: closed, {outcome}"));
+            self.open.fetch_sub(1, SeqCst);
+            self.main.unpark();
         }
     }
 }
@@ -371,14 +368,30 @@ fn serve(mut stream: TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io
     stream.set_write_timeout(Some(idle_timeout))?;
     let mut echoed = 0;
     loop {
-        match stream.read(buffer) {
-            Ok(0) => return Ok(echoed),
-            Ok(len) => {
-                stream.write_all(&buffer[..len])?;
-                echoed += len as u64;
+        let len = retry(idle_timeout, || stream.read(buffer))?;
+        if len == 0 {
+            return Ok(echoed);
+        }
+        let mut unsent = &buffer[..len];
+        while !unsent.is_empty() {
+            let sent = retry(idle_timeout, || stream.write(unsent))?;
+            unsent = &unsent[sent..];
+        }
+        echoed += len as u64;
+    }
+}
+
+/// Repeats a call that is interrupted, up to the time limit; `tcp-server` explains it.
+fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    let started = Instant::now();
+    loop {
+        let is_late = started.elapsed() >= limit;
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted && !is_late => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                return Err(ErrorKind::WouldBlock.into());
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            result => return result,
         }
     }
 }

@@ -35,7 +35,7 @@
 //!
 //! You want this in every server that may end a conversation before its client does: one
 //! with limits, with time-outs, or with errors of the protocol. `tcp-server` closes only
-//! after the client's FIN, so it has nothing left to read and does without. The price is a
+//! after the client's FIN, or when its time limit has passed and it has no last words to lose. The price is a
 //! thread and a connection that stay busy for up to `--linger` seconds with bytes of no
 //! use, and a second loop to understand.
 //!
@@ -50,8 +50,8 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,8 +64,12 @@ const BUFFER_SIZE: usize = 48 * 1024;
 /// How many clients to serve at the same time.
 const WORKERS: u32 = 16;
 
-/// How long a client may neither send nor receive, before it is told that all is said.
+/// How long a client may neither send nor receive. (Interrupted calls prolong it here; `tcp-server`
+/// shows what helps.)
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a read may wait while we linger, before we look at the clock.
+const TICK: Duration = Duration::from_millis(100);
 
 /// How much to discard at most. Without this limit, a client could keep us busy for all of
 /// the time: over loopback, several gigabytes in two seconds.
@@ -73,6 +77,9 @@ const MAX_DISCARDED: u64 = 16 * 1024 * 1024;
 
 /// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The errors of accept for a client that has already gone. Linux reports neither.
+const GONE: [ErrorKind; 2] = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset];
 
 /// Send a limited number of bytes back, say so, and close without losing this
 #[derive(Parser)]
@@ -104,7 +111,7 @@ fn main() -> Result<()> {
     let local = listener
         .local_addr()
         .context("cannot read the address of the listener")?;
-    let listener = Arc::new(listener);
+    let listener = Arc::new(Mutex::new(listener));
     for _ in 1..WORKERS {
         let (listener, args) = (Arc::clone(&listener), Arc::clone(&args));
         let started = thread::Builder::new().spawn(move || work(&listener, &args));
@@ -124,17 +131,25 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 }
 
 /// Serves one client after the other, forever. An error of a client does not end it.
-fn work(listener: &TcpListener, args: &Args) -> ! {
+fn work(listener: &Mutex<TcpListener>, args: &Args) -> ! {
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {
+        let (mut stream, peer) = accept(listener);
+        let outcome = serve(&mut stream, args, &mut buffer);
+        let outcome = outcome.unwrap_or_else(|error| error.to_string());
+        // The close. If there is still something to read, the kernel sends a reset.
+        drop(stream);
+        log(format_args!("{peer}: closed, {outcome}"));
+    }
+}
+
+/// Takes the next connection from the backlog. The lock lets one worker wait at a time.
+fn accept(listener: &Mutex<TcpListener>) -> (TcpStream, SocketAddr) {
+    let listener = listener.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
         match listener.accept() {
-            Ok((mut stream, peer)) => {
-                let outcome = serve(&mut stream, args, &mut buffer);
-                let outcome = outcome.unwrap_or_else(|error| error.to_string());
-                // The close. If there is still something to read, the kernel sends a reset.
-                drop(stream);
-                log(format_args!("{peer}: closed, {outcome}"));
-            }
+            Ok(connection) => return connection,
+            Err(error) if GONE.contains(&error.kind()) => {}
             Err(error) => {
                 log(format_args!("cannot accept: {error}"));
                 thread::sleep(PAUSE);
@@ -186,18 +201,15 @@ fn echo(stream: &mut TcpStream, limit: u64, buffer: &mut [u8]) -> io::Result<u64
 // ANCHOR: linger
 /// Half-closes, then discards what comes until the client closes too, within the limits.
 fn linger(stream: &mut TcpStream, time: Duration, buffer: &mut [u8]) -> io::Result<String> {
+    // Set before the shutdown: once both sides have ended, macOS refuses every option (EINVAL).
+    stream.set_read_timeout(Some(time.min(TICK)))?;
     // The kernel sends the FIN after everything that we have written. The client reads the
     // last words, then the end of the stream, and so learns that it can stop sending.
     stream.shutdown(Shutdown::Write)?;
+    // The deadline is for all reads together: a byte now and then does not prolong it.
     let deadline = Instant::now() + time;
     let mut discarded = 0;
-    while discarded < MAX_DISCARDED {
-        // The deadline is for all reads together: a byte now and then does not prolong it.
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        stream.set_read_timeout(Some(left))?;
+    while discarded < MAX_DISCARDED && Instant::now() < deadline {
         match stream.read(buffer) {
             // The client has closed or half-closed. As it cannot send any more, nothing is
             // unread, and close(2) causes no reset. What our kernel has not sent yet, it

@@ -31,7 +31,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -112,13 +112,17 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 /// a minute, if the server was the first to close a connection (TIME_WAIT).
 fn listen(addr: &str) -> Result<TcpListener> {
     TcpListener::bind(addr).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+        let port = addr.rsplit(':').next().and_then(|port| port.parse().ok());
+        let advice = match (error.kind(), port) {
+            // Without a number of the kernel, it is std's own error: the text is no HOST:PORT.
+            (ErrorKind::InvalidInput, _) if error.raw_os_error().is_none() => {
                 ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
             }
-            ErrorKind::AddrInUse => ": another socket uses it; choose another port",
-            ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
+            (ErrorKind::AddrInUse, Some(1..)) => ": another socket uses it; choose another port",
+            (ErrorKind::AddrNotAvailable, _) => ": not an address of this machine",
+            (ErrorKind::PermissionDenied, Some(1..1024_u16)) => {
+                ": ports below 1024 often need a privilege"
+            }
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot listen on {addr}{advice}"))
@@ -155,6 +159,7 @@ impl Server {
     fn work(&self) -> ! {
         let idle_timeout = self.args.idle_timeout;
         let quiet = self.args.quiet;
+        // If there is no memory for it, the program is aborted: at its start, and not later.
         let mut buffer = vec![0; BUFFER_SIZE];
         loop {
             let (mut stream, peer) = self.accept();
@@ -208,35 +213,52 @@ fn serve(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> i
     // writer go on only when a third of its buffer is free.
     stream.set_read_timeout(Some(idle_timeout))?;
     stream.set_write_timeout(Some(idle_timeout))?;
-    echo(stream, buffer)
+    echo(stream, idle_timeout, buffer)
 }
 // ANCHOR_END: serve
 
 // ANCHOR: echo
 /// Writes what it reads, until the client has no more to send.
-fn echo(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
+fn echo(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
     let mut echoed = 0;
     loop {
-        match stream.read(buffer) {
+        let len = retry(idle_timeout, || stream.read(buffer))?;
+        if len == 0 {
             // The end of the stream: the client's kernel has sent a *FIN*. After a
             // *half-close* the client can still receive; after a full close it cannot, but
             // the FIN is the same. When `work` drops the stream, our side is closed too:
             // the kernel still sends what it has not sent yet, and then our FIN.
-            Ok(0) => return Ok(echoed),
-            Ok(len) => {
-                // A write may take only a part; write_all writes until all is taken. If the
-                // client does not read, write_all waits, so we stop reading, and in the end
-                // the client's own writes must wait. This is the *flow control* of TCP.
-                stream.write_all(&buffer[..len])?;
-                echoed += len as u64;
-            }
-            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            return Ok(echoed);
         }
+        // A write may take only a part. If the client does not read, it waits, so we stop
+        // reading, and in the end the client's own writes must wait. This is the *flow
+        // control* of TCP.
+        let mut unsent = &buffer[..len];
+        while !unsent.is_empty() {
+            let sent = retry(idle_timeout, || stream.write(unsent))?;
+            unsent = &unsent[sent..];
+        }
+        echoed += len as u64;
     }
 }
 // ANCHOR_END: echo
+
+// ANCHOR: retry
+/// Repeats a call that is interrupted, as Linux does to one with a time limit when we are
+/// suspended (signal(7)). Each repetition has all of the limit again, so we look at the clock:
+/// before the call, so that the last one still takes what came while we were suspended.
+fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    let started = Instant::now();
+    loop {
+        let is_late = started.elapsed() >= limit;
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted && !is_late => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(TIMED_OUT.into()),
+            result => return result,
+        }
+    }
+}
+// ANCHOR_END: retry
 
 /// Writes a line to stderr with one system call, so that lines of different threads do not
 /// mix. eprintln! would panic if nobody reads stderr any more.

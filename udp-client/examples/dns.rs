@@ -31,9 +31,9 @@ use clap::Parser;
 /// and how many questions, answers and two other kinds of records follow (RFC 1035, 4.1.1).
 const HEADER: usize = 12;
 
-/// The longest answer over UDP, in bytes (RFC 1035, 4.2.1), unless the question allows more
-/// (EDNS).
-const MAX_ANSWER: usize = 512;
+/// The length of the buffer, in bytes. The question does not allow more than 512 (EDNS would), but
+/// a server may send more, and the end of a datagram that is longer than the buffer is lost.
+const MAX_ANSWER: usize = 65_535;
 
 /// The error of a read or write that ran out of time. Unix and Windows have different ones.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
@@ -75,7 +75,7 @@ fn main() -> Result<()> {
     let found = addresses(&answer)
         .with_context(|| format!("cannot get an address of {name} from {server}"))?;
     for address in found {
-        writeln!(io::stdout(), "{address}").context("cannot write to stdout")?;
+        print(address)?;
     }
     Ok(())
 }
@@ -114,6 +114,10 @@ fn query(id: u16, name: &str) -> Result<Vec<u8>> {
 /// Writes a name as DNS does: each label after its length, and an empty label at the end
 /// (RFC 1035, 3.1).
 fn encode(name: &str) -> Result<Vec<u8>> {
+    ensure!(
+        name.is_ascii(),
+        "cannot ask for {name:?}: write it in ASCII, as xn--..."
+    );
     let mut encoded = Vec::new();
     // A dot at the end of a name stands for the empty label.
     for label in name.strip_suffix('.').unwrap_or(name).split('.') {
@@ -149,7 +153,7 @@ fn ask_any(server: &str, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
 
 /// Finds all addresses of a name.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
-    let servers = addr.to_socket_addrs().map_err(|error| {
+    let found = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
             ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
                 ": write HOST:PORT, as in 127.0.0.1:53 or [::1]:53"
@@ -158,35 +162,51 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
     })?;
-    Ok(servers.collect())
+    let mut servers = Vec::new();
+    for server in found {
+        ensure!(
+            server.port() != 0,
+            "cannot send to {addr}: port 0 stands for no socket; give the server's port"
+        );
+        // The same address can stand twice in /etc/hosts.
+        if !servers.contains(&server) {
+            servers.push(server);
+        }
+    }
+    Ok(servers)
 }
 
 /// Asks one address.
 fn ask(server: SocketAddr, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
-    let answer =
-        exchange(server, query, timeout).with_context(|| format!("cannot ask {server}"))?;
+    let any = if server.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let socket = UdpSocket::bind(any).context("cannot open a UDP socket on a free port")?;
+    let answer = exchange(&socket, server, query, timeout)
+        .with_context(|| format!("cannot ask {server}"))?;
     answer.with_context(|| format!("cannot get an answer from {server} within {timeout:?}"))
 }
 
 /// Sends the query and waits for the answer. Returns `None` if it does not come in time.
-fn exchange(server: SocketAddr, query: &[u8], timeout: Duration) -> io::Result<Option<Vec<u8>>> {
-    let socket = UdpSocket::bind(if server.is_ipv4() {
-        "0.0.0.0:0"
-    } else {
-        "[::]:0"
-    })?;
+fn exchange(
+    socket: &UdpSocket,
+    server: SocketAddr,
+    query: &[u8],
+    timeout: Duration,
+) -> io::Result<Option<Vec<u8>>> {
     // From now on the kernel drops datagrams from other senders, and reports if the
     // server's host says that nobody listens.
     socket.connect(server)?;
     socket.send(query)?;
-    let deadline = Instant::now() + timeout;
-    next_answer(&socket, query, deadline)
+    next_answer(socket, query, Instant::now() + timeout)
 }
 
 /// Waits until the deadline for a datagram that answers the query. Others do not count.
 fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Result<Option<Vec<u8>>> {
     let peer = socket.peer_addr()?;
-    let mut buffer = [0; MAX_ANSWER];
+    let mut buffer = vec![0; MAX_ANSWER];
     loop {
         // The kernel applies a time limit to each call, so each call gets the time that is
         // left. Zero is not allowed; one microsecond still takes an answer from the queue.
@@ -212,6 +232,8 @@ fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Resul
 // ANCHOR: is_answer
 /// Tells whether a datagram answers the query: it has the same id, it is marked as an
 /// answer (in a query this bit is 0), and it repeats the question.
+///
+/// A server that did not read the question, or will not, may send an error as a header alone.
 fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
     let Some((asked, question)) = query.split_first_chunk::<HEADER>() else {
         return false;
@@ -226,7 +248,9 @@ fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
     let repeated = rest
         .get(..question.len())
         .is_some_and(|it| it.eq_ignore_ascii_case(question));
-    same_id && marked && one_question && repeated
+    // FORMERR, SERVFAIL, NOTIMP and REFUSED say nothing about the name.
+    let bare_error = datagram.len() == HEADER && matches!(header[3] & 0x0F, 1 | 2 | 4 | 5);
+    same_id && marked && (one_question && repeated || bare_error)
 }
 // ANCHOR_END: is_answer
 
@@ -260,6 +284,18 @@ fn check_code(code: u8) -> Result<()> {
         5 => bail!("the server refuses to answer; ask another (REFUSED)"),
         _ => bail!("the server reports error {code}"),
     }
+}
+
+/// Prints an address; `udp-client` says why std's own stdout does not suffice.
+fn print(address: Ipv4Addr) -> Result<()> {
+    #[cfg(unix)]
+    use std::{fs::File, os::fd::AsFd};
+    #[cfg(unix)]
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    #[cfg(not(unix))]
+    let stdout = io::Result::Ok(io::stdout());
+    let written = stdout.and_then(|mut stdout| writeln!(stdout, "{address}"));
+    written.context("cannot write to stdout")
 }
 
 // ANCHOR: reader

@@ -29,7 +29,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -98,8 +98,7 @@ fn main() -> Result<()> {
         let time = started.elapsed();
         answers += 1;
         late += u32::from(time > args.timeout);
-        let written = io::stdout().write_all(&[message, b"\n"].concat());
-        written.context("cannot write to stdout")?;
+        print(message)?;
         log(args.quiet, format_args!("{from}: answered in {time:.1?}"));
     }
     ensure!(
@@ -120,7 +119,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 
 /// Finds an IPv4 address or the address of an IPv6 group.
 fn resolve(addr: &str) -> Result<SocketAddr> {
-    let mut found = addr.to_socket_addrs().map_err(|error| {
+    let found = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
             ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
                 ": write HOST:PORT, as in 127.255.255.255:7007"
@@ -129,10 +128,20 @@ fn resolve(addr: &str) -> Result<SocketAddr> {
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
     })?;
+    // ::ffff:127.255.255.255 is an IPv4 address in the form of IPv6.
+    let mut found = found.map(|addr| match addr.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::from((v4, addr.port())),
+        IpAddr::V6(_) => addr,
+    });
     let suitable = found.find(|addr| addr.is_ipv4() || addr.ip().is_multicast());
-    suitable.with_context(|| {
+    let to = suitable.with_context(|| {
         format!("cannot send to {addr}: IPv6 has no broadcast; give a multicast group")
-    })
+    })?;
+    ensure!(
+        to.port() != 0,
+        "cannot send to {addr}: port 0 stands for no socket; give the servers' port"
+    );
+    Ok(to)
 }
 
 /// Refuses a message that is too long. The kernel would as well (EMSGSIZE), but its error
@@ -155,10 +164,11 @@ fn check_length(message: &[u8], to: SocketAddr) -> Result<()> {
 /// other addresses.
 fn open(to: SocketAddr, interface: Option<&str>) -> Result<UdpSocket> {
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let mut socket = UdpSocket::bind(any).context("cannot open a UDP socket")?;
+    let open = || UdpSocket::bind(any).context("cannot open a UDP socket on a free port");
+    let mut socket = open()?;
     // The kernel may choose the port of the servers, and we would hear ourselves.
     if socket.local_addr()?.port() == to.port() {
-        socket = UdpSocket::bind(any).context("cannot open a UDP socket")?;
+        socket = open()?;
     }
     // Without this option the kernel refuses broadcast addresses (EACCES), so that nobody
     // sends to a whole network by mistake.
@@ -212,6 +222,18 @@ fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> Result<Op
     }
 }
 // ANCHOR_END: next_echo
+
+/// Prints a line; see `udp-client`.
+fn print(line: &[u8]) -> Result<()> {
+    #[cfg(unix)]
+    use std::{fs::File, os::fd::AsFd};
+    #[cfg(unix)]
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    #[cfg(not(unix))]
+    let stdout = io::Result::Ok(io::stdout());
+    let written = stdout.and_then(|mut stdout| stdout.write_all(&[line, b"\n"].concat()));
+    written.context("cannot write to stdout")
+}
 
 /// Writes a line to stderr, if anybody reads it. eprintln! would panic if nobody does.
 fn log(quiet: bool, line: fmt::Arguments) {

@@ -55,6 +55,11 @@ const MAX_PAYLOAD: usize = 65_527;
 /// UDP client never says that it has gone.
 const MAX_CLIENTS: usize = 128;
 
+/// For how long a client keeps its place at least. Two relays that send to each other are for ever
+/// new clients to each other. With this limit they soon have no place left, and the datagram that
+/// went in a circle is lost. (If each turn takes longer, with `--delay`, it goes on.)
+const KEPT: Duration = Duration::from_secs(1);
+
 /// How many datagrams are on the way at the same time. Without a limit, many datagrams with a
 /// long delay would fill the memory. A router does the same: it drops what its queue cannot hold.
 const MAX_WAITING: usize = 1024;
@@ -137,12 +142,16 @@ fn probability(text: &str) -> Result<f64, String> {
 /// Binds the socket that the clients send to. Fails if this is the server's address too, because
 /// the relay would then send each datagram to itself, forever.
 fn listen(args: &Args) -> Result<UdpSocket> {
-    let was_free = UdpSocket::bind(args.to).is_ok();
     let socket = UdpSocket::bind(args.listen);
     let socket = socket.with_context(|| format!("cannot bind a UDP socket to {}", args.listen))?;
-    // The server's address was free and is taken now, so we have taken it. Comparing the two
-    // addresses is not enough, because 0.0.0.0 stands for every address of this machine.
-    let is_itself = was_free && UdpSocket::bind(args.to).is_err();
+    let (own, server) = (args.listen.ip(), args.to.ip());
+    let is_any = own.is_unspecified() && (own.is_ipv6() || server.is_ipv4());
+    // A socket can be bound to the server's address only if it is an address of this machine. To
+    // ask with the server's port would take it from a server that is just starting.
+    let own_port = socket.local_addr().map(|own| own.port());
+    let is_itself = own_port.is_ok_and(|port| port == args.to.port())
+        && (own == server || is_any || server.is_unspecified())
+        && UdpSocket::bind((server, 0)).is_ok();
     ensure!(
         !is_itself,
         "cannot relay from {} to itself: name the server with --to",
@@ -165,6 +174,7 @@ struct Relay {
 
 struct Client {
     addr: SocketAddr,
+    since: Instant,
     /// The socket from which this client's datagrams go to the server. Only the answers to
     /// this client come back here.
     socket: Arc<UdpSocket>,
@@ -250,6 +260,9 @@ impl Relay {
     /// Makes room for a new client, opens its socket and starts its thread.
     fn meet(&mut self, addr: SocketAddr) -> io::Result<()> {
         if self.clients.len() == MAX_CLIENTS {
+            if self.clients[0].since.elapsed() < KEPT {
+                return Err(io::Error::other("too many clients at once"));
+            }
             self.clients.pop_front();
         }
         let socket = UdpSocket::bind(if self.args.to.is_ipv4() {
@@ -270,6 +283,7 @@ impl Relay {
         let (questions, answers) = (flow(2 * self.met), flow(2 * self.met + 1));
         self.clients.push_back(Client {
             addr,
+            since: Instant::now(),
             socket,
             questions,
             answers,
@@ -294,7 +308,10 @@ impl Relay {
             .iter()
             .find(|client| client.addr == datagram.client)
         else {
-            return; // The relay has forgotten this client since.
+            return self.args.log(format_args!(
+                "{}: not sent: the relay has forgotten this client",
+                datagram.client
+            ));
         };
         for _ in 0..datagram.copies {
             let sent = match datagram.is_answer {

@@ -25,10 +25,12 @@
 //!
 //! Read next: `tcp-server` and `tcp-client`, which leave all this work to the kernel.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -82,7 +84,13 @@ fn main() -> Result<()> {
     }
     if args.messages.is_empty() {
         let mut stdin = io::stdin().lock();
-        while let Some(line) = next_line(&mut stdin).context("cannot read stdin")? {
+        let mut line = next_line(&mut stdin)?;
+        while let Some(message) = line.strip_suffix(b"\n") {
+            ask_and_print(message, &mut servers, &args)?;
+            line = next_line(&mut stdin)?;
+        }
+        // The last line may have no newline. To read on would ask a terminal for one more Ctrl-D.
+        if !line.is_empty() {
             ask_and_print(&line, &mut servers, &args)?;
         }
     }
@@ -101,7 +109,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 /// Finds all addresses of a name. Many names have several; `localhost` often has `[::1]` and
 /// `127.0.0.1`.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
-    let servers = addr.to_socket_addrs().map_err(|error| {
+    let found = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
             ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
                 ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
@@ -110,24 +118,26 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
     })?;
-    Ok(servers.collect())
+    // The same address can stand twice in /etc/hosts.
+    let mut seen = HashSet::new();
+    let servers: Vec<_> = found.filter(|server| seen.insert(*server)).collect();
+    ensure!(
+        servers.iter().all(|server| server.port() != 0),
+        "cannot send to {addr}: port 0 stands for no socket; give the server's port"
+    );
+    Ok(servers)
 }
 // ANCHOR_END: resolve
 
 // ANCHOR: next_line
-/// Reads a line and removes its newline. Returns `None` at the end of the input.
-fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+/// Reads a line with its newline. The end of the input is a line without one.
+fn next_line(stdin: &mut impl BufRead) -> Result<Vec<u8>> {
     let mut line = Vec::new();
     // A line without end must not fill the memory. This much is already too long to send.
     let limit = MAX_PAYLOAD_V6 as u64 + 1;
-    let len = stdin.take(limit).read_until(b'\n', &mut line)?;
-    if len == 0 {
-        return Ok(None);
-    }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    }
-    Ok(Some(line))
+    let read = stdin.take(limit).read_until(b'\n', &mut line);
+    read.context("cannot read stdin")?;
+    Ok(line)
 }
 // ANCHOR_END: next_line
 
@@ -135,9 +145,7 @@ fn next_line(stdin: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
 fn ask_and_print(message: &[u8], servers: &mut Vec<SocketAddr>, args: &Args) -> Result<()> {
     let (server, time) = ask_any(servers, message, args)?;
     *servers = vec![server];
-    // Nobody may be reading stdout any more: println! would panic, and this does not.
-    let written = io::stdout().write_all(&[message, b"\n"].concat());
-    written.context("cannot write to stdout")?;
+    print(message)?;
     log(args.quiet, format_args!("{server}: answered in {time:.1?}"));
     Ok(())
 }
@@ -160,24 +168,14 @@ fn ask_any(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<(Socke
     Err(failure)
 }
 
-/// Asks one address. Returns how long the answer took, or an error that says what to do.
-fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
-    check_length(message, server)?;
-    let time = exchange(server, message, args).map_err(|error| explain(error, server))?;
-    let (attempts, timeout) = (args.attempts, args.timeout);
-    let s = if attempts == 1 { "" } else { "s" };
-    time.with_context(|| {
-        format!("cannot get an answer from {server} in {attempts} attempt{s} of {timeout:?}")
-    })
-}
-
 // ANCHOR: check_length
 /// Refuses a message that is too long. The kernel would as well (EMSGSIZE), but its error
 /// does not name the limit.
 fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
-    let (limit, family) = match server {
-        SocketAddr::V4(_) => (MAX_PAYLOAD_V4, "IPv4"),
-        SocketAddr::V6(_) => (MAX_PAYLOAD_V6, "IPv6"),
+    // ::ffff:127.0.0.1 is an IPv4 address, which an IPv6 socket can reach as well.
+    let (limit, family) = match server.ip().to_canonical() {
+        IpAddr::V4(_) => (MAX_PAYLOAD_V4, "IPv4"),
+        IpAddr::V6(_) => (MAX_PAYLOAD_V6, "IPv6"),
     };
     ensure!(
         message.len() <= limit,
@@ -188,45 +186,71 @@ fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
 }
 // ANCHOR_END: check_length
 
-// ANCHOR: exchange
-/// Sends a message again and again until its echo comes. Returns how long that took, or
-/// `None` if no attempt was answered.
-fn exchange(server: SocketAddr, message: &[u8], args: &Args) -> io::Result<Option<Duration>> {
+// ANCHOR: ask
+/// Asks one address: sends the message again and again until its echo comes. Returns how long that
+/// took. An error ends it only if it says that nobody listens.
+fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
+    check_length(message, server)?;
     let socket = connect(server)?;
     let started = Instant::now();
-    let attempts = args.attempts;
+    let (attempts, timeout) = (args.attempts, args.timeout);
+    let mut failure = None;
     for attempt in 1..=attempts {
-        socket.send(message)?;
-        if wait_for_echo(&socket, message, Instant::now() + args.timeout)? {
-            return Ok(Some(started.elapsed()));
+        let deadline = Instant::now() + timeout;
+        let sent = socket.send(message);
+        match sent.and_then(|_| wait_for_echo(&socket, message, deadline)) {
+            Ok(true) => return Ok(started.elapsed()),
+            Ok(false) => failure = None,
+            Err(error) if is_refusal(&error) => return Err(explain(error, server)),
+            // One datagram was lost. It was too long for a router (EMSGSIZE; the kernel cuts the
+            // next into fragments), a firewall dropped it (EPERM), or a queue was full (ENOBUFS).
+            Err(error) => {
+                failure = Some(explain(error, server));
+                thread::sleep(deadline.saturating_duration_since(Instant::now()));
+            }
         }
         log(
             args.quiet,
             format_args!("{server}: no answer to attempt {attempt} of {attempts}"),
         );
     }
-    Ok(None)
+    let s = if attempts == 1 { "" } else { "s" };
+    Err(failure.unwrap_or_else(|| {
+        anyhow!("cannot get an answer from {server} in {attempts} attempt{s} of {timeout:?}")
+    }))
 }
-// ANCHOR_END: exchange
+// ANCHOR_END: ask
 
 // ANCHOR: connect
 /// Opens a socket for one message. A late echo of an earlier message finds that its socket
 /// is closed, so nobody takes it for the echo of this one.
-fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
+fn connect(server: SocketAddr) -> Result<UdpSocket> {
     // 0.0.0.0 and [::] stand for all addresses of this host, and port 0 for any free port.
     let any = if server.is_ipv4() {
         "0.0.0.0:0"
     } else {
         "[::]:0"
     };
-    let socket = UdpSocket::bind(any)?;
+    let socket = UdpSocket::bind(any).context("cannot open a UDP socket on a free port")?;
     // connect(2) on a UDP socket sends nothing. From now on the kernel drops datagrams from
     // other senders. And if the server's host reports that nobody listens on the port, a
     // call that waits, or the next one, fails with ECONNREFUSED.
-    socket.connect(server)?;
+    if let Err(error) = socket.connect(server) {
+        // The kernel refuses a broadcast address unless the program asks for it (EACCES), but that
+        // error has other reasons too. If the address is accepted with the option, we know.
+        let is_broadcast = error.kind() == ErrorKind::PermissionDenied
+            && socket.set_broadcast(true).is_ok()
+            && socket.connect(server).is_ok();
+        ensure!(
+            !is_broadcast,
+            "cannot reach {server}: it is a broadcast address; run the example one_to_many"
+        );
+        return Err(explain(error, server));
+    }
     // If no server has the port, the kernel may give it to us, and we would answer ourselves.
-    if socket.local_addr()? == server {
-        return Err(ErrorKind::ConnectionRefused.into());
+    // We ask for both addresses: what was written may be 0.0.0.0, which stands for this host.
+    if socket.local_addr().ok() == socket.peer_addr().ok() {
+        return Err(explain(ErrorKind::ConnectionRefused.into(), server));
     }
     Ok(socket)
 }
@@ -259,23 +283,36 @@ fn wait_for_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::R
 // ANCHOR_END: wait
 
 // ANCHOR: explain
+/// Whether an error says that nobody listens. Windows reports a reset where Unix reports a refusal.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+    )
+}
+
 /// Adds to an error of the socket what it means here and what to do.
 fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
-    let advice = match error.kind() {
-        // Windows reports a reset where Unix reports a refusal.
-        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
-            ": nobody listens there; start udp-server"
-        }
-        ErrorKind::PermissionDenied => {
-            ": if it is a broadcast address, run the example one_to_many"
-        }
-        // On Linux, connect(2) accepts port 0, but it connects to nothing. Others refuse it.
-        _ if server.port() == 0 => ": port 0 stands for no socket; give the server's port",
-        _ => "",
+    let advice = match is_refusal(&error) {
+        true => ": nobody listens there; start udp-server",
+        false => "",
     };
     anyhow::Error::new(error).context(format!("cannot reach {server}{advice}"))
 }
 // ANCHOR_END: explain
+
+/// Prints a line. std's own stdout hides the error of a stdout that is not open for writing (EBADF),
+/// and println! would panic if nobody reads it any more.
+fn print(line: &[u8]) -> Result<()> {
+    #[cfg(unix)]
+    use std::{fs::File, os::fd::AsFd};
+    #[cfg(unix)]
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    #[cfg(not(unix))]
+    let stdout = io::Result::Ok(io::stdout());
+    let written = stdout.and_then(|mut stdout| stdout.write_all(&[line, b"\n"].concat()));
+    written.context("cannot write to stdout")
+}
 
 /// Writes a line to stderr, if anybody reads it. eprintln! would panic if nobody does.
 fn log(quiet: bool, line: fmt::Arguments) {

@@ -46,7 +46,7 @@
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
 use std::fmt;
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Write};
+use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::net::{SocketAddr, UdpSocket};
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
@@ -100,31 +100,22 @@ fn main() -> Result<()> {
     let local = socket
         .local_addr()
         .context("cannot read the address of the socket")?;
+    // 2 MiB. vec! would end the program if the memory cannot be had.
+    let mut memory = Vec::new();
+    let room = memory.try_reserve_exact(BATCH * MAX_PAYLOAD);
+    room.context("cannot get memory for the datagrams")?;
+    memory.resize(BATCH * MAX_PAYLOAD, 0);
     let _ = writeln!(io::stdout(), "listening on {local}");
-    serve(&socket, local.port(), args.quiet)
+    serve(&socket, memory, local.port(), args.quiet)
 }
 
 fn bind(addr: &str) -> Result<UdpSocket> {
-    UdpSocket::bind(addr).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
-                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
-            }
-            ErrorKind::AddrInUse => ": another socket uses it; choose another port",
-            ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
-            _ => "",
-        };
-        anyhow::Error::new(error).context(format!("cannot bind a UDP socket to {addr}{advice}"))
-    })
+    UdpSocket::bind(addr).with_context(|| format!("cannot bind a UDP socket to {addr}"))
 }
 
 /// Echoes forever. Takes the datagrams that are there, and answers all that may be answered.
 #[cfg(target_os = "linux")]
-fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
-    // 2 MiB of address space, but little memory as long as datagrams are small: the kernel
-    // provides a page of memory only when something is written to it.
-    let mut memory = vec![0; BATCH * MAX_PAYLOAD];
+fn serve(socket: &UdpSocket, mut memory: Vec<u8>, own_port: u16, quiet: bool) -> ! {
     let mut headers = MultiHeaders::preallocate(BATCH, None);
     // Setting 0 changes nothing, but it fails if the kernel does not know the option.
     // Kernels before Linux 4.18 would send a piece as one long datagram, without an error.
@@ -168,11 +159,12 @@ fn to_std(address: SockaddrStorage) -> Option<SocketAddr> {
 
 /// Returns the reason not to answer a peer, if there is one.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
+    let ip = peer.ip().to_canonical();
     match peer.port() {
         0 => Some("port 0 asks for no answer (RFC 768)"),
         1..1024 => Some("ports below 1024 belong to system services"),
         port if port == own_port => Some("our own port number, perhaps another echo server"),
-        _ if peer.ip().to_canonical().is_unspecified() => Some("an address that no host has"),
+        _ if ip.is_unspecified() || ip.is_multicast() => Some("an address that no host has"),
         _ => None,
     }
 }
@@ -226,7 +218,7 @@ fn send_as_one(socket: &UdpSocket, run: &[Datagram]) -> nix::Result<usize> {
         .map(|datagram| IoSlice::new(datagram.bytes))
         .collect();
     let cut = [ControlMessage::UdpGsoSegments(&len)];
-    let flags = MsgFlags::empty();
+    let flags = MsgFlags::MSG_DONTWAIT;
     sendmsg(socket.as_raw_fd(), &slices, &cut, flags, Some(&peer))
 }
 // ANCHOR_END: send_as_one
@@ -253,7 +245,8 @@ fn send_each(socket: &UdpSocket, datagrams: &[Datagram], quiet: bool) {
         // The kernel stops at the first datagram that it cannot send. If others went before
         // it, the call returns their number. The next call begins with the one that failed,
         // and returns its error.
-        match sendmmsg(socket, &mut headers[done..], SendFlags::empty()) {
+        // MSG_DONTWAIT: an echo that cannot be sent at once is dropped; see `udp-server`.
+        match sendmmsg(socket, &mut headers[done..], SendFlags::DONTWAIT) {
             Ok(sent) => {
                 log_all(&datagrams[done..done + sent], quiet);
                 done += sent;

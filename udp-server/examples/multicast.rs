@@ -22,6 +22,8 @@
 //!
 //! Try next:
 //!
+//! - Start a second member with the same command. Both answer.
+//! - Add `--addr 239.1.2.3:7007`, and send to 127.0.0.1:7007 as well. Only the group is answered.
 //! - Leave out `--interface` on both sides, and run the server on several hosts of a
 //!   network. The kernel then chooses the interface from its routing table.
 //! - Join the group ff12::7007 with `--interface N` on both sides, where N is the number of
@@ -30,16 +32,17 @@
 //!   group. It hears what is sent to a group that any other program on this host has joined
 //!   (IP_MULTICAST_ALL in ip(7)).
 //!
-//! Read `udp-server` first. Only `join` is new here.
+//! Read `udp-server` first. Only `bind` and `join` are new here.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use socket2::{Domain, Socket, Type};
 
 /// The longest payload, in bytes; `udp-server` explains it.
 const MAX_PAYLOAD: usize = 65_527;
@@ -49,6 +52,9 @@ const SHOWN: usize = 64;
 
 /// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long an echo may wait to be sent before it is dropped; see `udp-server`.
+const AT_ONCE: Duration = Duration::from_micros(1);
 
 /// Join a multicast group and send every datagram back to its sender
 #[derive(Parser)]
@@ -66,7 +72,10 @@ struct Args {
 
     /// Address to listen on [default: 0.0.0.0:7007, or [::]:7007 for an IPv6 group]
     ///
-    /// It must not be one single address of the host: a datagram to a group is not sent to it.
+    /// A socket on all addresses also answers what is sent to the host itself, from everybody who
+    /// can reach it; see `udp-server --help`. On the address of the group (239.1.2.3:7007) it answers
+    /// the group alone, except on Windows, which cannot bind it. On one address of the host it
+    /// hears no group.
     #[arg(long, value_name = "HOST:PORT")]
     addr: Option<String>,
 
@@ -83,6 +92,9 @@ fn main() -> Result<()> {
         "[::]:7007"
     };
     let socket = bind(args.addr.as_deref().unwrap_or(all))?;
+    socket
+        .set_write_timeout(Some(AT_ONCE))
+        .context("cannot set a time limit")?;
     let interface = args.interface.as_deref();
     join(&socket, args.group, interface).with_context(|| {
         let interface = interface.unwrap_or("that the kernel chooses");
@@ -104,20 +116,22 @@ fn multicast_group(text: &str) -> Result<IpAddr> {
     Ok(group)
 }
 
+// ANCHOR: bind
+/// Binds a socket that shares its port: with SO_REUSEADDR on all of them, several members on one
+/// host can have the same address, and each gets what is sent to the group. (macOS and the BSDs
+/// want SO_REUSEPORT.) std has no method for it. What is sent to the host itself goes to one alone.
 fn bind(addr: &str) -> Result<UdpSocket> {
-    UdpSocket::bind(addr).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
-                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
-            }
-            ErrorKind::AddrInUse => ": another socket uses it; choose another port",
-            ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
-            _ => "",
-        };
-        anyhow::Error::new(error).context(format!("cannot bind a UDP socket to {addr}{advice}"))
-    })
+    let bind = || {
+        let addr = addr.to_socket_addrs()?.next();
+        let addr = addr.ok_or(ErrorKind::AddrNotAvailable)?;
+        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        io::Result::Ok(socket.into())
+    };
+    bind().with_context(|| format!("cannot bind a UDP socket to {addr}"))
 }
+// ANCHOR_END: bind
 
 // ANCHOR: join
 /// Joins the group. From now on the kernel also takes what comes to this interface for the
@@ -167,11 +181,12 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
 
 /// Returns the reason not to answer a peer, if there is one.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
+    let ip = peer.ip().to_canonical();
     match peer.port() {
         0 => Some("port 0 asks for no answer (RFC 768)"),
         1..1024 => Some("ports below 1024 belong to system services"),
         port if port == own_port => Some("our own port number, perhaps another echo server"),
-        _ if peer.ip().to_canonical().is_unspecified() => Some("an address that no host has"),
+        _ if ip.is_unspecified() || ip.is_multicast() => Some("an address that no host has"),
         _ => None,
     }
 }

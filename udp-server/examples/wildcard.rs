@@ -100,18 +100,7 @@ fn main() -> Result<()> {
 }
 
 fn bind(addr: &str) -> Result<UdpSocket> {
-    UdpSocket::bind(addr).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
-                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
-            }
-            ErrorKind::AddrInUse => ": another socket uses it; choose another port",
-            ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
-            _ => "",
-        };
-        anyhow::Error::new(error).context(format!("cannot bind a UDP socket to {addr}{advice}"))
-    })
+    UdpSocket::bind(addr).with_context(|| format!("cannot bind a UDP socket to {addr}"))
 }
 
 // ANCHOR: ask
@@ -200,11 +189,12 @@ fn to_std(address: SockaddrStorage) -> Option<SocketAddr> {
 
 /// Returns the reason not to answer a peer, if there is one.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
+    let ip = peer.ip().to_canonical();
     match peer.port() {
         0 => Some("port 0 asks for no answer (RFC 768)"),
         1..1024 => Some("ports below 1024 belong to system services"),
         port if port == own_port => Some("our own port number, perhaps another echo server"),
-        _ if peer.ip().to_canonical().is_unspecified() => Some("an address that no host has"),
+        _ if ip.is_unspecified() || ip.is_multicast() => Some("an address that no host has"),
         _ => None,
     }
 }
@@ -220,7 +210,7 @@ fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, asked: Asked, qui
     };
     let slices = [IoSlice::new(datagram)];
     let to = SockaddrStorage::from(peer);
-    let flags = MsgFlags::empty();
+    let flags = MsgFlags::MSG_DONTWAIT; // An echo that cannot be sent at once is dropped.
     match sendmsg(
         socket.as_raw_fd(),
         &slices,

@@ -53,6 +53,14 @@ const SHOWN: usize = 64;
 /// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long an echo may wait to be sent; the kernel rounds it up to some milliseconds.
+///
+/// While the kernel looks for a host on our own network, what is for this host waits in the send
+/// buffer of our socket, for three seconds if there is no such host. Somebody who forges such
+/// senders fills the buffer, and send_to would then wait, for all other peers as well. So an echo
+/// that cannot be sent at once is dropped, as UDP may. (The README says what to do if that is all.)
+const AT_ONCE: Duration = Duration::from_micros(1);
+
 /// Send every UDP datagram back to its sender
 #[derive(Parser)]
 #[command(version)]
@@ -74,6 +82,9 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let socket = bind(&args.addr)?;
+    socket
+        .set_write_timeout(Some(AT_ONCE))
+        .context("cannot set a time limit")?;
     let local = socket
         .local_addr()
         .context("cannot read the address of the socket")?;
@@ -89,13 +100,17 @@ fn main() -> Result<()> {
 /// queue*, and drops them while the queue is full.
 fn bind(addr: &str) -> Result<UdpSocket> {
     UdpSocket::bind(addr).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+        let port = addr.rsplit(':').next().and_then(|port| port.parse().ok());
+        let advice = match (error.kind(), port) {
+            // Without a number it is std's own error, not the kernel's: the text is no address.
+            (ErrorKind::InvalidInput, _) if error.raw_os_error().is_none() => {
                 ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
             }
-            ErrorKind::AddrInUse => ": another socket uses it; choose another port",
-            ErrorKind::AddrNotAvailable => ": not on this machine; try 0.0.0.0 or [::]",
-            ErrorKind::PermissionDenied => ": ports below 1024 often need a privilege",
+            (ErrorKind::AddrInUse, Some(1..)) => ": another socket uses it; choose another port",
+            (ErrorKind::AddrNotAvailable, _) => ": not an address of this machine",
+            (ErrorKind::PermissionDenied, Some(1..1024_u16)) => {
+                ": ports below 1024 often need a privilege"
+            }
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot bind a UDP socket to {addr}{advice}"))
@@ -136,14 +151,15 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
 /// or our own port number. Against two servers like this one on different ports, the check
 /// does not help.
 ///
-/// 0.0.0.0 and :: are no address of a sender. Linux takes what is sent to them as sent to this
-/// host itself, so a stranger could send to its sockets that only listen on loopback.
+/// 0.0.0.0, :: and groups are no address of a sender. Linux takes what is sent to the first two as
+/// sent to this host itself, so a stranger could send to its sockets that only listen on loopback.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
+    let ip = peer.ip().to_canonical();
     match peer.port() {
         0 => Some("port 0 asks for no answer (RFC 768)"),
         1..1024 => Some("ports below 1024 belong to system services"),
         port if port == own_port => Some("our own port number, perhaps another echo server"),
-        _ if peer.ip().to_canonical().is_unspecified() => Some("an address that no host has"),
+        _ if ip.is_unspecified() || ip.is_multicast() => Some("an address that no host has"),
         _ => None,
     }
 }

@@ -59,9 +59,11 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
     os::linux::net::SocketAddrExt,
+    os::unix::ffi::OsStrExt,
     os::unix::fs::{FileExt, PermissionsExt},
     os::unix::net::{SocketAddr, UnixListener, UnixStream},
     thread,
+    time::Instant,
 };
 
 use anyhow::Result;
@@ -70,6 +72,8 @@ use anyhow::{Context, bail, ensure};
 use clap::{Parser, Subcommand};
 #[cfg(target_os = "linux")]
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
+#[cfg(target_os = "linux")]
+use rustix::io::Errno;
 #[cfg(target_os = "linux")]
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -84,6 +88,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// More than a server answers, in bytes.
+const LONGEST_ANSWER: u64 = 1024;
 
 /// How many bytes of a line the log shows.
 const SHOWN: usize = 64;
@@ -119,16 +126,15 @@ enum Role {
 fn main() -> Result<()> {
     let Args { role, path, allow } = Args::parse();
     let name = path.display();
-    let addr = match path.to_string_lossy().strip_prefix('@') {
+    let addr = match path.as_os_str().as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(&path),
     };
     let addr = addr.with_context(|| format!("cannot use the name {name}"))?;
     match role {
         Role::Server => {
-            let listener = listen(&addr).with_context(|| {
-                format!("cannot listen on {name}: if its server has ended, remove the file")
-            })?;
+            let listener = listen(&addr);
+            let listener = listener.with_context(|| format!("cannot listen on {name}"))?;
             let _ = writeln!(io::stdout(), "listening on {name}");
             serve(&listener, &allow)
         }
@@ -144,7 +150,9 @@ fn main() -> Result<()> {
             );
             let answer = ask(stream, file);
             let answer = answer.with_context(|| format!("cannot get an answer from {name}"))?;
-            let printed = io::stdout().write_all(&answer);
+            // A file, since std's stdout ignores some errors (see `unix-echo`).
+            let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+            let printed = stdout.and_then(|mut stdout| stdout.write_all(&answer));
             printed.context("cannot write to stdout")
         }
     }
@@ -202,7 +210,8 @@ fn serve(listener: &UnixListener, allow: &[u32]) -> ! {
         if !is_allowed(&peer, allow) {
             log(format_args!("{shown}: refused"));
             // Closed without a word, and the kernel closes what the client may have passed. This
-            // can wait for hours, if it is a TCP socket with SO_LINGER, so a thread does it.
+            // can wait for hours, if it is a TCP socket with SO_LINGER, so a thread does it. (If
+            // none can be started, we close it after all.)
             let _ = thread::Builder::new().spawn(move || drop(stream));
             continue;
         }
@@ -219,13 +228,16 @@ fn serve(listener: &UnixListener, allow: &[u32]) -> ! {
 fn answer(mut stream: UnixStream, peer: &str) -> Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let (descriptor, more) = receive(&stream)?;
+    let has_one = descriptor.is_some();
     let mut outcome = match descriptor.map(first_line) {
         None => String::new(),
         Some(Ok(line)) => format!(", first line {line}"),
         Some(Err(error)) => format!(", cannot read what it passed: {error}"),
     };
-    if more {
+    if more && has_one {
         outcome += ", closed what was beyond one descriptor";
+    } else if more {
+        outcome += ", could not take what it passed";
     }
     // So few bytes always fit into the kernel's buffer, so this does not wait.
     let written = stream.write_all(format!("you are {peer}\n").as_bytes());
@@ -243,12 +255,15 @@ fn receive(stream: &UnixStream) -> Result<(Option<OwnedFd>, bool)> {
     // kernel fills it. So our count, and not the size, decides how many we keep.
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
+    let started = Instant::now();
     let message = loop {
+        // Looked at before the call, because a byte may have come while we were suspended.
+        let is_late = started.elapsed() > PATIENCE;
         let bytes = &mut [IoSliceMut::new(&mut byte)];
         // CLOEXEC: no program that we might start inherits the descriptor.
         match recvmsg(stream, bytes, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => {} // We were suspended (signal(7)).
-            Err(rustix::io::Errno::AGAIN) => bail!("it sent nothing"),
+            Err(Errno::INTR) if !is_late => {} // We were suspended (signal(7)).
+            Err(Errno::AGAIN | Errno::INTR) => bail!("it sent nothing"),
             result => break result.context("cannot receive")?,
         }
     };
@@ -261,7 +276,7 @@ fn receive(stream: &UnixStream) -> Result<(Option<OwnedFd>, bool)> {
     // What is counted is dropped, and so closed.
     let more = descriptors.count() > 0;
     // What did not fit, the kernel has closed. It also sets this flag if our table of
-    // descriptors is full (`ulimit -n`); then there may be no first.
+    // descriptors is full (`ulimit -n`); then there is perhaps not even a first.
     let cut = message.flags.contains(ReturnFlags::CTRUNC);
     Ok((first, more || cut))
 }
@@ -298,7 +313,7 @@ fn open(path: PathBuf) -> Result<File> {
 /// Sends one byte, and with it the descriptor of a file. On a stream a descriptor cannot travel
 /// without a byte.
 #[cfg(target_os = "linux")]
-fn ask(mut stream: UnixStream, file: Option<File>) -> Result<Vec<u8>> {
+fn ask(stream: UnixStream, file: Option<File>) -> Result<Vec<u8>> {
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     let descriptors: Vec<_> = file.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -307,13 +322,17 @@ fn ask(mut stream: UnixStream, file: Option<File>) -> Result<Vec<u8>> {
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
     }
     let byte = [IoSlice::new(b"?")];
-    // This fails if the server has refused us already. Then the answer is empty.
-    let _ = sendmsg(&stream, &byte, &mut control, SendFlags::empty());
+    match sendmsg(&stream, &byte, &mut control, SendFlags::empty()) {
+        // The server has refused us already. Then the answer is empty.
+        Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+        Err(error) => return Err(error).context("cannot send"),
+    }
     let mut answer = Vec::new();
-    match stream.read_to_end(&mut answer) {
+    match stream.take(LONGEST_ANSWER).read_to_end(&mut answer) {
         Err(error) if error.kind() != ErrorKind::ConnectionReset => return Err(error.into()),
         _ => ensure!(!answer.is_empty(), "it may not serve your user"),
     }
+    ensure!((answer.len() as u64) < LONGEST_ANSWER, "it does not end");
     Ok(answer)
 }
 // ANCHOR_END: ask

@@ -74,10 +74,13 @@ const TYPES: [(&str, Type); 4] = [
     ("SOCK_RAW", Type::RAW),
 ];
 
-/// The error of a family that the kernel does not have (EAFNOSUPPORT), and the errors of types
-/// that a family does not have (EPROTOTYPE, EPROTONOSUPPORT, ESOCKTNOSUPPORT); errno(3).
+/// The error of a family that the kernel does not have (EAFNOSUPPORT), the errors of types that a
+/// family does not have (EPROTOTYPE, EPROTONOSUPPORT, ESOCKTNOSUPPORT), and those that say nothing
+/// about either (ENFILE, EMFILE, ENOMEM, ENOBUFS). Alpha, MIPS, PA-RISC and SPARC number some of
+/// them differently (errno(3)).
 const NO_SUCH_FAMILY: i32 = 97;
 const NO_SUCH_TYPE: [i32; 3] = [91, 93, 94];
+const NO_ANSWER: [i32; 4] = [23, 24, 12, 105];
 
 /// Show which families and types of sockets this kernel has
 #[derive(Parser)]
@@ -96,7 +99,7 @@ enum Question {
 #[cfg(target_os = "linux")]
 fn main() -> Result<()> {
     let answer = match Args::parse().question {
-        None => table() + &hint(),
+        None => table().context("cannot ask for a socket")? + &hint(),
         Some(Question::Links) => links::list().context("cannot list the interfaces")?,
     };
     io::stdout()
@@ -104,34 +107,35 @@ fn main() -> Result<()> {
         .context("cannot write to stdout")
 }
 
-fn table() -> String {
+fn table() -> io::Result<String> {
     let titles: String = TYPES
         .iter()
         .map(|(title, _)| format!("{title:16}"))
         .collect();
     let mut lines = format!("{:12}{}\n", "", titles.trim_end());
     for (name, family) in FAMILIES {
-        let cells: String = TYPES
-            .iter()
-            .map(|(_, kind)| format!("{:16}", cell(family, *kind)))
-            .collect();
-        lines += &format!("{name:12}{}\n", cells.trim_end());
+        let mut line = format!("{name:12}");
+        for (_, kind) in TYPES {
+            line += &format!("{:16}", cell(family, kind)?);
+        }
+        lines += &format!("{}\n", line.trim_end());
     }
-    lines
+    Ok(lines)
 }
 
 // ANCHOR: cell
 /// Says in a few words what the kernel answers.
-fn cell(family: i32, kind: Type) -> String {
+fn cell(family: i32, kind: Type) -> io::Result<String> {
     let Err(error) = open(family, kind) else {
-        return "yes".to_owned();
+        return Ok("yes".to_owned());
     };
-    match error.raw_os_error() {
+    Ok(match error.raw_os_error() {
+        Some(number) if NO_ANSWER.contains(&number) => return Err(error),
         _ if error.kind() == ErrorKind::PermissionDenied => "not permitted".to_owned(),
         Some(NO_SUCH_FAMILY) => "no such family".to_owned(),
         Some(number) if NO_SUCH_TYPE.contains(&number) => "no such type".to_owned(),
         _ => without_number(&error).to_lowercase(),
-    }
+    })
 }
 // ANCHOR_END: cell
 
@@ -176,10 +180,11 @@ mod links {
 
     use anyhow::{Context, Result, bail};
     use netlink_packet_core::{
-        NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+        DecodeError, Emitable, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable,
+        NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
     };
     use netlink_packet_route::RouteNetlinkMessage;
-    use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+    use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkMessage, State};
     use netlink_sys::protocols::NETLINK_ROUTE;
     use netlink_sys::{Socket, SocketAddr};
 
@@ -208,10 +213,18 @@ mod links {
         (LinkFlags::Echo, "ECHO"),
     ];
 
+    /// The number of a message about an interface, and of the attributes that we read
+    /// (rtnetlink(7), the kernel's if_link.h).
+    const RTM_NEWLINK: u16 = 16;
+    const IFLA_ADDRESS: u16 = 1;
+    const IFLA_IFNAME: u16 = 3;
+    const IFLA_LINK: u16 = 5;
+    const IFLA_OPERSTATE: u16 = 16;
+    const IFLA_LINK_NETNSID: u16 = 37;
+
     pub fn list() -> Result<String> {
         for _ in 0..ATTEMPTS {
             if let Some(links) = receive(&ask()?)? {
-                let links: Vec<Interface> = links.into_iter().map(Interface::of).collect();
                 return Ok(links.iter().map(|link| link.line(&links)).collect());
             }
         }
@@ -247,7 +260,7 @@ mod links {
     /// Receives the answer: several datagrams, with several messages in each; the last
     /// message says that it is the last. Returns `None` if the list changed meanwhile,
     /// because then an interface may be missing or may be there twice.
-    fn receive(socket: &Socket) -> Result<Option<Vec<LinkMessage>>> {
+    fn receive(socket: &Socket) -> Result<Option<Vec<Interface>>> {
         let mut links = Vec::new();
         let mut is_consistent = true;
         loop {
@@ -258,9 +271,7 @@ mod links {
             for message in messages(&datagram)? {
                 is_consistent &= message.header.flags & NLM_F_DUMP_INTR == 0;
                 match message.payload {
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                        links.push(link)
-                    }
+                    NetlinkPayload::InnerMessage(link) => links.push(link),
                     NetlinkPayload::Done(done) if done.code == 0 => {
                         return Ok(is_consistent.then_some(links));
                     }
@@ -276,10 +287,10 @@ mod links {
     // ANCHOR_END: receive
 
     /// Splits a datagram into its messages. Each begins with its length, at a multiple of four.
-    fn messages(mut datagram: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
+    fn messages(mut datagram: &[u8]) -> Result<Vec<NetlinkMessage<Interface>>> {
         let mut messages = Vec::new();
         while !datagram.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram)
+            let message = NetlinkMessage::<Interface>::deserialize(datagram)
                 .context("cannot read what the kernel sent")?;
             let len = (message.header.length as usize).next_multiple_of(4);
             datagram = datagram.get(len..).unwrap_or_default();
@@ -289,7 +300,7 @@ mod links {
     }
 
     /// What we show of an interface.
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     struct Interface {
         index: u32,
         flags: LinkFlags,
@@ -302,29 +313,45 @@ mod links {
         is_lower_elsewhere: bool,
     }
 
-    impl Interface {
-        fn of(link: LinkMessage) -> Interface {
-            let LinkMessage {
-                header, attributes, ..
-            } = link;
+    // ANCHOR: interface
+    impl NetlinkDeserializable for Interface {
+        type Error = DecodeError;
+
+        /// Reads what we show from a message: a header, and then attributes. (The crate can read
+        /// all attributes, but fails if a name is not UTF-8.)
+        fn deserialize(head: &NetlinkHeader, message: &[u8]) -> Result<Interface, DecodeError> {
+            if head.message_type != RTM_NEWLINK {
+                return Err(DecodeError::from("not what was asked for"));
+            }
+            let header = LinkHeader::parse(message)?;
+            let attributes = message.get(header.buffer_len()..).unwrap_or_default();
             let mut interface = Interface {
                 index: header.index,
                 flags: header.flags,
                 ..Interface::default()
             };
-            for attribute in attributes {
-                match attribute {
-                    LinkAttribute::IfName(name) => interface.name = name,
-                    LinkAttribute::OperState(state) => interface.state = state.to_string(),
-                    LinkAttribute::Address(bytes) => interface.address = hardware_address(&bytes),
-                    LinkAttribute::Link(index) => interface.lower = Some(index),
-                    LinkAttribute::LinkNetNsId(_) => interface.is_lower_elsewhere = true,
+            for attribute in NlasIterator::new(attributes) {
+                let attribute = attribute?;
+                match (attribute.kind(), attribute.value()) {
+                    // Escaped, so that a name cannot send commands to the terminal.
+                    (IFLA_IFNAME, [name @ .., 0]) => {
+                        interface.name = name.escape_ascii().to_string();
+                    }
+                    (IFLA_OPERSTATE, [state]) => interface.state = State::from(*state).to_string(),
+                    (IFLA_ADDRESS, bytes) => interface.address = hardware_address(bytes),
+                    (IFLA_LINK, bytes) => {
+                        interface.lower = bytes.try_into().ok().map(u32::from_ne_bytes);
+                    }
+                    (IFLA_LINK_NETNSID, _) => interface.is_lower_elsewhere = true,
                     _ => {}
                 }
             }
-            interface
+            Ok(interface)
         }
+    }
+    // ANCHOR_END: interface
 
+    impl Interface {
         fn line(&self, all: &[Interface]) -> String {
             let is_lower =
                 |other: &&Interface| Some(other.index) == self.lower && !self.is_lower_elsewhere;

@@ -39,17 +39,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 #[cfg(unix)]
 use std::{
-    fmt, fs, io,
-    io::{ErrorKind, Write},
+    fmt, fs,
+    fs::File,
+    io::{self, ErrorKind, Write},
+    os::fd::AsFd,
     os::unix::ffi::OsStrExt,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     os::unix::net::{SocketAddr, UnixDatagram},
     path::Path,
-    process,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
+#[cfg(unix)]
+use signal_hook::{consts::*, iterator::Signals};
 
 #[cfg(unix)]
 mod datagram;
@@ -78,6 +81,9 @@ struct CommandLine {
     path: Option<PathBuf>,
 
     /// Use datagrams instead of a stream; needed on both sides
+    ///
+    /// On Linux the server answers only abstract names, which the clients get by themselves, and
+    /// only those of its own network namespace.
     #[arg(long, global = true)]
     datagram: bool,
 }
@@ -124,8 +130,7 @@ fn main() -> Result<()> {
     let args = CommandLine::parse();
     let name = Name::new(&args.path.unwrap_or_else(default_path))?;
     match (args.role, args.datagram) {
-        (Role::Server(options), false) => stream::serve(&name, options),
-        (Role::Server(options), true) => datagram::serve(&name, options.quiet),
+        (Role::Server(options), is_datagram) => serve(&name, options, is_datagram),
         (Role::Client(options), false) => stream::ask(&name, options),
         (Role::Client(options), true) => datagram::ask(&name, &options),
     }
@@ -147,6 +152,56 @@ fn default_path() -> PathBuf {
     runtime_dir
         .unwrap_or_else(env::temp_dir)
         .join("unix-echo.sock")
+}
+
+/// Starts a server, and waits until a signal ends it. Threads serve the clients.
+#[cfg(unix)]
+fn serve(name: &Name, options: ServerOptions, is_datagram: bool) -> Result<()> {
+    let mut signals = Signals::new(signals()).context("cannot wait for signals")?;
+    // The file is removed when we return, because of a signal or an error.
+    let _file = if is_datagram {
+        datagram::start(name, options.quiet)?
+    } else {
+        stream::start(name, options)?
+    };
+    // Nobody may be reading stdout any more: println! would panic, and this does not.
+    let _ = writeln!(io::stdout(), "listening on {name}");
+    signals.forever().find(|signal| *signal != SIGXFSZ);
+    Ok(())
+}
+
+// ANCHOR: signals
+/// Returns the signals to wait for. A signal that was ignored when we started stays ignored, as
+/// SIGHUP after nohup(1). std cannot tell which these are, but Linux can, in a file; elsewhere we
+/// take none for ignored. SIGXFSZ says that the log has reached the limit of the shell
+/// (`ulimit -f`). If we did not wait for it, it would end us.
+#[cfg(unix)]
+fn signals() -> Vec<i32> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let mut signals = vec![SIGHUP, SIGINT, SIGTERM, SIGXFSZ];
+    signals.retain(|signal| ignored.unwrap_or(0) >> (signal - 1) & 1 == 0);
+    signals
+}
+// ANCHOR_END: signals
+
+/// Takes memory for a buffer. `vec!` would end the program if there is none.
+#[cfg(unix)]
+fn buffer(size: usize) -> Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    let reserved = buffer.try_reserve_exact(size);
+    reserved.context("cannot get memory for a buffer")?;
+    buffer.resize(size, 0);
+    Ok(buffer)
+}
+
+/// Opens stdout as a file. std's own stdout ignores it if nothing can be written there (EBADF),
+/// as with `1</dev/null`.
+#[cfg(unix)]
+fn stdout() -> Result<File> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned();
+    Ok(stdout.context("cannot open stdout")?.into())
 }
 
 /// The address of a socket: a path, an abstract name, or nothing (`unnamed`).
@@ -180,28 +235,28 @@ impl Name {
     // ANCHOR: bind
     /// Creates a server's socket with this name; `create` decides on the type. For a path
     /// the kernel also creates a file, and leaves it there when the socket is closed.
-    fn bind<S>(&self, create: impl Fn(&SocketAddr) -> io::Result<S>) -> Result<S> {
+    fn bind<S>(
+        &self,
+        create: impl Fn(&SocketAddr) -> io::Result<S>,
+    ) -> Result<(S, Option<SocketFile>)> {
         if let Some(path) = self.0.as_pathname() {
             self.remove_dead_socket(path)?;
         }
-        let socket = create(&self.0).map_err(|error| {
-            let advice = match error.kind() {
-                ErrorKind::AddrInUse => ": already in use; choose another --path",
-                ErrorKind::NotFound => ": its directory does not exist",
-                ErrorKind::PermissionDenied => ": you may not write to its directory",
-                _ => "",
-            };
-            anyhow::Error::new(error).context(format!("cannot listen on {self}{advice}"))
-        })?;
-        if let Some(path) = self.0.as_pathname() {
-            // On Linux a client needs permission to write to the file (unix(7)). Until we have set
-            // it, the umask decides who has it; a private directory protects all the time.
-            let owner_only = fs::Permissions::from_mode(0o600);
-            fs::set_permissions(path, owner_only)
-                .with_context(|| format!("cannot restrict the access to {self}"))?;
-            remove_on_signal(path)?;
-        }
-        Ok(socket)
+        let socket = create(&self.0).with_context(|| format!("cannot listen on {self}"))?;
+        let Some(path) = self.0.as_pathname() else {
+            return Ok((socket, None));
+        };
+        let file = SocketFile {
+            path: path.to_owned(),
+            identity: identity(path).context("cannot find the file of the socket")?,
+        };
+        // On Linux a client needs permission to write to the file (unix(7)). Until we have set it,
+        // the umask decides who has it; a private directory protects all the time. It must not be
+        // another user's directory: that user can replace the file by a link, which chmod(2)
+        // follows, so it would change another file of ours.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .with_context(|| format!("cannot restrict the access to {self}"))?;
+        Ok((socket, Some(file)))
     }
     // ANCHOR_END: bind
 
@@ -209,7 +264,8 @@ impl Name {
     /// Removes the file that a server left when it was killed. Fails if anything else is there.
     ///
     /// If two servers start at the same moment, one can remove the file of the other. A
-    /// lock on another file would prevent that (flock(2)).
+    /// lock on another file would prevent that (flock(2)). And a live server seems dead if we see
+    /// its file through an overlay mount, or if it runs on another machine that shares the disk.
     fn remove_dead_socket(&self, path: &Path) -> Result<()> {
         // Unlike metadata(), this does not follow a symbolic link, which is not ours either.
         let Ok(file) = fs::symlink_metadata(path) else {
@@ -220,9 +276,10 @@ impl Name {
             "cannot listen on {self}: this file is not a socket, and stays as it is"
         );
         // Connecting a datagram socket never waits, and no server of either type notices it.
-        match UnixDatagram::unbound().and_then(|probe| probe.connect(path)) {
+        let probe = UnixDatagram::unbound().context("cannot open a socket")?;
+        match probe.connect(path) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
-                .with_context(|| format!("cannot remove {self}, whose server has ended")),
+                .with_context(|| format!("cannot remove {self}, where nobody listens")),
             _ => bail!(
                 "cannot listen on {self}: already in use, or not yours; choose another --path"
             ),
@@ -230,31 +287,16 @@ impl Name {
     }
     // ANCHOR_END: dead
 
-    /// Adds to an error of a client what it means here and what to do.
+    /// Adds to an error of a client what it means here.
     fn explain(&self, error: io::Error) -> anyhow::Error {
-        // The socket there is of the other type.
-        const EPROTOTYPE: i32 = if cfg!(target_os = "linux") { 91 } else { 41 };
-        let file = self
-            .0
-            .as_pathname()
-            .and_then(|path| fs::metadata(path).ok());
-        let is_socket = file.map(|file| file.file_type().is_socket());
-        let advice = match (error.kind(), is_socket) {
-            // Linux refuses the connection; macOS has an error of its own for it (ENOTSOCK).
-            (_, Some(false)) => ": this file is not a socket",
-            (ErrorKind::ConnectionRefused, Some(true)) => {
-                ": its server has ended; start unix-echo server"
+        let path = self.0.as_pathname();
+        let file = path.and_then(|path| fs::metadata(path).ok());
+        let advice = match error.kind() {
+            _ if file.is_some_and(|file| !file.file_type().is_socket()) => {
+                ": this file is not a socket"
             }
-            (ErrorKind::ConnectionRefused, None) => {
+            ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
                 ": nobody listens there; start unix-echo server"
-            }
-            (ErrorKind::NotFound, _) => ": there is no such file; start unix-echo server",
-            (ErrorKind::PermissionDenied, _) => {
-                ": only the user who started the server may connect"
-            }
-            (ErrorKind::WouldBlock, _) => ": its queue is full, and the server does not read",
-            _ if error.raw_os_error() == Some(EPROTOTYPE) => {
-                ": give --datagram to both sides or to neither"
             }
             _ => "",
         };
@@ -262,23 +304,29 @@ impl Name {
     }
 }
 
-// ANCHOR: signal
-/// Removes the file when SIGINT, SIGTERM or SIGHUP ends the server, if it is still our
-/// file: device and inode number tell.
+// ANCHOR: file
+/// The file of a server's socket. It is removed when this is dropped, if it is still our file:
+/// device and inode number tell.
 #[cfg(unix)]
-fn remove_on_signal(path: &Path) -> Result<()> {
-    let path = path.to_owned();
-    let identity = |path: &Path| fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()));
-    let ours = identity(&path).context("cannot find the file of the socket")?;
-    ctrlc::set_handler(move || {
-        if identity(&path).is_ok_and(|file| file == ours) {
-            let _ = fs::remove_file(&path);
-        }
-        process::exit(0)
-    })
-    .context("cannot wait for signals")
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
 }
-// ANCHOR_END: signal
+
+#[cfg(unix)]
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+#[cfg(unix)]
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|file| file == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+// ANCHOR_END: file
 
 #[cfg(unix)]
 impl fmt::Display for Name {

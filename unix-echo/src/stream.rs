@@ -2,10 +2,9 @@
 //! address. Those two explain the pattern; the comments here explain what differs.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Cursor, ErrorKind, Read, Write};
+use std::io::ErrorKind::{Interrupted, WouldBlock};
+use std::io::{self, Cursor, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{ClientOptions, Name, ServerOptions, log};
+use crate::{ClientOptions, Name, ServerOptions, SocketFile, buffer, log, stdout};
 
 /// How many bytes the server reads at once. Any size is correct. A larger buffer saves
 /// system calls, but its bytes may have left the processor's cache before they are written.
@@ -24,34 +23,31 @@ const SERVER_BUFFER_SIZE: usize = 32 * 1024;
 /// How many bytes the client reads at once.
 const CLIENT_BUFFER_SIZE: usize = 64 * 1024;
 
+/// How long the client waits for bytes until it looks at the clock.
+const TICK: Duration = Duration::from_millis(100);
+
 /// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The server. It serves as many clients at the same time as it has workers.
-pub fn serve(name: &Name, options: ServerOptions) -> Result<()> {
+/// The server. It serves as many clients at the same time as it has workers, and each worker is a
+/// thread.
+pub fn start(name: &Name, options: ServerOptions) -> Result<Option<SocketFile>> {
     // For Unix sockets on Linux, std asks for the longest backlog that the kernel allows.
-    let listener = name.bind(UnixListener::bind_addr)?;
+    let (listener, file) = name.bind(UnixListener::bind_addr)?;
+    let wanted = options.max_connections;
     let server = Arc::new(Server {
         listener: Mutex::new(listener),
         options,
     });
-    start_workers(&server)?;
-    // Nobody may be reading stdout any more: println! would panic, and this does not.
-    let _ = writeln!(io::stdout(), "listening on {name}");
-    server.work()
-}
-
-/// Starts all workers except one, which is the main thread.
-fn start_workers(server: &Arc<Server>) -> Result<()> {
-    let wanted = server.options.max_connections;
-    for number in 1..wanted {
-        let server = Arc::clone(server);
-        let started = thread::Builder::new().spawn(move || server.work());
+    for number in 1..=wanted {
+        let server = Arc::clone(&server);
+        let buffer = buffer(SERVER_BUFFER_SIZE)?;
+        let started = thread::Builder::new().spawn(move || server.work(buffer));
         started.with_context(|| {
             format!("cannot start thread {number} of {wanted}; choose a lower --max-connections")
         })?;
     }
-    Ok(())
+    Ok(file)
 }
 
 /// What all workers share.
@@ -63,16 +59,15 @@ struct Server {
 impl Server {
     /// Serves one client after the other, forever. A client's socket has no address unless
     /// the client binds it, so most clients are `unnamed` in the log.
-    fn work(&self) -> ! {
+    fn work(&self, mut buffer: Vec<u8>) -> ! {
         let idle_timeout = self.options.idle_timeout;
         let quiet = self.options.quiet;
-        let mut buffer = vec![0; SERVER_BUFFER_SIZE];
         loop {
             let (mut stream, peer) = self.accept();
             log(quiet, format_args!("{peer}: connected"));
             let outcome = match echo(&mut stream, idle_timeout, &mut buffer) {
                 Ok(echoed) => format!("bytes echoed: {echoed}"),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(error) if error.kind() == WouldBlock => {
                     format!("no read or write for {idle_timeout:?}")
                 }
                 Err(error) => error.to_string(),
@@ -104,15 +99,28 @@ fn echo(stream: &mut UnixStream, idle_timeout: Duration, buffer: &mut [u8]) -> i
     stream.set_write_timeout(Some(idle_timeout))?;
     let mut echoed = 0;
     loop {
-        match stream.read(buffer) {
-            Ok(0) => return Ok(echoed),
-            Ok(len) => {
-                stream.write_all(&buffer[..len])?;
-                echoed += len as u64;
-            }
-            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        let len = retry(idle_timeout, || stream.read(buffer))?;
+        if len == 0 {
+            return Ok(echoed);
+        }
+        let mut unsent = &buffer[..len];
+        while !unsent.is_empty() {
+            let sent = retry(idle_timeout, || stream.write(unsent))?;
+            unsent = &unsent[sent..];
+        }
+        echoed += len as u64;
+    }
+}
+
+/// Repeats a call that is interrupted because we were suspended, but looks at the clock.
+fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    let started = Instant::now();
+    loop {
+        let is_late = started.elapsed() >= limit;
+        match call() {
+            Err(error) if error.kind() == Interrupted && !is_late => {}
+            Err(error) if error.kind() == Interrupted => return Err(WouldBlock.into()),
+            result => return result,
         }
     }
 }
@@ -120,9 +128,10 @@ fn echo(stream: &mut UnixStream, idle_timeout: Duration, buffer: &mut [u8]) -> i
 /// The client. A second thread sends, while the main thread prints what comes back.
 pub fn ask(name: &Name, options: ClientOptions) -> Result<()> {
     let mut stream = connect(name, options.timeout)?;
-    // Before anything is sent: once both sides have ended, macOS refuses every option (EINVAL).
+    // Set once, and before anything is sent: when both sides have ended, macOS refuses every
+    // option (EINVAL). A read that waits returns after this time, and we look at the clock.
     stream
-        .set_read_timeout(Some(options.timeout))
+        .set_read_timeout(Some(options.timeout.min(TICK)))
         .context("cannot set a time limit")?;
     let sending = Arc::new(Sending::default());
     start_sending(options.messages, &stream, &sending)?;
@@ -214,11 +223,12 @@ fn receive(
     timeout: Duration,
     received: &mut u64,
 ) -> Result<()> {
-    let stdout = io::stdout().as_fd().try_clone_to_owned();
-    let mut output = File::from(stdout.context("cannot open stdout")?);
+    let mut output = stdout()?;
     let mut buffer = vec![0; CLIENT_BUFFER_SIZE];
     let mut silent_since = Instant::now();
     loop {
+        // Looked at before the read, because bytes may have come while we were suspended.
+        let is_late = sending.is_late(silent_since, timeout);
         match stream.read(&mut buffer) {
             Ok(0) => return sending.check(*received),
             Ok(len) => {
@@ -227,12 +237,8 @@ fn receive(
                 written.context("cannot write to stdout")?;
                 silent_since = Instant::now();
             }
-            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let left = sending.time_left(silent_since, timeout);
-                ensure!(!left.is_zero(), "nothing came for {timeout:?}");
-                stream.set_read_timeout(Some(left))?;
+            Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => {
+                ensure!(!is_late, "nothing came for {timeout:?}");
             }
             Err(error) => return Err(error).context("cannot receive"),
         }
@@ -240,16 +246,11 @@ fn receive(
 }
 
 impl Sending {
-    /// Returns how much longer the server may be silent. The time limit counts only from
+    /// Returns whether the server has been silent for too long. The time limit counts only from
     /// the moment when everything was sent.
-    fn time_left(&self, silent_since: Instant, timeout: Duration) -> Duration {
-        match self.end.get() {
-            Some((end, _)) => {
-                let deadline = silent_since.max(*end) + timeout;
-                deadline.saturating_duration_since(Instant::now())
-            }
-            None => timeout,
-        }
+    fn is_late(&self, silent_since: Instant, timeout: Duration) -> bool {
+        let end = self.end.get();
+        end.is_some_and(|(end, _)| silent_since.max(*end).elapsed() >= timeout)
     }
 
     /// Checks, after the server has closed the connection, that everything came back.

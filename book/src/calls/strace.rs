@@ -13,7 +13,8 @@ use super::trace::{Event, Side, Trace, microseconds};
 use harness::{LIMIT, Running, can_trace, inside, run, unshared};
 
 /// The calls that say something to a reader. The others set time limits or ask for addresses.
-const CALLS: &str = "trace=socket,bind,connect,listen,accept4,sendto,recvfrom,shutdown,close";
+const CALLS: &str =
+    "trace=socket,socketpair,bind,connect,listen,accept4,sendto,write,recvfrom,shutdown,close";
 
 /// What the server does while the client runs.
 #[derive(Clone, Copy, PartialEq)]
@@ -120,6 +121,14 @@ fn joined(sides: Vec<Vec<Event>>) -> Trace {
 fn events(side: Side, log: &Path) -> Vec<Event> {
     let mut seen = calls(side, &fs::read_to_string(log).unwrap());
     seen.sort_by_key(|(event, _)| event.start);
+    // A program tells itself of signals through a pair of sockets.
+    let is_pair = |(event, _): &&(Event, String)| event.call == "socketpair";
+    let pairs: String = seen
+        .iter()
+        .filter(is_pair)
+        .map(|(event, _)| event.argument.clone())
+        .collect();
+    seen.retain(|(_, socket)| socket.is_empty() || !pairs.contains(socket));
     // A socket that threads share is closed when the last of them closes it.
     let closes = seen.iter().filter(|(event, _)| event.call == "close");
     let last: BTreeMap<String, u64> = closes
@@ -206,6 +215,7 @@ fn argument(call: &str, arguments: &str) -> String {
         "socket" => words[..2].join(" ").replace("|SOCK_CLOEXEC", ""),
         "bind" | "connect" => address(arguments),
         "listen" | "shutdown" => words[1].to_owned(),
+        "socketpair" => arguments.to_owned(),
         _ => match between(arguments, ", \"", "\", ") {
             Some(bytes) => format!("\"{bytes}\""),
             None => String::new(),
@@ -230,7 +240,7 @@ fn outcome(call: &str, result: &str) -> String {
     let mut words = result.split(' ');
     match (words.next(), words.next()) {
         (Some("-1"), Some(error)) => error.to_owned(),
-        (Some(count), _) if call == "sendto" || call == "recvfrom" => count.to_owned(),
+        (Some(count), _) if ["sendto", "write", "recvfrom"].contains(&call) => count.to_owned(),
         _ => String::new(),
     }
 }

@@ -68,6 +68,17 @@ impl Event {
         self.call == "recvfrom" || self.call == "accept4"
     }
 
+    /// Returns whether this call has sent bytes. std writes to a Unix datagram socket.
+    fn sends(&self) -> bool {
+        (self.call == "sendto" || self.call == "write") && !self.has_failed()
+    }
+
+    /// Returns whether this call ended with an error. EINPROGRESS is none: the kernel connects
+    /// while the program goes on.
+    fn has_failed(&self) -> bool {
+        self.outcome.starts_with('E') && self.outcome != "EINPROGRESS"
+    }
+
     /// Returns how many bytes this call moved.
     fn len(&self) -> usize {
         self.outcome.parse().unwrap_or(0)
@@ -232,7 +243,9 @@ impl Trace {
     /// If nobody has the port, the peer's host says so by ICMP.
     fn datagrams(&self, side: Side) -> Vec<Arrow> {
         let mut receives: Vec<_> = self.calls(side.other(), "recvfrom").collect();
-        let sends = self.calls(side, "sendto").map(|(from, send)| {
+        let events = self.0.iter().enumerate();
+        let sends = events.filter(|(_, event)| event.side == side && event.sends());
+        let sends = sends.map(|(from, send)| {
             let taken = receives.iter().position(|(_, receive)| {
                 receive.argument == send.argument && receive.outcome == send.outcome
             });

@@ -55,9 +55,15 @@ pub fn inside(holder: &Running, command: &Command) -> Command {
 
 /// Returns the same command where the name `twofold` has an IPv6 and an IPv4 address.
 pub fn with_twofold_name(command: &Command) -> Option<Command> {
-    let set_up = r"hosts=$(mktemp) && printf '127.0.0.1 twofold\n::1 twofold\n' > $hosts &&
-        mount --bind $hosts /etc/hosts && rm $hosts";
-    unshared("-rm", set_up, command)
+    with_hosts(r"127.0.0.1 twofold\n::1 twofold\n", command)
+}
+
+/// Returns the same command where /etc/hosts has these lines, in the form of printf(1).
+pub fn with_hosts(lines: &str, command: &Command) -> Option<Command> {
+    let set_up = format!(
+        "hosts=$(mktemp) && printf '{lines}' > $hosts && mount --bind $hosts /etc/hosts && rm $hosts"
+    );
+    unshared("-rm", &set_up, command)
 }
 
 // ANCHOR: only_port
@@ -68,3 +74,10 @@ pub fn where_7007_is_the_only_free_port(command: &Command) -> Option<Command> {
     unshared("-rn", set_up, command)
 }
 // ANCHOR_END: only_port
+
+/// Returns the same command in a network namespace where the kernel can choose no port for a socket.
+pub fn where_no_port_is_free(command: &Command) -> Option<Command> {
+    let set_up = r#"ip link set lo up && echo 7008 7008 >/proc/sys/net/ipv4/ip_local_port_range &&
+        echo 7008 >/proc/sys/net/ipv4/ip_local_reserved_ports"#;
+    unshared("-rn", set_up, command)
+}

@@ -41,8 +41,16 @@ class DatagramServer(socketserver.UnixDatagramServer):
     max_packet_size = LONGEST
 
     def finish_request(self, request, peer):
-        if peer:  # A client without an address gets no answer.
-            with suppress(OSError):  # MSG_DONTWAIT: a client that does not read holds up nobody.
+        # A client without an address gets no answer. A path (str) could be turned into a link to anywhere
+        # that we may write to; an abstract name (bytes) leads nowhere else, but only Linux has them.
+        if not peer or sys.platform == "linux" and isinstance(peer, str):
+            return
+        # MSG_DONTWAIT: a client that does not read holds up nobody. What it has not read takes space in
+        # the buffer of its sender, so a fresh socket sends, unless the client has connected to our own.
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as fresh:
+            try:
+                fresh.sendto(request[0], socket.MSG_DONTWAIT, peer)
+            except PermissionError:
                 self.socket.sendto(request[0], socket.MSG_DONTWAIT, peer)
 
 
@@ -95,7 +103,8 @@ def ask_by_stream(args):
 def ask_by_datagrams(args):
     lines = (line[:-1] if line.endswith(b"\n") else line for line in sys.stdin.buffer)
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
-        client.bind(os.path.join(folder, "client"))  # Without an address it gets no answer.
+        # Without an address it gets no answer. On Linux an empty path asks for an abstract name.
+        client.bind("" if sys.platform == "linux" else os.path.join(folder, "client"))
         client.settimeout(args.timeout)
         client.connect(args.path)  # The kernel drops datagrams from other senders.
         for message in map(os.fsencode, args.messages) if args.messages else lines:

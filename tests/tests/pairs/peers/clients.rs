@@ -78,7 +78,7 @@ mod unix {
     /// A running `unix-echo server` with its own folder.
     struct UnixServer {
         folder: tempfile::TempDir,
-        _running: Running,
+        running: Running,
     }
 
     fn start(args: &[&str]) -> UnixServer {
@@ -90,10 +90,7 @@ mod unix {
             .args(args);
         let mut running = Running::start(&mut server);
         running.announced();
-        UnixServer {
-            folder,
-            _running: running,
-        }
+        UnixServer { folder, running }
     }
 
     impl UnixServer {
@@ -125,43 +122,72 @@ mod unix {
         );
     }
 
-    // A client of datagrams binds to a path, so that the server can answer. The tools leave
-    // this file behind when they are killed, so each gets its own folder.
+    /// The tools bind a path, at which the server does not answer (`unix/datagram.rs` says why).
+    /// They cannot bind an abstract name, or do not let the kernel choose one.
+    #[cfg(target_os = "linux")]
+    fn assert_not_answered(name: &str, args: impl Fn(&UnixServer) -> Vec<String>) {
+        let mut server = start(&["--datagram"]);
+        let Some(mut client) = foreign(name) else {
+            return;
+        };
+        let mut client = Running::start(client.args(args(&server)));
+        client.write(b"hello\n");
+        let line = server.running.stderr_line();
+        let path = server.path(name);
+        assert_eq!(
+            line,
+            format!("{path}: not answered, a path can lead anywhere")
+        );
+    }
 
     #[test]
     #[cfg(target_os = "linux")] // Elsewhere nc is another program.
-    fn nc_talks_to_unix_echo_by_datagrams() {
-        for bytes in short_payloads() {
-            let server = start(&["--datagram"]);
-            assert_talks(
-                "nc",
-                &["-uU", "-s", &server.path("nc"), &server.path("s")],
-                &[bytes],
-            );
-        }
-    }
-
-    #[test]
-    fn ncat_talks_to_unix_echo_by_datagrams() {
-        for bytes in short_payloads() {
-            let server = start(&["--datagram"]);
-            assert_talks(
-                "ncat",
-                &["-uU", "-s", &server.path("ncat"), &server.path("s")],
-                &[bytes],
-            );
-        }
-    }
-
-    #[test]
-    fn socat_talks_to_unix_echo_by_datagrams() {
-        for bytes in short_payloads() {
-            let server = start(&["--datagram"]);
-            let address = format!(
-                "UNIX-SENDTO:{},bind={}",
+    fn nc_gets_no_answer_from_unix_echo_by_datagrams() {
+        assert_not_answered("nc", |server| {
+            [
+                "-uU".to_owned(),
+                "-s".to_owned(),
+                server.path("nc"),
                 server.path("s"),
-                server.path("socat")
-            );
+            ]
+            .into()
+        });
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn ncat_gets_no_answer_from_unix_echo_by_datagrams() {
+        assert_not_answered("ncat", |server| {
+            [
+                "-uU".to_owned(),
+                "-s".to_owned(),
+                server.path("ncat"),
+                server.path("s"),
+            ]
+            .into()
+        });
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn socat_gets_no_answer_from_unix_echo_by_datagrams() {
+        assert_not_answered("socat", |server| {
+            let (to, from) = (server.path("s"), server.path("socat"));
+            ["-".to_owned(), format!("UNIX-SENDTO:{to},bind={from}")].into()
+        });
+    }
+
+    /// socat takes an abstract name as well, and then it is answered.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn socat_with_an_abstract_name_talks_to_unix_echo_by_datagrams() {
+        for bytes in short_payloads() {
+            let name = format!("@unix-echo datagrams {}", std::process::id());
+            let mut server = program("unix-echo");
+            server.args(["server", "--datagram", "--path", &name]);
+            let mut server = Running::start(&mut server);
+            server.announced();
+            let address = format!("ABSTRACT-SENDTO:{0},bind={0} client", &name[1..]);
             assert_talks("socat", &["-", &address], &[bytes]);
         }
     }

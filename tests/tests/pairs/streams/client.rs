@@ -276,3 +276,36 @@ fn a_silent_server_is_given_up_as_soon_as_the_limit_is_over(#[case] service: Ser
     let time = started.elapsed();
     assert!(time < Duration::from_millis(4500), "after {time:?}");
 }
+
+/// Linux interrupts a call with a time limit each time. If the call then began anew, the limit would
+/// never pass here.
+#[apply(every_stream_client)]
+#[cfg(unix)]
+fn to_be_suspended_does_not_prolong_the_time_limit(#[case] service: Service) {
+    let (mut client, stream) = accept_from(service, &["--timeout", "0.5", "hello"]);
+    assert_eq!(read_to_end(&stream), b"hello\n");
+    let deadline = std::time::Instant::now() + LIMIT;
+    while client.is_running() {
+        assert!(std::time::Instant::now() < deadline, "it has not ended");
+        client.suspend();
+        client.resume();
+        thread::sleep(Duration::from_millis(20));
+    }
+    let client = client.finish();
+    assert_eq!(client.code, Some(1));
+    client.assert_stderr("0 of 6 bytes came back\n\nCaused by:\n    nothing came for 500ms");
+}
+
+/// The client is suspended for longer than its time limit.
+#[apply(every_stream_client)]
+#[cfg(unix)]
+fn what_came_while_it_was_suspended_is_in_time(#[case] service: Service) {
+    let (client, mut stream) = accept_from(service, &["--timeout", "1", "hello"]);
+    let line = read_to_end(&stream);
+    client.suspend();
+    stream.write_all(&line).unwrap();
+    drop(stream);
+    thread::sleep(Duration::from_millis(1500));
+    client.resume();
+    client.finish().assert_printed(b"hello\n");
+}

@@ -7,12 +7,16 @@ use std::os::unix::net::UnixStream;
 #[cfg(target_os = "linux")]
 use std::path::Path;
 use std::process::Stdio;
+#[cfg(unix)]
+use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::{LIMIT, Running, echo, echo_all, noise, run};
 use rstest::rstest;
 use rstest_reuse::apply;
+#[cfg(unix)]
+use rustix::process::Signal;
 
 use super::{Listening, Service, Stream, every_stream_server};
 
@@ -194,6 +198,49 @@ fn what_came_while_it_was_suspended_is_echoed_before_it_counts_who_is_idle(
         client.read_exact(&mut back).expect("an echo");
         assert_eq!(&back, b"are you back?");
     }
+}
+
+/// Suspends a server again and again, until a line of its log says that it has closed a connection
+/// as idle. Linux interrupts a call with a time limit each time. If the call then began anew, the
+/// limit would never pass here.
+#[cfg(unix)]
+fn assert_closes_while_suspended_again_and_again(mut server: Listening, client: Stream) {
+    let peer = client.name_in_logs();
+    let expected = format!("{peer}: closed, no read or write for 1s");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (id, is_over) = (server.running.id(), &is_over);
+        scope.spawn(move || {
+            let id = rustix::process::Pid::from_raw(id as i32).unwrap();
+            let deadline = Instant::now() + LIMIT;
+            while !is_over.load(SeqCst) && Instant::now() < deadline {
+                for signal in [Signal::STOP, Signal::CONT] {
+                    rustix::process::kill_process(id, signal).unwrap();
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
+        });
+        let lines = [server.running.stderr_line(), server.running.stderr_line()];
+        is_over.store(true, SeqCst);
+        assert_eq!(lines[1], expected);
+    });
+}
+
+#[apply(every_stream_server)]
+#[cfg(unix)]
+fn to_be_suspended_does_not_prolong_the_time_of_who_never_writes(#[case] service: Service) {
+    let server = service.start(&["--idle-timeout", "1"]);
+    let silent = server.connect();
+    assert_closes_while_suspended_again_and_again(server, silent);
+}
+
+#[apply(every_stream_server)]
+#[cfg(unix)]
+fn to_be_suspended_does_not_prolong_the_time_of_who_never_reads(#[case] service: Service) {
+    let server = service.start(&["--idle-timeout", "1"]);
+    let deaf = server.connect();
+    send_until_stuck(&deaf);
+    assert_closes_while_suspended_again_and_again(server, deaf);
 }
 
 #[apply(every_stream_server)]

@@ -118,15 +118,24 @@ fn of_a_name_with_two_addresses_the_one_that_accepts_is_used() {
 #[test]
 #[cfg(target_os = "linux")]
 fn it_does_not_take_itself_for_the_server() {
-    let client = harness::where_7007_is_the_only_free_port(program("tcp-client").arg("hello"));
-    let Some(mut client) = client else { return };
-    let client = run(&mut client, b"");
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(1), &b""[..]),
-        "{client:?}"
-    );
-    client.assert_stderr(": nobody listens there; start tcp-server");
+    for host in [
+        "127.0.0.1",
+        "0.0.0.0",
+        "[::ffff:0.0.0.0]",
+        "[::]",
+        "[::1%1]",
+    ] {
+        if host.contains("::") && !harness::has_ipv6() {
+            continue;
+        }
+        let client = harness::at(program("tcp-client"), &format!("{host}:7007"));
+        let client = harness::where_7007_is_the_only_free_port(&client);
+        let Some(mut client) = client else { return };
+        let client = run(client.arg("hello"), b"");
+        client.assert_failed(&format!(
+            "Error: cannot connect to {host}:7007: nobody listens"
+        ));
+    }
 }
 // ANCHOR_END: itself
 
@@ -136,6 +145,122 @@ fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right() {
         |addr| harness::at(program("tcp-client"), addr),
         "cannot find the address of ",
     );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn that_no_local_port_is_free_is_not_blamed_on_the_server() {
+    let mut client = program("tcp-client");
+    let set_up = "ip link set lo up && cd /proc/sys/net/ipv4 &&
+        echo 7007 7007 >ip_local_port_range && echo 7007 >ip_local_reserved_ports";
+    let Some(mut client) = harness::unshared("-rn", set_up, client.arg("hello")) else {
+        return;
+    };
+    let error =
+        "Error: cannot connect to 127.0.0.1:7007: no local port is free, or no local address";
+    run(&mut client, b"").assert_failed(error);
+}
+
+#[test]
+fn port_0_is_no_address_of_a_server() {
+    let client = run(
+        harness::at(program("tcp-client"), "127.0.0.1:0").arg("hello"),
+        b"",
+    );
+    client.assert_failed("Error: cannot connect to 127.0.0.1:0: no server has port 0");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_address_that_a_name_has_twice_is_tried_once() {
+    let (_deaf, addr) = bound();
+    let client = harness::at(program("tcp-client"), &format!("twice:{}", addr.port()));
+    let set_up = r"hosts=$(mktemp) && printf '127.0.0.%s twice\n' 1 2 1 >$hosts &&
+        mount --bind $hosts /etc/hosts && rm $hosts";
+    let Some(mut client) = harness::unshared("-rm", set_up, &client) else {
+        return;
+    };
+    let client = run(client.arg("hello"), b"");
+    assert_eq!(
+        client.stderr.matches("trying the next address").count(),
+        1,
+        "{client:?}"
+    );
+    assert_eq!(
+        client.stderr.matches("cannot connect to 127.0.0.1").count(),
+        1,
+        "{client:?}"
+    );
+}
+
+/// The first name server is silent, so the lookup alone takes longer than the time limit. The
+/// request for a connection then finds a full backlog, and the kernel sends it again after a second.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_time_for_connecting_begins_after_the_lookup_of_the_name() {
+    let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+    let name = "tcp::client::a_name_whose_first_name_server_is_silent";
+    test.args(["--ignored", "--exact", "--nocapture", name]);
+    let set_up = r"ip link set lo up && file=$(mktemp) && echo 'hosts: dns' >$file &&
+        if [ -e /etc/nsswitch.conf ]; then mount --bind $file /etc/nsswitch.conf; fi && rm $file &&
+        echo 'options timeout:3 attempts:1' >$file &&
+        printf 'nameserver 127.0.0.%s\n' 1 2 >>$file &&
+        mount --bind $file /etc/resolv.conf && rm $file";
+    let Some(mut test) = harness::unshared("-rnm", set_up, &test) else {
+        return;
+    };
+    let test = run(&mut test, b"");
+    let output = String::from_utf8_lossy(&test.stdout);
+    assert!(output.contains("1 passed"), "{output} {}", test.stderr);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "the test above starts it where it is the name server"]
+fn a_name_whose_first_name_server_is_silent() {
+    use std::net::UdpSocket;
+    let _silent = UdpSocket::bind("127.0.0.1:53").unwrap();
+    let dns = UdpSocket::bind("127.0.0.2:53").unwrap();
+    let (full, addr) = bound();
+    full.listen(0).unwrap();
+    let in_the_queue =
+        (0..8).map_while(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(200)).ok());
+    let in_the_queue: Vec<TcpStream> = in_the_queue.collect();
+    assert!(in_the_queue.len() < 8, "the queue takes all");
+    let addr = format!("name.test:{}", addr.port());
+    let mut client = program("tcp-client");
+    client.args(["--addr", &addr, "--timeout", "3", "hello"]);
+    let client = Running::start(&mut client);
+    // It asks for an IPv4 address (type 1) and for an IPv6 address (type 28), which there is not.
+    for _ in 0..2 {
+        let mut message = [0; 512];
+        let (len, peer) = dns.recv_from(&mut message).unwrap();
+        // The question ends with the name's last length 0, two bytes of type, two of class.
+        let end = 12 + message[12..].iter().position(|&byte| byte == 0).unwrap() + 5;
+        assert!(end <= len);
+        let mut answer = message[..end].to_vec();
+        let has_answer = answer[end - 3] == 1;
+        answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(has_answer), 0, 0, 0, 0]);
+        if has_answer {
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
+        }
+        dns.send_to(&answer, peer).unwrap();
+    }
+    // The first request gets no answer. When the kernel repeats it, there is room.
+    std::thread::sleep(Duration::from_millis(300));
+    for _ in &in_the_queue {
+        full.accept().unwrap();
+    }
+    let limit = Duration::from_secs(10); // Applies to accept as well.
+    full.set_read_timeout(Some(limit)).unwrap();
+    let (mut stream, _) = full
+        .accept()
+        .expect("the client, which was refused at first");
+    let mut sent = Vec::new();
+    stream.read_to_end(&mut sent).unwrap();
+    stream.write_all(&sent).unwrap();
+    drop(stream);
+    client.finish().assert_printed(b"hello\n");
 }
 
 /// Linux drops what asks for a connection when the queue of a listener is full, and so the first

@@ -111,6 +111,43 @@ fn clients_that_do_not_read_cost_one_buffer_each() {
     server.assert_serves();
 }
 
+/// The server gets memory for a few of them only.
+#[test]
+#[cfg(target_os = "linux")]
+fn out_of_memory_for_one_client_it_ends_this_one_and_no_other() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let mut server = EventLoop.start(&[]);
+    let good = connect(&server);
+    echo(&good, b"hello");
+    let id = server.running.id();
+    let now = 1024 * harness::memory_kib(id, "VmSize").unwrap();
+    let limit = Rlimit {
+        current: Some(now + 400 * 1024),
+        maximum: Some(now + 400 * 1024),
+    };
+    prlimit(Pid::from_raw(id as i32), Resource::As, limit).unwrap();
+    let deaf: Vec<TcpStream> = (0..40).map(|_| connect(&server)).collect();
+    for mut client in &deaf {
+        client.set_nonblocking(true).unwrap();
+        let mut stuck = 0;
+        while stuck < 20 {
+            match client.write(&[b'x'; 64 * 1024]) {
+                Ok(_) => stuck = 0,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    stuck += 1;
+                    thread::sleep(Duration::from_millis(2));
+                }
+                Err(_) => break, // A reset: it was this one.
+            }
+        }
+    }
+    echo(&good, b"still there?");
+    assert!(server.running.is_running());
+    let log = server.running.kill().stderr;
+    let ended = log.matches(": closed, out of memory").count();
+    assert!((1..40).contains(&ended), "{log}");
+}
+
 /// strace makes each call of the server so slow that the greedy client's next bytes always
 /// arrive before the server reads again. So it could serve this one client forever.
 #[test]

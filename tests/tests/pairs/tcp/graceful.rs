@@ -16,12 +16,20 @@ use rustix::process::Signal;
 use crate::tcp::server::TcpServer::Graceful;
 use crate::tcp::server::{assert_serves, connect};
 
-/// Tells a quiet server to go, and returns how many connections it has open.
+/// Tells a server to go, and returns how many connections it has open.
 fn tell(server: &mut Server) -> usize {
     server.running.signal(Signal::TERM);
-    let line = server.running.stderr_line();
-    let open = line.strip_prefix("ending, connections open: ");
-    open.unwrap_or_else(|| panic!("{line}")).parse().unwrap()
+    told(server)
+}
+
+/// Waits until a server says that it ends, and returns how many connections it has open.
+fn told(server: &mut Server) -> usize {
+    loop {
+        let line = server.running.stderr_line();
+        if let Some(open) = line.strip_prefix("ending, connections open: ") {
+            return open.parse().unwrap();
+        }
+    }
 }
 
 fn assert_ended(server: Server, finished: usize, cut: usize) {
@@ -58,7 +66,7 @@ fn assert_rest_comes_back(stream: &TcpStream, bytes: &[u8], sent: usize) {
 fn who_is_in_the_middle_of_something_gets_every_byte() {
     const CLIENTS: usize = 50;
     const ON_THE_WAY: usize = 256 * 1024;
-    let mut server = Graceful.start(&["-q", "--grace", "600"]);
+    let mut server = Graceful.start(&["--grace", "600"]);
     let bytes = noise(8 << 20);
     let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
     for mut client in &clients {
@@ -75,7 +83,7 @@ fn who_is_in_the_middle_of_something_gets_every_byte() {
 
 #[test]
 fn who_stays_idle_is_cut_when_the_grace_is_over_and_not_earlier() {
-    let mut server = Graceful.start(&["-q", "--grace", "0.5"]);
+    let mut server = Graceful.start(&["--grace", "0.5"]);
     let mut idle = connect(&server);
     echo(&idle, b"hello");
     let told = Instant::now();
@@ -90,7 +98,7 @@ fn who_stays_idle_is_cut_when_the_grace_is_over_and_not_earlier() {
 /// anew, the grace would never be over here.
 #[test]
 fn to_be_suspended_does_not_prolong_the_grace() {
-    let mut server = Graceful.start(&["-q", "--grace", "0.5"]);
+    let mut server = Graceful.start(&["--grace", "0.5"]);
     let _idle = connect(&server);
     assert_eq!(tell(&mut server), 1);
     let deadline = Instant::now() + LIMIT;
@@ -106,7 +114,7 @@ fn to_be_suspended_does_not_prolong_the_grace() {
 /// The grace is a day here. A client that has half-closed has finished.
 #[test]
 fn it_ends_with_its_last_client() {
-    let mut server = Graceful.start(&["-q", "--grace", "86400"]);
+    let mut server = Graceful.start(&["--grace", "86400"]);
     let clients = [connect(&server), connect(&server)];
     clients.iter().for_each(|client| echo(client, b"hello"));
     assert_eq!(tell(&mut server), 2);
@@ -129,7 +137,7 @@ fn without_a_client_it_ends_at_once_whatever_the_signal() {
 /// All places are taken, so nobody waits in accept when the signal comes.
 #[test]
 fn who_waits_for_a_place_is_served_and_who_comes_later_is_refused() {
-    let mut server = Graceful.start(&["-q", "--max-connections", "1"]);
+    let mut server = Graceful.start(&["--max-connections", "1"]);
     let busy = connect(&server);
     echo(&busy, b"hello");
     let waiting = [(); 20].map(|()| connect(&server));
@@ -151,7 +159,7 @@ fn who_waits_for_a_place_is_served_and_who_comes_later_is_refused() {
 #[test]
 fn who_is_in_the_backlog_when_the_signal_comes_is_served() {
     for _ in 0..10 {
-        let server = Graceful.start(&["-q", "--max-connections", "3"]);
+        let server = Graceful.start(&["--max-connections", "3"]);
         assert_serves(&server);
         server.running.suspend();
         let waiting = [(); 20].map(|()| connect(&server));
@@ -171,13 +179,109 @@ fn who_is_in_the_backlog_when_the_signal_comes_is_served() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let mut server = Graceful.start(&["-q", "--grace", "86400"]);
+    let mut server = Graceful.start(&["--grace", "86400"]);
     let idle = connect(&server);
     echo(&idle, b"hello");
     assert_eq!(tell(&mut server), 1);
+    thread::sleep(Duration::from_millis(600));
     server.running.signal(Signal::INT);
     let ended = server.running.finish();
     assert_eq!((ended.code, &ended.stderr[..]), (Some(1), ""));
+}
+
+/// GNU timeout and npm send a signal to a process, and then to its group.
+#[test]
+fn a_signal_that_is_delivered_twice_counts_once() {
+    for _ in 0..10 {
+        let mut server = Graceful.start(&["--grace", "86400"]);
+        let busy = connect(&server);
+        echo(&busy, b"hello");
+        // Two of the same number could become one on their way.
+        server.running.signal(Signal::TERM);
+        server.running.signal(Signal::HUP);
+        assert_eq!(told(&mut server), 1);
+        assert_rest_comes_back(&busy, b"goodbye", 0);
+        assert_ended(server, 1, 0);
+    }
+}
+
+/// As nohup(1) ignores SIGHUP, and a shell ignores SIGINT for what a script starts with `&`.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP INT && exec \"$0\" --addr 127.0.0.1:0"]);
+    let server = Server::start(shell.arg(Graceful.command().get_program()));
+    for signal in [Signal::HUP, Signal::INT] {
+        server.running.signal(signal);
+        thread::sleep(Duration::from_millis(100));
+        assert_serves(&server);
+    }
+    server.running.signal(Signal::TERM);
+    let ended = server.running.finish();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ended.assert_stderr(", cut: 0\n");
+}
+
+/// A full pipe, or a terminal that is stopped with Ctrl-S, holds up whoever writes there.
+#[test]
+fn a_quiet_server_ends_even_if_nobody_reads_its_stderr() {
+    use std::os::unix::net::UnixStream;
+    let (stderr, _ours) = UnixStream::pair().unwrap();
+    stderr.set_nonblocking(true).unwrap();
+    while (&stderr).write(b"a full page\n").is_ok() {}
+    stderr.set_nonblocking(false).unwrap();
+    let mut command = Graceful.command();
+    command.args(["-q", "--addr", "127.0.0.1:0"]);
+    let stderr = OwnedFd::from(stderr).into();
+    let server = Running::start_with(&mut command, std::process::Stdio::piped(), stderr);
+    let server = Server::of(server);
+    assert_serves(&server);
+    server.running.signal(Signal::TERM);
+    assert_eq!(server.running.finish().code, Some(0));
+}
+
+/// poll(2) fails if it shall watch more descriptors than the process may have.
+#[test]
+#[cfg(target_os = "linux")]
+fn if_the_kernel_refuses_to_wait_it_neither_spins_nor_misses_the_signal() {
+    use rustix::process::{Pid, Resource, getrlimit, prlimit};
+    let server = Graceful.start(&["-q"]);
+    let busy = connect(&server);
+    echo(&busy, b"hello");
+    let (id, mut limit) = (server.running.id(), getrlimit(Resource::Nofile));
+    limit.current = Some(1);
+    prlimit(Pid::from_raw(id as i32), Resource::Nofile, limit).unwrap();
+    // The next call fails. The call that waits now ends with this client.
+    let _waiting = connect(&server);
+    let before = harness::processor_time(id);
+    thread::sleep(Duration::from_secs(1));
+    let used = harness::processor_time(id) - before;
+    assert!(used < Duration::from_millis(100), "it spins: {used:?}");
+    server.running.signal(Signal::TERM);
+    assert_rest_comes_back(&busy, b"goodbye", 0);
+    assert_eq!(server.running.finish().code, Some(0));
+}
+
+/// strace makes the first message of each thread fail. The only client of the first connection sends
+/// nothing, so it would be the message that its place is free.
+#[test]
+#[cfg(target_os = "linux")]
+fn no_place_is_lost_with_a_message_that_cannot_be_sent() {
+    let Some(mut strace) = harness::foreign("strace") else {
+        return;
+    };
+    strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
+    strace.args(["-e", "inject=sendto:error=ENOBUFS:when=1"]);
+    strace.arg(Graceful.command().get_program());
+    strace.args(["-q", "--max-connections", "1", "--addr", "127.0.0.1:0"]);
+    let server = Server::start(&mut strace);
+    drop(connect(&server));
+    let mut second = connect(&server);
+    second.write_all(b"hello").unwrap();
+    // This is the first message of the thread if there was none before.
+    assert!(second.read(&mut [0; 5]).is_ok(), "its place is lost");
+    assert_serves(&server);
 }
 
 /// The server loses what it has no descriptor for, and ends all the same.
@@ -185,7 +289,7 @@ fn a_second_signal_ends_it_at_once() {
 #[cfg(target_os = "linux")]
 fn out_of_descriptors_it_ends_as_well() {
     let mut command = Graceful.command();
-    command.args(["-q", "--grace", "0.2", "--addr", "127.0.0.1:0"]);
+    command.args(["--grace", "0.2", "--addr", "127.0.0.1:0"]);
     command.args(["--max-connections", "1"]);
     let mut server = Server::start(&mut harness::limited("--nofile=24", &command));
     let clients: Vec<TcpStream> = (0..60).map(|_| connect(&server)).collect();
@@ -279,7 +383,7 @@ fn while_one_server_takes_the_place_of_another_no_client_is_refused_or_reset() {
 #[test]
 fn who_is_in_the_backlog_of_an_inherited_listener_is_left_to_the_next_server() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut first = inherit(&listener, &["-q", "--max-connections", "1"]);
+    let mut first = inherit(&listener, &["--max-connections", "1"]);
     let busy = connect(&first);
     echo(&busy, b"hello");
     let waiting = [(); 20].map(|()| connect(&first));
@@ -291,6 +395,21 @@ fn who_is_in_the_backlog_of_an_inherited_listener_is_left_to_the_next_server() {
     assert_eq!(connections(&second.running.kill()), 20);
     assert_rest_comes_back(&busy, b"goodbye", 0);
     assert_ended(first, 1, 0);
+}
+
+/// Descriptor 0 would keep the listener open until the server ends.
+#[test]
+fn when_nobody_else_holds_an_inherited_listener_who_comes_later_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut server = inherit(&listener, &["--grace", "86400"]);
+    drop(listener);
+    let busy = connect(&server);
+    echo(&busy, b"hello");
+    assert_eq!(tell(&mut server), 1);
+    let late = TcpStream::connect_timeout(&server.addr, LIMIT).expect_err("no connection");
+    assert_eq!(late.kind(), ErrorKind::ConnectionRefused);
+    assert_rest_comes_back(&busy, b"goodbye", 0);
+    assert_ended(server, 1, 0);
 }
 
 #[test]

@@ -184,6 +184,63 @@ fn others_are_served_while_it_waits_for_one_to_close() {
     echo(connect(&server), b"hi");
 }
 
+/// Each of the sixteen workers would take a descriptor to wait for a client.
+#[test]
+#[cfg(target_os = "linux")]
+fn idle_workers_do_not_use_up_the_descriptors() {
+    let mut command = at(example_of("tcp-server", "lingering_close"), "127.0.0.1:0");
+    let server = Server::start(&mut harness::limited("--nofile=12", command.arg("--naive")));
+    (0..5).for_each(|_| echo(connect(&server), b"hello"));
+    let log = server.running.kill().stderr;
+    assert!(log.lines().all(|line| line.contains(": closed, ")), "{log}");
+}
+
+/// macOS refuses every option of a socket once both sides have ended.
+#[test]
+#[cfg(target_os = "linux")]
+fn no_option_is_set_after_the_half_close() {
+    let (Some(mut strace), folder) = (harness::foreign("strace"), harness::folder()) else {
+        return;
+    };
+    let log = folder.path().join("calls");
+    strace
+        .args(["-D", "-f", "-e", "setsockopt,shutdown", "-o"])
+        .arg(&log);
+    strace.arg(example_of("tcp-server", "lingering_close").get_program());
+    let mut server = Server::start(at(strace, "127.0.0.1:0").args(["--limit", "5"]));
+    let client = connect(&server);
+    (&client).write_all(b"hello").unwrap();
+    assert_eq!(read_all(&client), "hello\nlimit reached: 5 bytes\n");
+    (&client).write_all(b"more").unwrap();
+    drop(client);
+    server.running.stderr_line();
+    drop(server);
+    let calls = std::fs::read_to_string(log).unwrap();
+    let after = calls.split("shutdown(").nth(1).expect("a half-close");
+    assert!(!after.contains("setsockopt("), "{calls}");
+}
+
+/// Linux interrupts a call with a time limit when a program is suspended. If the call then began
+/// anew, the time would never be over here.
+#[test]
+#[cfg(unix)]
+fn to_be_suspended_does_not_prolong_the_time() {
+    let mut server = start_with_limit(5, &["--linger", "0.5"]);
+    let client = connect(&server);
+    (&client).write_all(b"hello").unwrap();
+    assert_eq!(read_all(&client), "hello\nlimit reached: 5 bytes\n");
+    let deadline = std::time::Instant::now() + LIMIT;
+    // At its limit the server closes. The client has not, so its next bytes are answered by a reset.
+    while (&client).write(b".").is_ok() {
+        assert!(std::time::Instant::now() < deadline, "it has not closed");
+        server.running.suspend();
+        server.running.resume();
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let line = server.running.stderr_line();
+    assert!(line.ends_with(", but the client did not close"), "{line}");
+}
+
 /// Linux interrupts a call with a time limit when a program is suspended.
 #[test]
 #[cfg(unix)]

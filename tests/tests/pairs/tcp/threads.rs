@@ -1,5 +1,5 @@
-//! What the threads of `tcp-server` cost, and what happens if there are not enough. What every
-//! TCP server promises is in `tcp/server.rs`.
+//! What the threads of `tcp-server` cost, what happens if there are not enough, and its advice. What
+//! every TCP server promises is in `tcp/server.rs`.
 
 #[cfg(target_os = "linux")]
 use std::net::TcpStream;
@@ -86,4 +86,51 @@ fn an_idle_connection_costs_less_than_24_kib() {
     let each = (memory(&server) - memory(&small)) as f64 / CLIENTS as f64;
     println!("an idle connection, its thread included, costs the server {each:.1} KiB");
     assert!(each < 24.0, "{each} KiB");
+}
+
+#[test]
+fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right() {
+    let server = |addr: &str| harness::at(harness::program("tcp-server"), addr);
+    harness::assert_refuses_addresses(server, "cannot listen on ");
+}
+
+/// strace makes bind(2) fail with these errors.
+#[test]
+#[cfg(target_os = "linux")]
+fn it_gives_advice_only_where_it_is_true() {
+    let advice = [
+        (
+            "EADDRINUSE",
+            "127.0.0.1:7007",
+            ": another socket uses it; choose another port",
+        ),
+        ("EADDRINUSE", "127.0.0.1:0", ""),
+        (
+            "EADDRNOTAVAIL",
+            "192.0.2.1:7007",
+            ": not an address of this machine",
+        ),
+        (
+            "EACCES",
+            "127.0.0.1:7",
+            ": ports below 1024 often need a privilege",
+        ),
+        ("EACCES", "127.0.0.1:7150", ""),
+        ("EACCES", "127.0.0.1:0", ""),
+        ("EINVAL", "127.0.0.1:7007", ""),
+    ];
+    for (error, addr, advice) in advice {
+        let Some(mut strace) = harness::foreign("strace") else {
+            return;
+        };
+        let inject = format!("inject=bind:error={error}");
+        strace.args(["-o", "/dev/null", "-e", &inject]);
+        strace
+            .arg(Threads.command().get_program())
+            .args(["--addr", addr]);
+        let server = run(&mut strace, b"");
+        server.assert_failed(&format!(
+            "Error: cannot listen on {addr}{advice}\n\nCaused by"
+        ));
+    }
 }

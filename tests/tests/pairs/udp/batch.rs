@@ -29,6 +29,16 @@ mod queued {
         );
     }
 
+    /// It needs 2 MiB for them, and here 1 MiB is missing.
+    #[test]
+    fn without_memory_for_the_datagrams_it_does_not_start() {
+        let peak = harness::memory_kib(Batch.start_on_loopback().running.id(), "VmPeak");
+        let limit = format!("--as={}", (peak.unwrap() - 1024) * 1024);
+        let server = harness::limited(&limit, &Batch.command("127.0.0.1:0"));
+        let error = "Error: cannot get memory for the datagrams\n";
+        harness::run(&mut { server }, b"").assert_failed(error);
+    }
+
     /// Returns datagrams of these lengths, no two of which have the same bytes.
     fn datagrams(lengths: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
         let datagram = |(number, len)| harness::noise(number + len).split_off(number);

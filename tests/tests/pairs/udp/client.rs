@@ -382,19 +382,27 @@ fn the_longest_datagram_passes_and_a_longer_one_is_explained() {
 }
 
 /// If no server has the port that the client asks for, the kernel may give this port to the
-/// client. Then UDP, like TCP, can connect the socket to itself.
+/// client. Then UDP, like TCP, can connect the socket to itself, and also by the addresses that
+/// stand for this host.
 #[test]
 #[cfg(target_os = "linux")]
 fn it_does_not_take_itself_for_the_server() {
-    let client = harness::where_7007_is_the_only_free_port(program("udp-client").arg("hello"));
-    let Some(mut client) = client else { return };
-    let client = run(&mut client, b"");
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(1), &b""[..]),
-        "{client:?}"
-    );
-    client.assert_stderr(": nobody listens there; start udp-server");
+    let v4 = ["127.0.0.1", "0.0.0.0"];
+    let v6 = ["[::1]", "[::]", "[::1%1]", "[::ffff:0.0.0.0]"];
+    let v6 = if harness::has_ipv6() { &v6[..] } else { &[] };
+    for host in v4.iter().chain(v6) {
+        let addr = format!("{host}:7007");
+        let client = harness::at(program("udp-client"), &addr);
+        let client = harness::where_7007_is_the_only_free_port(&client);
+        let Some(mut client) = client else { return };
+        let client = run(client.arg("hello"), b"");
+        assert_eq!(
+            (client.code, &client.stdout[..]),
+            (Some(1), &b""[..]),
+            "{addr}: {client:?}"
+        );
+        client.assert_stderr(": nobody listens there; start udp-server");
+    }
 }
 
 #[test]
@@ -415,14 +423,61 @@ fn wrong_usage_is_refused_with_what_is_right() {
     );
 }
 
+/// On Linux, connect(2) accepts port 0, and send(2) sends.
 #[test]
-fn port_0_is_refused_with_what_is_right() {
-    let client = run(
-        program("udp-client").args(["--addr", "127.0.0.1:0", "x"]),
-        b"",
+fn port_0_is_refused_before_anything_is_sent() {
+    let mut client = harness::at(program("udp-client"), "127.0.0.1:0");
+    let client = run(client.arg("x"), b"");
+    let error = "Error: cannot send to 127.0.0.1:0: \
+                 port 0 stands for no socket; give the server's port\n";
+    assert_eq!(
+        (client.code, &client.stderr[..]),
+        (Some(1), error),
+        "{client:?}"
     );
-    assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]));
-    client.assert_stderr("port 0");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_address_that_a_name_has_twice_is_asked_once() {
+    let server = udp_socket("127.0.0.1");
+    let addr = format!("double:{}", server.local_addr().unwrap().port());
+    let mut client = harness::at(program("udp-client"), &addr);
+    client.args(["--timeout", "0.1", "--attempts", "2", "hello"]);
+    let hosts = r"127.0.0.1 double\n127.0.0.2 double\n127.0.0.1 double\n";
+    let Some(mut client) = harness::with_hosts(hosts, &client) else {
+        return;
+    };
+    assert_eq!(run(&mut client, b"").code, Some(1));
+    assert_eq!(count_waiting(&server), 2);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn that_no_local_port_is_free_is_told() {
+    let Some(mut client) = harness::where_no_port_is_free(program("udp-client").arg("hello"))
+    else {
+        return;
+    };
+    let error = "Error: cannot open a UDP socket on a free port\n\n\
+                 Caused by:\n    Address already in use";
+    run(&mut client, b"").assert_failed(error);
+}
+
+/// None of these is a broadcast address, so the example `one_to_many` is no help.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_permission_that_is_denied_for_another_reason_is_not_taken_for_a_broadcast() {
+    let set_up = "ip link set lo up && ip route add prohibit 198.51.100.255 && \
+                  ip route add prohibit 2001:db8::/64";
+    for host in ["198.51.100.255", "[2001:db8::1]"] {
+        let mut client = harness::at(program("udp-client"), &format!("{host}:7007"));
+        let Some(mut client) = harness::unshared("-rn", set_up, client.arg("hello")) else {
+            return;
+        };
+        let error = format!("Error: cannot reach {host}:7007\n\nCaused by:\n    Permission denied");
+        run(&mut client, b"").assert_failed(&error);
+    }
 }
 
 #[test]
@@ -457,6 +512,17 @@ fn over_ipv6_a_datagram_may_be_20_bytes_longer() {
     assert!(longer.stderr.contains(limit), "{}", longer.stderr);
 }
 
+/// An IPv6 socket reaches it by the protocol of IPv4, which has the lower limit.
+#[test]
+fn an_ipv4_address_in_the_form_of_ipv6_has_the_limit_of_ipv4() {
+    if !harness::has_ipv6() {
+        return;
+    }
+    let mut client = harness::at(program("udp-client"), "[::ffff:127.0.0.1]:7007");
+    let client = run(&mut client, &[b'x'; 65_510]);
+    client.assert_stderr("a UDP datagram carries at most 65507 bytes over IPv4");
+}
+
 #[test]
 fn a_line_without_end_is_not_read_to_its_end() {
     use std::io::Write;
@@ -479,4 +545,105 @@ fn it_asks_on_when_nobody_reads_its_stderr() {
     client.args(["one", "two"]);
     let client = Running::start_with(&mut client, std::process::Stdio::piped(), stderr);
     client.finish().assert_printed(b"one\ntwo\n");
+}
+
+/// Runs the client under strace(1), which makes this happen to its system calls. Returns `None` if
+/// strace does not work here.
+#[cfg(target_os = "linux")]
+fn injected(inject: &str, args: &[&str]) -> Option<harness::Finished> {
+    if !harness::can_trace() {
+        return None;
+    }
+    let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
+    let client = harness::at(program("udp-client"), &server.addr.to_string());
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-qq", "-o", "/dev/null", "-e", &format!("inject={inject}")]);
+    strace.arg(client.get_program()).args(client.get_args());
+    Some(run(strace.args(args), b""))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_error_of_one_datagram_is_a_lost_datagram_and_the_next_attempt_follows() {
+    for (error, text) in [
+        ("sendto:error=EPERM", "Operation not permitted"), // A firewall.
+        ("sendto:error=ENOBUFS", "No buffer space"),       // A full queue.
+        ("recvfrom:error=EMSGSIZE", "Message too long"),   // A link on the way.
+    ] {
+        let once = format!("{error}:when=1");
+        let args = ["--timeout", "0.5", "hello"];
+        let Some(client) = injected(&once, &args) else {
+            return;
+        };
+        client.assert_printed(b"hello\n");
+        client.assert_stderr("no answer to attempt 1 of 3\n");
+        let Some(client) = injected(error, &args) else {
+            return;
+        };
+        assert_eq!((client.code, &client.stdout[..]), (Some(1), &b""[..]));
+        client.assert_stderr("Error: cannot reach 127.0.0.1:");
+        client.assert_stderr(&format!("Caused by:\n    {text}"));
+    }
+}
+
+/// A router between the hosts 1 and 3 cannot pass on what is longer than 1300 bytes. It tells so,
+/// and the kernel then cuts the next datagram into fragments.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_datagram_that_is_too_long_for_a_router_is_sent_again() {
+    use harness::{Network, succeed};
+    let Some(network) = Network::of(3) else {
+        return;
+    };
+    let set_up = [
+        "ip route add 10.78.0.3 via 10.77.0.2 && ip route add fd78::3 via fd77::2 &&
+         echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_redirects",
+        "ip route add 10.78.0.3 via 10.77.0.3 mtu lock 1300 &&
+         ip route add fd78::3 via fd77::3 mtu lock 1300 && cd /proc/sys/net &&
+         echo 1 >ipv4/ip_forward && echo 1 >ipv6/conf/all/forwarding &&
+         echo 0 >ipv4/conf/all/send_redirects && echo 0 >ipv4/conf/eth0/send_redirects",
+        "ip addr add 10.78.0.3 dev lo && ip addr add fd78::3 dev lo nodad",
+    ];
+    for (host, commands) in (1..).zip(set_up) {
+        let mut shell = std::process::Command::new("sh");
+        succeed(network.on(host, shell.args(["-c", commands])));
+    }
+    let message = "x".repeat(1400);
+    for addr in ["10.78.0.3:7007", "[fd78::3]:7007"] {
+        let _server = network.server(3, program("udp-server").args(["-q", "--addr", addr]));
+        let mut client = program("udp-client");
+        let client = client.args(["--addr", addr, "--attempts", "5", &message]);
+        let client = run(&mut network.on(1, client), b"");
+        client.assert_printed(format!("{message}\n").as_bytes());
+        client.assert_stderr("no answer to attempt 1 of 5\n");
+    }
+}
+
+/// A shell that redirects with `<` opens stdout for reading. Every write then fails (EBADF).
+#[test]
+#[cfg(unix)]
+fn a_stdout_that_cannot_be_written_is_an_error() {
+    let (_server, mut client) = pair();
+    let stdout = std::fs::File::open("/dev/null").unwrap().into();
+    let client = Running::start_with(client.arg("hello"), stdout, std::process::Stdio::piped());
+    client
+        .finish()
+        .assert_failed("Error: cannot write to stdout\n");
+}
+
+/// As with cat(1): the first Ctrl-D ends the line, and the second the input.
+#[test]
+#[cfg(target_os = "linux")]
+fn on_a_terminal_two_ctrl_d_end_a_line_without_newline_and_the_input() {
+    use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
+    use std::io::Write;
+    let (_server, mut client) = pair();
+    let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    unlockpt(&keyboard).unwrap();
+    let terminal = ptsname(&keyboard, Vec::new()).unwrap();
+    let terminal = std::fs::File::open(terminal.to_str().unwrap()).unwrap();
+    let client = Running::start_with_stdin(&mut client, terminal);
+    let mut keyboard = std::fs::File::from(keyboard);
+    keyboard.write_all(b"first\nhello\x04\x04").unwrap();
+    client.finish().assert_printed(b"first\nhello\n");
 }

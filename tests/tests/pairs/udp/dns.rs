@@ -270,7 +270,7 @@ fn the_query_is_one_question_under_an_id_that_cannot_be_foretold() {
 
 #[test]
 fn datagrams_that_do_not_answer_the_question_are_passed_over() {
-    let not_answers: [(&str, Change); 9] = [
+    let not_answers: [(&str, Change); 11] = [
         ("another id", |it| it[1] ^= 1),
         ("a query", |it| it[2] &= 0x7F),
         ("no question", |it| it[5] = 0),
@@ -278,6 +278,15 @@ fn datagrams_that_do_not_answer_the_question_are_passed_over() {
         ("another name", |it| it[HEADER + 1] = b'g'),
         ("another type", |it| it[HEADER + 12] = 28),
         ("a header alone", |it| it.truncate(HEADER)),
+        ("a header alone that denies the name", |it| {
+            it.truncate(HEADER);
+            it[3] |= 3;
+        }),
+        ("a header alone with another id", |it| {
+            it.truncate(HEADER);
+            it[3] |= 2;
+            it[1] ^= 1;
+        }),
         ("nothing", |it| it.clear()),
         ("garbage", |it| *it = harness::noise(512)),
     ];
@@ -317,6 +326,53 @@ fn an_answer_that_cannot_be_read_or_used_is_an_error() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_stdout_that_cannot_be_written_is_an_error() {
+    let server = udp_socket("127.0.0.1");
+    let stdout = std::fs::File::open("/dev/null").unwrap().into();
+    let mut client = question(server.local_addr().unwrap(), "name.test");
+    let client = Running::start_with(&mut client, stdout, std::process::Stdio::piped());
+    let (query, peer) = receive(&server);
+    let answer = answer(&query, &[address(7)]);
+    server.send_to(&answer, peer).unwrap();
+    assert_fails(&client.finish(), "Error: cannot write to stdout\n");
+}
+
+#[test]
+fn port_0_is_refused_before_anything_is_sent() {
+    let client = run(&mut question("127.0.0.1:0".parse().unwrap(), "x"), b"");
+    let error = "Error: cannot send to 127.0.0.1:0: port 0 stands for no socket";
+    assert_fails(&client, error);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_address_that_a_name_has_twice_is_asked_once() {
+    let server = udp_socket("127.0.0.1");
+    let mut command = example_of("udp-client", "dns");
+    let addr = format!("double:{}", server.local_addr().unwrap().port());
+    command.args(["--server", &addr, "--timeout", "0.1", "name.test"]);
+    let hosts = r"127.0.0.1 double\n127.0.0.1 double\n";
+    let Some(mut command) = harness::with_hosts(hosts, &command) else {
+        return;
+    };
+    assert_fails(&run(&mut command, b""), "within 100ms");
+    server.recv(&mut [0; 64]).unwrap();
+    server.set_nonblocking(true).unwrap();
+    assert!(server.recv(&mut [0; 64]).is_err(), "asked twice");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn that_no_local_port_is_free_is_told() {
+    let question = question("127.0.0.1:53".parse().unwrap(), "name.test");
+    if let Some(mut command) = harness::where_no_port_is_free(&question) {
+        let error = "Error: cannot open a UDP socket on a free port\n";
+        assert_fails(&run(&mut command, b""), error);
+    }
+}
+
+#[test]
 fn an_answer_of_512_bytes_is_read_to_its_end() {
     let client = answered_with(|query| {
         let rest = 512 - answer(query, &[record(b"\0", 16, b""), address(7)]).len();
@@ -326,6 +382,33 @@ fn an_answer_of_512_bytes_is_read_to_its_end() {
         )]
     });
     assert_prints(&client, "192.0.2.7\n");
+}
+
+#[test]
+fn a_longer_answer_is_read_to_its_end_as_well() {
+    let client = answered_with(|query| {
+        let text = record(b"\0", 16, &[0; 9000]);
+        vec![answer(query, &[text, address(7)])]
+    });
+    assert_prints(&client, "192.0.2.7\n");
+}
+
+#[test]
+fn an_error_that_is_a_header_alone_is_an_answer() {
+    for (code, error) in [
+        (1, "the server reports error 1"),
+        (2, "SERVFAIL"),
+        (4, "the server reports error 4"),
+        (5, "REFUSED"),
+    ] {
+        let client = answered_with(|query| {
+            let mut header = answer(query, &[])[..HEADER].to_vec();
+            header[3] |= code;
+            header[5] = 0; // No question.
+            vec![header]
+        });
+        assert_fails(&client, error);
+    }
 }
 
 #[test]
@@ -450,6 +533,7 @@ fn a_name_that_cannot_be_written_is_not_asked_for() {
         (&format!("{}.test", "x".repeat(64)), bad_label),
         (&format!("{}.test", "x".repeat(256 + 5)), bad_label),
         (&name_of(254, "test"), "a name has at most 253 bytes\n"),
+        ("名字.test", "write it in ASCII, as xn--...\n"),
     ];
     for (name, why) in refused {
         assert_fails(

@@ -8,9 +8,7 @@ use std::process::Command;
 
 use harness::{Server, example_of, not_run, program, run, udp_socket};
 
-use crate::udp::server::UdpServer;
-
-const GROUP: &str = "239.255.70.7";
+use crate::udp::server::{GROUP, UdpServer};
 
 fn multicast(args: &[&str]) -> Command {
     let mut command = example_of("udp-server", "multicast");
@@ -33,6 +31,43 @@ fn a_member_of_an_ipv4_group_hears_it() {
     );
     let line = server.running.stderr_line();
     assert!(line.starts_with("127.0.0.1:"), "{line}");
+}
+
+/// Sends to this address, and returns who answers, and with what port.
+fn answers(to: &str) -> Vec<String> {
+    let mut client = example_of("udp-client", "one_to_many");
+    client.args(["--addr", to, "--interface", "127.0.0.1", "hello"]);
+    let lines = run(&mut client, b"").stderr;
+    let lines = lines.lines().filter(|line| line.contains(": answered in "));
+    lines
+        .map(|line| line.split(": ").next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn two_members_on_one_host_both_answer() {
+    let first = UdpServer::Multicast.start("0.0.0.0:0");
+    let port = first.addr.port();
+    let _second = UdpServer::Multicast.start(&format!("0.0.0.0:{port}"));
+    let member = format!("127.0.0.1:{port}");
+    assert_eq!(answers(&format!("{GROUP}:{port}")), [&member[..], &member]);
+    // Only the group is for both.
+    assert_eq!(answers(&member), [&member[..]]);
+}
+
+#[test]
+#[cfg(unix)]
+fn on_the_address_of_the_group_it_answers_the_group_alone() {
+    let member = UdpServer::Multicast.start(&format!("{GROUP}:0"));
+    let port = member.addr.port();
+    let own = format!("127.0.0.1:{port}");
+    assert_eq!(answers(&format!("{GROUP}:{port}")), [&own[..]]);
+    assert!(answers(&own).is_empty());
+    // By default it also answers what is sent to the host.
+    let member = UdpServer::Multicast.start("0.0.0.0:0");
+    let own = format!("127.0.0.1:{}", member.addr.port());
+    assert_eq!(answers(&own), [&own[..]]);
 }
 
 /// Nobody on this machine has joined this group. A socket on all addresses also receives what

@@ -169,10 +169,13 @@ fn answers_that_come_while_it_is_suspended_are_not_lost() {
 #[test]
 fn it_does_not_take_itself_for_a_server() {
     // It asks for a second port, but the kernel has none, so it fails.
-    let client = harness::where_7007_is_the_only_free_port(&one_to_many(&["hello"]));
-    let Some(mut client) = client else { return };
-    let client = run(&mut client, b"");
-    client.assert_failed("Error: cannot open a UDP socket\n");
+    for addr in ["127.255.255.255:7007", "0.0.0.0:7007"] {
+        let client = one_to_many(&["--addr", addr, "hello"]);
+        let client = harness::where_7007_is_the_only_free_port(&client);
+        let Some(mut client) = client else { return };
+        let client = run(&mut client, b"");
+        client.assert_failed("Error: cannot open a UDP socket on a free port\n");
+    }
 }
 
 #[test]
@@ -184,8 +187,19 @@ fn udp_client_names_the_example_for_a_broadcast_address() {
     );
     assert_eq!(client.code, Some(1));
     let error = "Error: cannot reach 127.255.255.255:7007: \
-                 if it is a broadcast address, run the example one_to_many\n";
+                 it is a broadcast address; run the example one_to_many\n";
     assert!(client.stderr.starts_with(error), "{client:?}");
+}
+
+#[test]
+fn an_ipv4_address_in_the_form_of_ipv6_is_an_ipv4_address() {
+    let server = Server::start(program("udp-server").args(["--addr", "0.0.0.0:0"]));
+    let addr = format!("[::ffff:127.255.255.255]:{}", server.addr.port());
+    let client = run(&mut one_to_many(&["--addr", &addr, "hello"]), b"");
+    client.assert_printed(b"hello\n");
+    let long = "x".repeat(65_508);
+    let client = run(&mut one_to_many(&["--addr", &addr, &long]), b"");
+    client.assert_stderr("a UDP datagram carries at most 65507 bytes over IPv4");
 }
 
 #[test]
@@ -211,6 +225,11 @@ fn wrong_usage_is_refused_with_what_is_right() {
         ("239.1.2.3:7007", "lo", "for IPv4, write its address"),
         ("[ff12::7007]:7007", "lo", "for IPv6, write its number"),
         ("127.0.0.1", "lo", "write HOST:PORT"),
+        (
+            "127.0.0.1:0",
+            "lo",
+            "cannot send to 127.0.0.1:0: port 0 stands for no socket",
+        ),
     ] {
         let client = run(
             &mut one_to_many(&["--addr", addr, "--interface", interface, "x"]),
@@ -226,12 +245,21 @@ fn wrong_usage_is_refused_with_what_is_right() {
     client.assert_stderr(limit);
 }
 
+/// The second stdout is open for reading alone.
 #[test]
-fn a_reader_that_has_gone_is_an_error_and_not_a_panic() {
+fn a_stdout_that_cannot_be_written_is_an_error_and_not_a_panic() {
     use std::os::{fd::OwnedFd, unix::net::UnixStream};
+    let without_reader = OwnedFd::from(UnixStream::pair().unwrap().0);
+    let for_reading = std::fs::File::open("/dev/null").unwrap().into();
+    for stdout in [without_reader, for_reading] {
+        cannot_write_to(stdout);
+    }
+}
+
+fn cannot_write_to(stdout: std::os::fd::OwnedFd) {
     let server = shared_socket(0);
     let addr = format!("127.255.255.255:{}", port_of(&server));
-    let stdout = OwnedFd::from(UnixStream::pair().unwrap().0).into();
+    let stdout = stdout.into();
     let mut client = one_to_many(&["--addr", &addr, "--timeout", "10", "hello"]);
     let client = Running::start_with(&mut client, stdout, std::process::Stdio::piped());
     let (_, addr) = server.recv_from(&mut [0; 64]).unwrap();

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{LIMIT, Running, Server, example_of, noise, program, run, udp_socket};
+use harness::{LIMIT, Running, Server, example_of, noise, not_run, program, run, udp_socket};
 
 /// Returns a command that starts a relay to this server.
 fn relay_to(server: SocketAddr, options: &str) -> Command {
@@ -453,6 +453,71 @@ fn the_server_may_have_the_same_port_at_another_address() {
     }
 }
 
+/// A server that starts at this moment must find its port free.
+#[test]
+#[cfg(target_os = "linux")]
+fn it_never_binds_the_port_of_the_server() {
+    if !harness::can_trace() {
+        return;
+    }
+    let to = udp_socket("127.0.0.1").local_addr().unwrap();
+    let folder = harness::folder();
+    let log = folder.path().join("calls");
+    let relay = relay_to(to, "");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-e", "trace=bind", "-o"]).arg(&log);
+    strace.arg(relay.get_program()).args(relay.get_args());
+    let _relay = Server::start(&mut strace);
+    let calls = std::fs::read_to_string(log).unwrap();
+    let port = format!("htons({})", to.port());
+    assert!(calls.contains("bind(") && !calls.contains(&port), "{calls}");
+}
+
+/// Each relay is the server of the other, so a datagram makes each a new client of the other,
+/// again and again.
+#[test]
+#[cfg(target_os = "linux")]
+fn two_relays_in_a_circle_soon_lose_the_datagram() {
+    let place = udp_socket("127.0.0.1");
+    let listen = place.local_addr().unwrap();
+    let second = Server::start(&mut relay_to(listen, "-q"));
+    drop(place);
+    let mut first = example_of("udp-client", "relay");
+    let to = second.addr.to_string();
+    first.args(["--listen", &listen.to_string(), "--to", &to]);
+    let mut first = Server::start(&mut first);
+    client_of(&first).send(b"round").unwrap();
+    let lost = ": cannot serve this client: too many clients at once";
+    while !first.running.stderr_line().contains(lost) {}
+    for relay in [&first, &second] {
+        let threads = format!("/proc/{}/task", relay.running.id());
+        let threads = std::fs::read_dir(threads).unwrap().count();
+        assert!(threads <= 130, "{threads} threads");
+    }
+}
+
+#[test]
+fn what_is_not_sent_to_a_forgotten_client_is_told() {
+    let (mut relay, server) = relay_to_us("--delay 5000");
+    let clients: Vec<UdpSocket> = (0..129).map(|_| client_of(&relay)).collect();
+    let started = Instant::now();
+    for client in &clients[..128] {
+        client.send(b"hello").unwrap();
+        assert_eq!(fate(&mut relay, client), "question 1: passed");
+    }
+    if started.elapsed() > Duration::from_secs(3) {
+        return not_run("too slow: a datagram was sent before its client was forgotten");
+    }
+    std::thread::sleep(Duration::from_millis(1100)); // By then the first gives up its place.
+    clients[128].send(b"hello").unwrap();
+    assert_eq!(fate(&mut relay, &clients[128]), "question 1: passed");
+    assert_eq!(
+        fate(&mut relay, &clients[0]),
+        "not sent: the relay has forgotten this client"
+    );
+    drop(server);
+}
+
 #[test]
 fn a_stranger_at_the_way_back_is_not_heard() {
     let (relay, server) = relay_to_us("");
@@ -491,11 +556,22 @@ fn a_server_that_is_not_there_does_not_end_it() {
 #[cfg(target_os = "linux")]
 fn of_many_clients_each_gets_its_own_answer_and_the_oldest_are_forgotten() {
     let (relay, _server) = relay_to_echo("-q");
+    // A client keeps its place for a second, so new ones may have to ask again.
     let ask = |client: &UdpSocket, number: u32| {
-        client.send(&number.to_be_bytes()).unwrap();
-        assert_eq!(receive(client), number.to_be_bytes());
+        let deadline = Instant::now() + LIMIT;
+        let number = number.to_be_bytes();
+        let mut buffer = [0; 8];
+        let limit = Some(Duration::from_millis(100));
+        client.set_read_timeout(limit).unwrap();
+        loop {
+            client.send(&number).unwrap();
+            match client.recv(&mut buffer) {
+                Ok(len) if buffer[..len] == number => return,
+                _ => assert!(Instant::now() < deadline, "no answer"),
+            }
+        }
     };
-    let clients: Vec<UdpSocket> = (0..300).map(|_| client_of(&relay)).collect();
+    let clients: Vec<UdpSocket> = (0..200).map(|_| client_of(&relay)).collect();
     ask(&clients[0], 0);
     ask(&clients[1], 1);
     ask(&clients[0], 2); // The relay knows it, and has met another one since.

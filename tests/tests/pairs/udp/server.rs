@@ -9,6 +9,9 @@ use harness::{Server, example_of, not_run, program, run, udp_socket};
 use rstest::rstest;
 use rstest_reuse::{apply, template};
 
+/// A group for the tests on one host.
+pub const GROUP: &str = "239.255.70.7";
+
 /// The servers that keep these promises.
 #[derive(Clone, Copy)]
 pub enum UdpServer {
@@ -51,7 +54,7 @@ impl UdpServer {
             // A member with an IPv6 address must join an IPv6 group.
             let (group, interface) = match addr.starts_with('[') {
                 true => ("ff12::7007", "1"),
-                false => ("239.255.70.7", "127.0.0.1"),
+                false => (GROUP, "127.0.0.1"),
             };
             command.args([group, "--interface", interface]);
         }
@@ -226,6 +229,7 @@ fn a_forged_sender_neither_gets_an_answer_nor_ends_the_server(#[case] udp: UdpSe
         ("127.0.0.1", 1023, "not answered, ports below 1024"),
         ("127.0.0.1", 1024, "length 6 \"forged\""),
         ("127.0.0.1", own_port, "not answered, our own port number"),
+        ("239.1.2.3", 40_000, "not answered, an address that no host"),
         (
             "127.255.255.255",
             40_000,
@@ -407,40 +411,62 @@ fn it_serves_on_when_nobody_reads_its_output_any_more(#[case] udp: UdpServer) {
 }
 
 #[apply(every_udp_server)]
-fn a_second_server_on_the_address_is_told_that_it_is_in_use(#[case] udp: UdpServer) {
-    let first = udp.start_on_loopback();
-    let addr = first.addr.to_string();
-    let second = run(&mut udp.command(&addr), b"");
-    assert_eq!(second.code, Some(1));
-    assert_eq!(second.stdout, b"");
-    assert!(second.stderr.starts_with(&format!(
-        "Error: cannot bind a UDP socket to {addr}: another socket"
-    )));
-    assert_serves(&first);
-}
-
-#[apply(every_udp_server)]
-fn an_address_of_another_machine_is_refused(#[case] udp: UdpServer) {
+fn an_address_that_cannot_be_bound_is_told(#[case] udp: UdpServer) {
+    let first = udp_socket("127.0.0.1");
     // 192.0.2.0/24 is reserved for documentation (RFC 5737). Nothing is sent there.
-    let server = run(&mut udp.command("192.0.2.1:0"), b"");
-    assert_eq!(server.code, Some(1));
-    server.assert_stderr("192.0.2.1:0: not on this machine");
+    for (addr, cause) in [
+        (&first.local_addr().unwrap().to_string()[..], "in use"),
+        ("192.0.2.1:0", "assign requested address"),
+        ("127.0.0.1:65536", "invalid port value"),
+        ("", "invalid socket address"),
+    ] {
+        let second = run(&mut udp.command(addr), b"");
+        second.assert_failed(&format!("Error: cannot bind a UDP socket to {addr}"));
+        if cfg!(target_os = "linux") {
+            second.assert_stderr(cause);
+        }
+    }
 }
 
-#[apply(every_udp_server)]
-fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right(#[case] udp: UdpServer) {
-    harness::assert_refuses_addresses(|addr| udp.command(addr), "cannot bind a UDP socket to ");
+/// Runs `udp-server` with this address. It must not start.
+fn refused(addr: &str) -> String {
+    let server = run(&mut UdpServer::Plain.command(addr), b"");
+    assert_eq!((server.code, &server.stdout[..]), (Some(1), &b""[..]));
+    server.stderr
 }
 
-#[apply(every_udp_server)]
+#[test]
+fn a_second_server_on_the_address_is_told_that_it_is_in_use() {
+    let first = UdpServer::Plain.start_on_loopback();
+    let addr = first.addr.to_string();
+    let error = format!("Error: cannot bind a UDP socket to {addr}: another socket uses it; ");
+    assert!(refused(&addr).starts_with(&error));
+}
+
+#[test]
+fn an_address_of_another_machine_is_refused() {
+    let error = refused("192.0.2.1:0");
+    assert!(
+        error.contains("192.0.2.1:0: not an address of this machine\n"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right() {
+    let server = |addr: &str| UdpServer::Plain.command(addr);
+    harness::assert_refuses_addresses(server, "cannot bind a UDP socket to ");
+}
+
+#[test]
 #[cfg(target_os = "linux")]
-fn a_port_of_the_system_needs_the_right_to_it(#[case] udp: UdpServer) {
+fn a_port_of_the_system_needs_the_right_to_it() {
     let first_free =
         std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     if first_free.trim().parse::<u16>().unwrap() <= 1 {
         return not_run("here every port is everybody's (ip_unprivileged_port_start)");
     }
-    let server = udp.command("127.0.0.1:1");
+    let server = UdpServer::Plain.command("127.0.0.1:1");
     let (_folder, copy) = harness::copy_of(&server);
     let mut command = std::process::Command::new(copy);
     command.args(server.get_args()).env_remove("RUST_BACKTRACE");
@@ -448,6 +474,74 @@ fn a_port_of_the_system_needs_the_right_to_it(#[case] udp: UdpServer) {
     let server = run(&mut command, b"");
     assert_eq!(server.code, Some(1), "{server:?}");
     server.assert_stderr("127.0.0.1:1: ports below 1024 often need a privilege");
+}
+
+/// Where no port is free, another port is no help; and a sandbox may refuse any port.
+#[test]
+#[cfg(target_os = "linux")]
+fn advice_is_given_only_where_it_is_true() {
+    let server = UdpServer::Plain.command("127.0.0.1:0");
+    let Some(mut server) = harness::where_no_port_is_free(&server) else {
+        return;
+    };
+    let error = "Error: cannot bind a UDP socket to 127.0.0.1:0\n";
+    run(&mut server, b"").assert_failed(error);
+    if !harness::can_trace() {
+        return;
+    }
+    let server = UdpServer::Plain.command("127.0.0.1:7150");
+    let mut strace = Command::new("strace");
+    strace.args(["-qq", "-o", "/dev/null", "-e", "inject=bind:error=EACCES"]);
+    strace.arg(server.get_program()).args(server.get_args());
+    let error = "Error: cannot bind a UDP socket to 127.0.0.1:7150\n";
+    run(&mut strace, b"").assert_failed(error);
+}
+
+/// Forges datagrams from hosts of the network that do not exist, 200 in a second.
+#[cfg(target_os = "linux")]
+const FORGER: &str = r"
+import itertools, socket, struct, time
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+for number in itertools.count():
+    header = bytes([0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 77, 0, 100 + number % 150, 10, 77, 0, 1])
+    raw.sendto(header + struct.pack('!4H', 40000, 7007, 14, 0) + b'forged', ('10.77.0.1', 0))
+    time.sleep(0.005)
+";
+
+/// What is for them waits in the send buffer of the server while the kernel looks for them. Another
+/// host is answered meanwhile.
+#[apply(every_udp_server)]
+#[cfg(target_os = "linux")]
+fn hosts_that_do_not_exist_cannot_make_it_wait(#[case] udp: UdpServer) {
+    use harness::Network;
+    let Some(mut python) = harness::foreign("python3") else {
+        return;
+    };
+    let Some(network) = Network::of(3) else {
+        return;
+    };
+    let mut server = match udp {
+        // The test network routes groups to the interface, and this is its address.
+        UdpServer::Multicast => {
+            let mut member = example_of("udp-server", "multicast");
+            member.args([GROUP, "--interface", "10.77.0.1"]);
+            network.server(1, &member)
+        }
+        _ => network.server(1, &udp.command("10.77.0.1:7007")),
+    };
+    let client = |args: &[&str]| {
+        let mut client = harness::at(program("udp-client"), "10.77.0.1:7007");
+        run(&mut network.on(3, client.args(args)), b"")
+    };
+    client(&["hello"]).assert_printed(b"hello\n");
+    let _forger = harness::Running::start(&mut network.on(2, python.args(["-c", FORGER])));
+    let dropped = ": cannot send the echo: Resource temporarily";
+    let drops = (0..2000).any(|_| server.stderr_line().contains(dropped));
+    assert!(drops, "it waits for hosts that do not exist");
+    let answered = (0..12)
+        .filter(|_| client(&["--attempts", "1", "hello"]).code == Some(0))
+        .count();
+    assert!(answered > 3, "{answered} of 12 answered");
 }
 
 /// strace makes the first five calls fail.

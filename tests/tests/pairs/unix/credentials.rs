@@ -1,18 +1,21 @@
 //! The example `credentials` of `unix-echo`: whom the kernel names, whom the server serves,
 //! and what becomes of the descriptors that it gets.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{self, Command};
+use std::process::{self, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use harness::{LIMIT, Running, example_of, not_run, run};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
@@ -396,7 +399,7 @@ fn a_server_without_a_free_descriptor_goes_on() {
     let file = file_of(b"line\n");
     for _ in 0..10 {
         let outcome = passed(&mut server, &name, &[&[file.as_raw_fd()]]);
-        assert_eq!(outcome, ", closed what was beyond one descriptor");
+        assert_eq!(outcome, ", could not take what it passed");
         assert_eq!(passed(&mut server, &name, &[]), "");
     }
 }
@@ -438,6 +441,91 @@ fn a_suspended_server_still_waits_for_the_byte() {
     assert!(server.stderr_line().ends_with(": served"));
 }
 
+/// Then the next call has the whole time limit again.
+#[test]
+fn a_server_that_is_suspended_again_and_again_still_leaves_who_sends_nothing() {
+    let name = unused_name();
+    let server = start(&name, &[]);
+    let mut silent = connect(&name);
+    silent.set_nonblocking(true).unwrap();
+    let begin = Instant::now();
+    while silent.read(&mut [0]).is_err() {
+        assert!(begin.elapsed() < LIMIT, "its patience does not end");
+        thread::sleep(Duration::from_millis(300));
+        server.suspend();
+        server.resume();
+    }
+}
+
+/// Returns a listener of the test itself, and the command of a client that asks there.
+fn impostor() -> (UnixListener, Command) {
+    let name = unused_name();
+    let addr = SocketAddr::from_abstract_name(&name[1..]).unwrap();
+    (UnixListener::bind_addr(&addr).unwrap(), client(&name, &[]))
+}
+
+#[test]
+fn an_answer_without_end_is_not_taken_into_memory() {
+    let (listener, mut client) = impostor();
+    let client = Running::start(&mut client);
+    let (mut stream, _) = listener.accept().unwrap();
+    let sent = (0..1 << 20).take_while(|_| stream.write_all(&[b'x'; 1024]).is_ok());
+    assert!(sent.count() < 1 << 20, "it reads a gigabyte");
+    client
+        .finish()
+        .assert_failed("Error: cannot get an answer from ");
+}
+
+/// One stdout is full, and one is open for reading alone. The answer has no newline, for which
+/// std's own stdout would wait.
+#[test]
+fn an_answer_that_cannot_be_printed_is_an_error() {
+    for stdout in [File::create("/dev/full"), File::open("/dev/null")] {
+        let (listener, mut client) = impostor();
+        let client = Running::start_with(&mut client, stdout.unwrap().into(), Stdio::piped());
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        stream.write_all(b"no newline").unwrap();
+        drop(stream);
+        client
+            .finish()
+            .assert_failed("Error: cannot write to stdout\n");
+    }
+}
+
+#[test]
+fn a_message_that_cannot_be_sent_is_an_error() {
+    if !harness::can_trace() {
+        return;
+    }
+    let (_listener, client) = impostor();
+    let mut strace = Command::new("strace");
+    strace.args([
+        "-D",
+        "-o",
+        "/dev/null",
+        "-e",
+        "inject=sendmsg:error=ENOBUFS",
+    ]);
+    strace.arg(client.get_program()).args(client.get_args());
+    let client = run(strace.env_remove("RUST_BACKTRACE"), b"");
+    client.assert_failed("Error: cannot get an answer from ");
+    client.assert_stderr("0: cannot send\n    1: No buffer space available");
+}
+
+#[test]
+fn names_that_are_not_utf_8_stay_different() {
+    let name = unused_name();
+    let name = |last| OsString::from_vec([name.as_bytes(), &[last]].concat());
+    let (listens, other) = (name(0xff), name(0xfd));
+    let mut server = example();
+    let mut server = Running::start(server.args(["server", "--path"]).arg(&listens));
+    server.announced();
+    let ask = |name| run(example().args(["client", "--path"]).arg(name), b"");
+    assert_eq!(ask(&listens).code, Some(0));
+    ask(&other).assert_failed("Error: cannot reach ");
+}
+
 #[test]
 fn a_client_that_leaves_at_once_does_not_end_it() {
     let name = unused_name();
@@ -476,7 +564,7 @@ fn everybody_may_write_to_its_file_because_the_kernel_says_who_it_is() {
         0o666
     );
     let second = run(&mut server(name, &[]), b"");
-    second.assert_failed(&format!("Error: cannot listen on {name}: "));
+    second.assert_failed(&format!("Error: cannot listen on {name}\n"));
 }
 
 #[test]
@@ -484,11 +572,13 @@ fn the_client_says_what_it_cannot_do() {
     let name = unused_name();
     let finished = run(&mut client(&name, &[]), b"");
     finished.assert_failed(&format!("Error: cannot reach {name}\n"));
+    let nowhere = run(&mut server("/no/such/directory/s", &[]), b"");
+    nowhere.assert_failed("Error: cannot listen on /no/such/directory/s\n");
     let _server = start(&name, &[]);
     let finished = run(&mut client(&name, &["/no/such/file"]), b"");
     finished.assert_failed("Error: cannot open /no/such/file\n");
     let second = run(&mut server(&name, &[]), b"");
-    second.assert_failed(&format!("Error: cannot listen on {name}: "));
+    second.assert_failed(&format!("Error: cannot listen on {name}\n"));
     harness::assert_refuses(
         || client(&name, &[]),
         &[

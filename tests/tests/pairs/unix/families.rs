@@ -133,6 +133,40 @@ mod linux {
         }
     }
 
+    /// Such an error says nothing about the family.
+    #[test]
+    fn a_process_that_can_open_no_socket_is_not_told_that_the_family_is_missing() {
+        if !harness::can_trace() {
+            return;
+        }
+        for error in ["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"] {
+            let inject = format!("inject=socket:error={error}");
+            let mut strace = Command::new("strace");
+            strace.args(["-D", "-o", "/dev/null", "-e", &inject]);
+            let finished = run(strace.arg(families().get_program()), b"");
+            finished.assert_failed("Error: cannot ask for a socket\n");
+        }
+    }
+
+    /// The kernel takes any bytes but `/` and white space for a name. `ip` prints them as they are.
+    #[test]
+    fn a_name_of_any_bytes_is_escaped_and_hides_no_other() {
+        let mut links = families();
+        let set_up = "for name in plain $(printf 'a\\377') $(printf 'b\\033[2J'); do
+            ip link add \"$name\" type veth peer name \"peer$((i += 1))\" ||
+            ip link add \"$name\" type dummy; done";
+        let Some(mut links) = unshared("-rn", set_up, links.arg("links")) else {
+            return;
+        };
+        let finished = run(&mut links, b"");
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let lines = String::from_utf8(finished.stdout).unwrap();
+        for name in ["lo ", "plain", "a\\xff", "b\\x1b[2J"] {
+            let is_listed = lines.lines().any(|line| line.starts_with(name));
+            assert!(is_listed, "{name:?} is not in {lines:?}");
+        }
+    }
+
     #[test]
     fn a_kernel_without_tipc_says_so_and_the_next_step_is_shown() {
         let table = stdout(&mut families());

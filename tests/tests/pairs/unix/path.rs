@@ -5,9 +5,12 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+#[cfg(target_os = "linux")]
+use std::process::Stdio;
 
 use harness::{Finished, Running, not_run, program, run};
 use rustix::process::Signal;
+use socket2::{Domain, SockAddr, Type};
 
 /// The options for both types of sockets.
 const TYPES: [&[&str]; 2] = [&[], &["--datagram"]];
@@ -67,6 +70,105 @@ fn the_file_goes_when_a_signal_ends_the_server() {
     }
 }
 
+/// The signal is ignored when the server starts, as SIGHUP after nohup(1), and SIGINT in the
+/// background of a script.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_signal_that_is_ignored_when_the_server_starts_stays_ignored() {
+    let folder = harness::folder();
+    let path = folder.path().join("s");
+    for options in TYPES {
+        for (name, signal) in [("HUP", Signal::HUP), ("INT", Signal::INT)] {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("trap '' {name}; exec \"$@\""), "sh"]);
+            let server = unix_echo("server", &path, options);
+            let mut server =
+                Running::start(shell.arg(server.get_program()).args(server.get_args()));
+            server.announced();
+            server.signal(signal);
+            assert_serves(&path, options);
+            server.signal(Signal::TERM);
+            assert_eq!(server.finish().code, Some(0));
+            assert!(!path.exists());
+        }
+    }
+}
+
+/// The kernel sends SIGXFSZ to who writes beyond the limit of a file.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_log_that_may_not_grow_ends_no_server() {
+    let folder = harness::folder();
+    let (path, log) = (folder.path().join("s"), folder.path().join("log"));
+    for options in TYPES {
+        let mut server = harness::limited("--fsize=100", &unix_echo("server", &path, options));
+        let stderr = fs::File::create(&log).unwrap().into();
+        let mut server = Running::start_with(&mut server, Stdio::piped(), stderr);
+        server.announced();
+        for _ in 0..10 {
+            assert_serves(&path, options);
+        }
+        assert_eq!(fs::metadata(&log).unwrap().len(), 100);
+        server.signal(Signal::TERM);
+        assert_eq!(server.finish().code, Some(0));
+    }
+}
+
+/// Starts a server with a limit. Asserts that if it cannot start, it has not said that it listens
+/// and leaves no file, and that else it serves (if a client needs no descriptor). Returns whether
+/// it could start.
+#[cfg(target_os = "linux")]
+fn starts(limit: &str, options: &[&str]) -> bool {
+    let folder = harness::folder();
+    let (path, output) = (folder.path().join("s"), folder.path().join("output"));
+    let mut server = harness::limited(limit, &unix_echo("server", &path, options));
+    let stdout = fs::File::create(&output).unwrap().into();
+    let mut server = Running::start_with(&mut server, stdout, Stdio::piped());
+    let has_announced = || !fs::read(&output).unwrap().is_empty();
+    if server.becomes_ready(has_announced) {
+        let client = options.iter().filter(|option| **option == "--datagram");
+        let client: Vec<&str> = client.copied().collect();
+        if !limit.starts_with("--nofile") {
+            assert_serves(&path, &client);
+        }
+        server.signal(Signal::TERM);
+        assert_eq!(server.finish().code, Some(0));
+        return true;
+    }
+    let finished = server.finish();
+    let is_clean = !has_announced() && !path.exists();
+    // If a new thread has no memory for its variables, glibc ends the process.
+    let is_killed = finished.stderr.starts_with("Fatal glibc error");
+    assert!(is_clean || is_killed, "{limit} {options:?}: {finished:?}");
+    false
+}
+
+/// It has bound its socket, and then lacks memory for all threads, or a descriptor.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_server_that_cannot_start_leaves_no_file() {
+    assert!(!starts("--as=307200000", &["--max-connections", "1000"]));
+    for options in TYPES {
+        let count = (3..12).filter(|count| starts(&format!("--nofile={count}"), options));
+        assert!((2..9).contains(&count.count()));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_server_listens_only_when_it_has_its_memory() {
+    let starts = |mib: f64, options: &[&str]| {
+        starts(&format!("--as={}", (mib * 1024.0 * 1024.0) as u64), options)
+    };
+    let workers = ["--max-connections", "20"];
+    let limits = (8..60).map(|step| f64::from(step) / 4.0);
+    let count = limits.filter(|mib| starts(*mib, &["--datagram"])).count();
+    assert!((1..52).contains(&count), "{count}");
+    let limits = (10..70).map(|step| f64::from(step) * 1.25);
+    let count = limits.filter(|mib| starts(*mib, &workers)).count();
+    assert!((1..60).contains(&count), "{count}");
+}
+
 #[test]
 fn the_file_of_a_later_server_stays_when_a_signal_ends_the_earlier() {
     let folder = harness::folder();
@@ -90,7 +192,7 @@ fn the_file_of_a_server_that_died_is_replaced() {
             assert_fails(
                 &ask(&path, died),
                 &format!(
-                    "cannot reach {}: its server has ended; start unix-echo server",
+                    "cannot reach {}: nobody listens there; start unix-echo server",
                     path.display()
                 ),
             );
@@ -196,29 +298,35 @@ fn errors_tell_apart_why_nobody_answers() {
     let path = folder.path().join("s");
     let shown = path.display();
     for options in TYPES {
+        let missing = ask(&path, options);
         assert_fails(
-            &ask(&path, options),
-            &format!("cannot reach {shown}: there is no such file; start unix-echo server"),
+            &missing,
+            &format!("cannot reach {shown}: nobody listens there; start unix-echo server\n"),
         );
+        missing.assert_stderr("    No such file or directory");
     }
+    // The socket is of the other type, or of one that unix-echo does not have.
+    let wrong_type = |client: &[&str]| {
+        let client = ask(&path, client);
+        assert_fails(&client, &format!("cannot reach {shown}\n\nCaused by:\n"));
+        client.assert_stderr("rotocol wrong type for socket");
+    };
     for (server, client) in [(TYPES[0], TYPES[1]), (TYPES[1], TYPES[0])] {
         let _server = start(&path, server);
-        assert_fails(
-            &ask(&path, client),
-            &format!("cannot reach {shown}: give --datagram to both sides"),
-        );
+        wrong_type(client);
     }
-    let server = run(
-        &mut unix_echo("server", &folder.path().join("no/dir"), &[]),
-        b"",
-    );
-    assert_fails(
-        &server,
-        &format!(
-            "cannot listen on {}/no/dir: its directory does not exist",
-            folder.path().display()
-        ),
-    );
+    fs::remove_file(&path).unwrap();
+    let messages = socket2::Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+    messages.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+    messages.listen(1).unwrap();
+    TYPES.into_iter().for_each(wrong_type);
+
+    // One has no directory, and the other a file system that takes no new file from anybody.
+    for path in [folder.path().join("no/dir"), "/proc/unix-echo".into()] {
+        let server = run(&mut unix_echo("server", &path, &[]), b"");
+        let error = format!("cannot listen on {}\n\nCaused by:\n", path.display());
+        assert_fails(&server, &error);
+    }
     assert_fails(&ask(Path::new("@"), &[]), "cannot use an empty name");
 }
 
@@ -244,7 +352,7 @@ fn another_user_is_refused() {
         assert_fails(
             &client,
             &format!(
-                "cannot reach {}: only the user who started the server may connect",
+                "cannot reach {}\n\nCaused by:\n    Permission denied",
                 path.display()
             ),
         );
@@ -282,7 +390,7 @@ fn server_and_client_agree_on_the_default_path() {
             .env("XDG_RUNTIME_DIR", not_absolute)
             .env("TMPDIR", folder.path());
         let error = format!(
-            "cannot reach {}/unix-echo.sock: there is no such file",
+            "cannot reach {}/unix-echo.sock: nobody listens there",
             folder.path().display()
         );
         assert_fails(&run(&mut command, b""), &error);
@@ -301,7 +409,10 @@ fn an_abstract_name_has_no_file() {
         assert_eq!(server.announced(), name);
         assert_serves(path, options);
         let second = run(&mut unix_echo("server", path, options), b"");
-        assert_fails(&second, &format!("cannot listen on {name}: already in use"));
+        assert_fails(
+            &second,
+            &format!("cannot listen on {name}\n\nCaused by:\n    Address already in use"),
+        );
         assert_serves(path, options);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         drop(server);

@@ -1,11 +1,60 @@
 //! What only the streams of `unix-echo` promise. What all streams promise is in `streams`.
 
-use std::os::unix::net::UnixStream;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use harness::run;
+use harness::{LIMIT, Running, run};
 
-use crate::streams::{Service, client_of};
+use crate::streams::server::send_until_stuck;
+use crate::streams::{Service, Stream, client_of};
+
+/// Suspends and resumes a program until something has happened. Linux interrupts a call with a
+/// time limit then, and the next call has the whole limit again.
+fn suspend_until(running: &mut Running, mut has_happened: impl FnMut(&mut Running) -> bool) {
+    let begin = Instant::now();
+    while !has_happened(running) {
+        assert!(begin.elapsed() < LIMIT, "its deadline does not come");
+        thread::sleep(Duration::from_millis(300));
+        running.suspend();
+        running.resume();
+    }
+}
+
+#[test]
+fn a_server_that_is_suspended_again_and_again_still_closes_who_never_writes_or_reads() {
+    let mut server = Service::UnixEcho.start(&["--idle-timeout", "1"]);
+    let silent = server.connect();
+    silent.set_nonblocking(true).unwrap();
+    let has_ended = |mut stream: &Stream| stream.read(&mut [0]).is_ok_and(|len| len == 0);
+    suspend_until(&mut server.running, |_| has_ended(&silent));
+
+    let deaf = server.connect();
+    send_until_stuck(&deaf);
+    deaf.set_nonblocking(true).unwrap();
+    let is_refused = |mut stream: &Stream| {
+        let error = stream.write(b"more").err();
+        error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    };
+    suspend_until(&mut server.running, |_| is_refused(&deaf));
+}
+
+#[test]
+fn a_client_that_is_suspended_again_and_again_keeps_its_deadline() {
+    let folder = harness::folder();
+    let path = folder.path().join("s");
+    let silent = UnixListener::bind(&path).unwrap();
+    let mut client = client_of(Service::UnixEcho, path.to_str().unwrap());
+    let mut client = Running::start(client.args(["--timeout", "1", "hello"]));
+    let _accepted = silent.accept().unwrap();
+    suspend_until(&mut client, |client| !client.is_running());
+    let client = client.finish();
+    client.assert_failed("Error: cannot get everything back from ");
+    client.assert_stderr("0 of 6 bytes came back\n");
+    client.assert_stderr("nothing came for 1s\n");
+}
 
 #[test]
 fn a_client_that_has_a_name_is_logged_by_it_and_escaped() {
