@@ -94,7 +94,6 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-// ANCHOR: connect
 /// Connects to the first of a name's addresses that accepts. Each gets an equal share of
 /// the time that is left, so that a silent one leaves time for the others.
 fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
@@ -123,7 +122,6 @@ fn connect(addr: &str, timeout: Duration) -> Result<(TcpStream, SocketAddr)> {
     }
     Err(failure)
 }
-// ANCHOR_END: connect
 
 /// Finds all addresses of a name, each once, even if /etc/hosts has one twice.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
@@ -163,7 +161,6 @@ struct Sending {
     end: OnceLock<(Instant, Result<()>)>,
 }
 
-// ANCHOR: start_sending
 /// Starts a thread that sends all input and then half-closes the connection. Nobody waits
 /// for the thread to end: it may wait for input while the server closes.
 fn start_sending(
@@ -186,7 +183,6 @@ fn start_sending(
     started.context("cannot start a thread")?;
     Ok(())
 }
-// ANCHOR_END: start_sending
 
 /// Returns the messages, each as a line, or else stdin.
 fn input(messages: &[OsString]) -> Box<dyn Read> {
@@ -201,7 +197,6 @@ fn input(messages: &[OsString]) -> Box<dyn Read> {
     Box::new(Cursor::new(lines))
 }
 
-// ANCHOR: send
 fn send(mut input: impl Read, stream: &mut TcpStream, count: &AtomicU64) -> Result<()> {
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {
@@ -214,9 +209,7 @@ fn send(mut input: impl Read, stream: &mut TcpStream, count: &AtomicU64) -> Resu
         stream.write_all(&buffer[..len]).context("cannot send")?;
     }
 }
-// ANCHOR_END: send
 
-// ANCHOR: receive
 /// Prints what comes back, as soon as it comes, until the server closes the connection.
 fn receive(
     stream: &mut TcpStream,
@@ -247,7 +240,6 @@ fn receive(
         }
     }
 }
-// ANCHOR_END: receive
 
 impl Sending {
     /// Returns whether the server has been silent for too long. The time limit counts only
@@ -257,7 +249,6 @@ impl Sending {
         end.is_some_and(|(end, _)| silent_since.max(*end).elapsed() >= timeout)
     }
 
-    // ANCHOR: check
     /// Checks, after the server has closed the connection, that everything came back.
     fn check(&self, received: u64) -> Result<()> {
         match self.end.get() {
@@ -272,7 +263,6 @@ impl Sending {
             }
         }
     }
-    // ANCHOR_END: check
 }
 
 /// Opens stdout without the line buffer of std, which would make more system calls.

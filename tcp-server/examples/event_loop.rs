@@ -20,8 +20,8 @@
 //! commands measure it:
 //!
 //! ```console
-//! $ cargo test --release -p tests speed:: -- --ignored --nocapture --test-threads 1
-//! $ cargo bench -p tests -- growth
+//! $ cargo test --release -p bench speed:: -- --ignored --nocapture --test-threads 1
+//! $ cargo bench -p bench -- growth
 //! ```
 //!
 //! The price is clarity. No call may wait, or all clients would wait. So every call can
@@ -120,7 +120,6 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-// ANCHOR: listen
 /// Opens a non-blocking listener with a long backlog. On a *non-blocking* socket a call
 /// that would have to wait fails with WouldBlock instead.
 fn listen(addr: &str) -> Result<TcpListener> {
@@ -135,7 +134,6 @@ fn listen(addr: &str) -> Result<TcpListener> {
         .context("cannot make the listener non-blocking")?;
     Ok(TcpListener::from_std(listener))
 }
-// ANCHOR_END: listen
 
 struct Server {
     listener: TcpListener,
@@ -174,7 +172,6 @@ impl Server {
         })
     }
 
-    // ANCHOR: run
     /// The event loop. This is the only place where the program waits for the network.
     fn run(&mut self, poll: &mut Poll) -> ! {
         let mut events = Events::with_capacity(EVENTS);
@@ -204,7 +201,6 @@ impl Server {
             self.accept();
         }
     }
-    // ANCHOR_END: run
 
     /// Returns how long to wait for events at most; `None` means forever.
     fn time_to_next_task(&self) -> Option<Duration> {
@@ -281,7 +277,6 @@ impl Server {
         }
     }
 
-    // ANCHOR: idle
     /// Closes the connections on which nothing has moved for too long.
     ///
     /// Moving bytes does not change the order of the checks. Only when a check is due do we
@@ -307,7 +302,6 @@ impl Server {
             }
         }
     }
-    // ANCHOR_END: idle
 
     /// Removes a connection. Dropping its stream closes it, and the kernel forgets its events.
     fn close(&mut self, token: Token, why: fmt::Arguments) {
@@ -340,7 +334,6 @@ enum Turn {
 }
 
 impl Connection {
-    // ANCHOR: echo
     /// Echoes what one read returns. Fails with WouldBlock where a thread would wait.
     ///
     /// One read in each turn is fair: a client that sends as fast as we read gets no more
@@ -364,9 +357,7 @@ impl Connection {
         }
         Ok(Turn::Unfinished)
     }
-    // ANCHOR_END: echo
 
-    // ANCHOR: write
     /// Writes what the kernel takes, and keeps the rest.
     fn write(&mut self, mut bytes: &[u8], now: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
@@ -387,7 +378,6 @@ impl Connection {
         }
         Ok(())
     }
-    // ANCHOR_END: write
 }
 
 /// Writes a line to stderr with one system call. eprintln! makes one for each part of the

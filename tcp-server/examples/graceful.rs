@@ -30,7 +30,7 @@
 //! each server as stdin, for `--inherit`. Here a shell keeps it as descriptor 9:
 //!
 //! ```console
-//! $ python3 tests/peers/keep_listener.py 7007 bash
+//! $ python3 tests/peers/python/keep_listener.py 7007 bash
 //! $ cargo run -p tcp-server --example graceful -- --inherit <&9 &
 //! $ cargo run -p tcp-server --example graceful -- --inherit <&9 &
 //! $ kill %1
@@ -149,13 +149,11 @@ fn main() -> Result<()> {
     let told = wait_for_signals(&server)?;
     start_workers(&server)?;
     let _ = writeln!(io::stdout(), "listening on {local}");
-    // ANCHOR: end
     server.accept_until_told(&listener, &told);
     server.accept_the_rest(&listener);
     drop(listener);
     server.let_finish();
     Ok(()) // The process ends, and the kernel closes what is still open.
-    // ANCHOR_END: end
 }
 
 /// Reads a time limit in seconds.
@@ -166,7 +164,6 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-// ANCHOR: signals
 /// Starts a thread that waits for signals. (A signal interrupts a thread anywhere, so its handler
 /// may do very little, signal-safety(7). The handler of signal-hook only wakes this thread.)
 ///
@@ -206,9 +203,7 @@ fn signals() -> Vec<i32> {
     signals.retain(|signal| ignored.unwrap_or(0) >> (signal - 1) & 1 == 0);
     signals
 }
-// ANCHOR_END: signals
 
-// ANCHOR: inherit
 /// Takes the listener from stdin, which is descriptor 0. A second call of listen(2) only changes
 /// the length of the backlog, but it fails on a connection, a terminal or a file. Then /dev/null
 /// becomes descriptor 0, so that the copy is our only one, and closing it closes the listener.
@@ -219,7 +214,6 @@ fn inherit() -> io::Result<TcpListener> {
     dup2_stdin(File::open("/dev/null")?)?;
     Ok(TcpListener::from(stdin))
 }
-// ANCHOR_END: inherit
 
 /// Starts the threads that serve.
 #[cfg(unix)]
@@ -262,7 +256,6 @@ impl Server {
         }
     }
 
-    // ANCHOR: accept
     /// Accepts connections while there are free workers, until a signal comes.
     fn accept_until_told(&self, listener: &TcpListener, told: &UnixStream) {
         while !self.is_told.load(SeqCst) {
@@ -308,7 +301,6 @@ impl Server {
             }
         }
     }
-    // ANCHOR_END: accept
 
     fn pause(&self, why: fmt::Arguments) {
         log(self.args.quiet, why);

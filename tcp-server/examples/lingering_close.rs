@@ -158,7 +158,6 @@ fn accept(listener: &Mutex<TcpListener>) -> (TcpStream, SocketAddr) {
     }
 }
 
-// ANCHOR: serve
 /// Serves a client up to the moment when the connection can be closed. Returns what to log.
 fn serve(stream: &mut TcpStream, args: &Args, buffer: &mut [u8]) -> io::Result<String> {
     // Without this, Nagle's algorithm may hold back the last words until the client has
@@ -178,7 +177,6 @@ fn serve(stream: &mut TcpStream, args: &Args, buffer: &mut [u8]) -> io::Result<S
     }
     Ok(outcome)
 }
-// ANCHOR_END: serve
 
 /// Echoes until the client has no more to send, or until the limit. Returns how many bytes.
 fn echo(stream: &mut TcpStream, limit: u64, buffer: &mut [u8]) -> io::Result<u64> {
@@ -198,7 +196,6 @@ fn echo(stream: &mut TcpStream, limit: u64, buffer: &mut [u8]) -> io::Result<u64
     Ok(echoed)
 }
 
-// ANCHOR: linger
 /// Half-closes, then discards what comes until the client closes too, within the limits.
 fn linger(stream: &mut TcpStream, time: Duration, buffer: &mut [u8]) -> io::Result<String> {
     // Set before the shutdown: once both sides have ended, macOS refuses every option (EINVAL).
@@ -226,7 +223,6 @@ fn linger(stream: &mut TcpStream, time: Duration, buffer: &mut [u8]) -> io::Resu
         ", discarded: {discarded}, but the client did not close"
     ))
 }
-// ANCHOR_END: linger
 
 /// Writes a line to stderr with one system call, so that lines of different threads do not
 /// mix. eprintln! would panic if nobody reads stderr any more.

@@ -103,7 +103,6 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-// ANCHOR: listen
 /// Opens a *listener*: a socket that carries no bytes, and only waits for connections. From
 /// now on the kernel completes connections without us, and keeps them in a queue, the
 /// *backlog*, until we accept them. std asks for a backlog of 128.
@@ -128,9 +127,7 @@ fn listen(addr: &str) -> Result<TcpListener> {
         anyhow::Error::new(error).context(format!("cannot listen on {addr}{advice}"))
     })
 }
-// ANCHOR_END: listen
 
-// ANCHOR: workers
 /// Starts all workers except one, which is the main thread. Each serves one connection at a
 /// time, so there are never more accepted connections than workers.
 fn start_workers(server: &Arc<Server>) -> Result<()> {
@@ -145,7 +142,6 @@ fn start_workers(server: &Arc<Server>) -> Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: workers
 
 /// What all workers share.
 struct Server {
@@ -154,7 +150,6 @@ struct Server {
 }
 
 impl Server {
-    // ANCHOR: work
     /// Serves one client after the other, forever. An error of a client does not end it.
     fn work(&self) -> ! {
         let idle_timeout = self.args.idle_timeout;
@@ -175,9 +170,7 @@ impl Server {
             log(quiet, format_args!("{peer}: closed, {outcome}"));
         }
     }
-    // ANCHOR_END: work
 
-    // ANCHOR: accept
     /// Takes the next connection from the backlog. The lock lets one worker wait at a time.
     ///
     /// A *descriptor* is the number by which a process knows a socket or a file. Linux
@@ -197,10 +190,8 @@ impl Server {
             }
         }
     }
-    // ANCHOR_END: accept
 }
 
-// ANCHOR: serve
 /// Prepares a connection and echoes on it. Returns how many bytes it echoed.
 fn serve(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
     // *Nagle's algorithm* holds back a small segment until the peer has acknowledged what
@@ -215,9 +206,7 @@ fn serve(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> i
     stream.set_write_timeout(Some(idle_timeout))?;
     echo(stream, idle_timeout, buffer)
 }
-// ANCHOR_END: serve
 
-// ANCHOR: echo
 /// Writes what it reads, until the client has no more to send.
 fn echo(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
     let mut echoed = 0;
@@ -241,9 +230,7 @@ fn echo(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io
         echoed += len as u64;
     }
 }
-// ANCHOR_END: echo
 
-// ANCHOR: retry
 /// Repeats a call that is interrupted, as Linux does to one with a time limit when we are
 /// suspended (signal(7)). Each repetition has all of the limit again, so we look at the clock:
 /// before the call, so that the last one still takes what came while we were suspended.
@@ -258,7 +245,6 @@ fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Re
         }
     }
 }
-// ANCHOR_END: retry
 
 /// Writes a line to stderr with one system call, so that lines of different threads do not
 /// mix. eprintln! would panic if nobody reads stderr any more.

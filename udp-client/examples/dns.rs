@@ -97,7 +97,6 @@ fn random_id() -> u16 {
     RandomState::new().hash_one("id") as u16
 }
 
-// ANCHOR: query
 /// Builds the message that asks for the IPv4 addresses of a name.
 fn query(id: u16, name: &str) -> Result<Vec<u8>> {
     const RECURSION_DESIRED: u16 = 0x0100; // The server should ask others if it does not know.
@@ -108,9 +107,7 @@ fn query(id: u16, name: &str) -> Result<Vec<u8>> {
     query.extend(IPV4_ADDRESS);
     Ok(query)
 }
-// ANCHOR_END: query
 
-// ANCHOR: encode
 /// Writes a name as DNS does: each label after its length, and an empty label at the end
 /// (RFC 1035, 3.1).
 fn encode(name: &str) -> Result<Vec<u8>> {
@@ -137,7 +134,6 @@ fn encode(name: &str) -> Result<Vec<u8>> {
     );
     Ok(encoded)
 }
-// ANCHOR_END: encode
 
 /// Asks one address of the server after the other, and returns the first answer.
 fn ask_any(server: &str, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
@@ -229,7 +225,6 @@ fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Resul
     }
 }
 
-// ANCHOR: is_answer
 /// Tells whether a datagram answers the query: it has the same id, it is marked as an
 /// answer (in a query this bit is 0), and it repeats the question.
 ///
@@ -252,9 +247,7 @@ fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
     let bare_error = datagram.len() == HEADER && matches!(header[3] & 0x0F, 1 | 2 | 4 | 5);
     same_id && marked && (one_question && repeated || bare_error)
 }
-// ANCHOR_END: is_answer
 
-// ANCHOR: addresses
 /// Returns the addresses in an answer, or an error that tells why there are none.
 fn addresses(answer: &[u8]) -> Result<Vec<Ipv4Addr>> {
     let mut reader = Reader(answer);
@@ -273,7 +266,6 @@ fn addresses(answer: &[u8]) -> Result<Vec<Ipv4Addr>> {
     ensure!(!found.is_empty(), "the answer has no IPv4 address");
     Ok(found)
 }
-// ANCHOR_END: addresses
 
 /// Checks the server's response code (RFC 1035, 4.1.1).
 fn check_code(code: u8) -> Result<()> {
@@ -298,7 +290,6 @@ fn print(address: Ipv4Addr) -> Result<()> {
     written.context("cannot write to stdout")
 }
 
-// ANCHOR: reader
 /// Reads an answer from its beginning to its end. A server may send anything, so every part
 /// may be missing.
 struct Reader<'a>(&'a [u8]);
@@ -349,4 +340,3 @@ impl Reader<'_> {
         Ok(Some(octets.into()))
     }
 }
-// ANCHOR_END: reader

@@ -159,7 +159,6 @@ fn check_length(message: &[u8], to: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-// ANCHOR: open
 /// Opens a socket that may send to many. It is not connected, because the answers come from
 /// other addresses.
 fn open(to: SocketAddr, interface: Option<&str>) -> Result<UdpSocket> {
@@ -181,7 +180,6 @@ fn open(to: SocketAddr, interface: Option<&str>) -> Result<UdpSocket> {
     }
     Ok(socket)
 }
-// ANCHOR_END: open
 
 /// Chooses the interface from which datagrams to a group are sent. std has no methods for
 /// this (IP_MULTICAST_IF in ip(7), and IPV6_MULTICAST_IF).
@@ -197,7 +195,6 @@ fn choose_interface(socket: &UdpSocket, to: SocketAddr, interface: &str) -> Resu
     Ok(())
 }
 
-// ANCHOR: next_echo
 /// Waits until the deadline for the next datagram that equals the message, and returns who
 /// sent it.
 fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> Result<Option<SocketAddr>> {
@@ -221,7 +218,6 @@ fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> Result<Op
         }
     }
 }
-// ANCHOR_END: next_echo
 
 /// Prints a line; see `udp-client`.
 fn print(line: &[u8]) -> Result<()> {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! ```console
-//! $ cargo run -p tests --example relay -- --drop 0.3 --duplicate 0.1 --delay 20 \
+//! $ cargo run -p udp-client --example relay -- --drop 0.3 --duplicate 0.1 --delay 20 \
 //!     --seed 3                              # terminal 2
 //! listening on 127.0.0.1:7008
 //! 127.0.0.1:50931: question 1: lost
@@ -346,7 +346,6 @@ impl fmt::Display for Fate {
 }
 
 impl Flow {
-    // ANCHOR: fate
     /// Draws all three random numbers for each datagram, even if it needs only the first. So the
     /// numbers of a datagram do not depend on what happened to earlier ones.
     fn next_fate(&mut self, args: &Args) -> Fate {
@@ -364,7 +363,6 @@ impl Flow {
             is_held_back: is_late && self.held_back.is_none(),
         }
     }
-    // ANCHOR_END: fate
 
     fn meet_fate(&mut self, fate: Fate, mut datagram: Datagram, due: Instant, queue: &mut Queue) {
         datagram.copies = fate.copies;

@@ -40,14 +40,12 @@ use clap::Parser;
 const MAX_PAYLOAD_V4: usize = 65_507;
 const MAX_PAYLOAD_V6: usize = 65_527;
 
-// ANCHOR: timed_out
 /// The error of a read or write that ran out of time. Unix and Windows have different ones.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
     ErrorKind::TimedOut
 } else {
     ErrorKind::WouldBlock
 };
-// ANCHOR_END: timed_out
 
 /// Send datagrams to an echo server and wait for each to come back
 #[derive(Parser)]
@@ -105,7 +103,6 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-// ANCHOR: resolve
 /// Finds all addresses of a name. Many names have several; `localhost` often has `[::1]` and
 /// `127.0.0.1`.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
@@ -127,9 +124,7 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
     );
     Ok(servers)
 }
-// ANCHOR_END: resolve
 
-// ANCHOR: next_line
 /// Reads a line with its newline. The end of the input is a line without one.
 fn next_line(stdin: &mut impl BufRead) -> Result<Vec<u8>> {
     let mut line = Vec::new();
@@ -139,7 +134,6 @@ fn next_line(stdin: &mut impl BufRead) -> Result<Vec<u8>> {
     read.context("cannot read stdin")?;
     Ok(line)
 }
-// ANCHOR_END: next_line
 
 /// Sends a message and prints its echo. Later messages go only to the address that answered.
 fn ask_and_print(message: &[u8], servers: &mut Vec<SocketAddr>, args: &Args) -> Result<()> {
@@ -168,7 +162,6 @@ fn ask_any(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<(Socke
     Err(failure)
 }
 
-// ANCHOR: check_length
 /// Refuses a message that is too long. The kernel would as well (EMSGSIZE), but its error
 /// does not name the limit.
 fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
@@ -184,9 +177,7 @@ fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
     );
     Ok(())
 }
-// ANCHOR_END: check_length
 
-// ANCHOR: ask
 /// Asks one address: sends the message again and again until its echo comes. Returns how long that
 /// took. An error ends it only if it says that nobody listens.
 fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
@@ -219,9 +210,7 @@ fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
         anyhow!("cannot get an answer from {server} in {attempts} attempt{s} of {timeout:?}")
     }))
 }
-// ANCHOR_END: ask
 
-// ANCHOR: connect
 /// Opens a socket for one message. A late echo of an earlier message finds that its socket
 /// is closed, so nobody takes it for the echo of this one.
 fn connect(server: SocketAddr) -> Result<UdpSocket> {
@@ -254,9 +243,7 @@ fn connect(server: SocketAddr) -> Result<UdpSocket> {
     }
     Ok(socket)
 }
-// ANCHOR_END: connect
 
-// ANCHOR: wait
 /// Waits for the echo of a message until the deadline. Other datagrams do not count.
 fn wait_for_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::Result<bool> {
     let peer = socket.peer_addr()?;
@@ -280,9 +267,7 @@ fn wait_for_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::R
         }
     }
 }
-// ANCHOR_END: wait
 
-// ANCHOR: explain
 /// Whether an error says that nobody listens. Windows reports a reset where Unix reports a refusal.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(
@@ -299,7 +284,6 @@ fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
     };
     anyhow::Error::new(error).context(format!("cannot reach {server}{advice}"))
 }
-// ANCHOR_END: explain
 
 /// Prints a line. std's own stdout hides the error of a stdout that is not open for writing (EBADF),
 /// and println! would panic if nobody reads it any more.

@@ -17,7 +17,7 @@
 //! table that this command prints, `c_batch` is C without UDP_SEGMENT, `c_segment` with it:
 //!
 //! ```console
-//! $ cargo bench -p tests -- udp_128_on_their_way
+//! $ cargo bench -p bench -- udp_128_on_their_way
 //! ```
 //!
 //! It gains nothing where datagrams arrive one at a time. Each is answered at once, but by
@@ -176,12 +176,10 @@ struct Datagram<'a> {
     peer: SocketAddr,
 }
 
-// ANCHOR: can_share
 /// Whether two datagrams can be cut from the same piece.
 fn can_share_a_piece(a: &Datagram, b: &Datagram) -> bool {
     a.peer == b.peer && a.bytes.len() == b.bytes.len() && !a.bytes.is_empty()
 }
-// ANCHOR_END: can_share
 
 /// Sends each datagram back to its peer, in the order in which they came.
 #[cfg(target_os = "linux")]
@@ -205,7 +203,6 @@ fn answer(socket: &UdpSocket, batch: &[Datagram], can_cut: bool, quiet: bool) {
     send_each(socket, &singles, quiet);
 }
 
-// ANCHOR: send_as_one
 /// Hands datagrams of one length for one peer to the kernel as one piece, to be cut as late as
 /// possible: by the network card or just before it. The limits are at least 64 datagrams in a
 /// piece, the path's MTU for each datagram, and the length of the longest datagram for the piece.
@@ -221,7 +218,6 @@ fn send_as_one(socket: &UdpSocket, run: &[Datagram]) -> nix::Result<usize> {
     let flags = MsgFlags::MSG_DONTWAIT;
     sendmsg(socket.as_raw_fd(), &slices, &cut, flags, Some(&peer))
 }
-// ANCHOR_END: send_as_one
 
 /// Sends datagrams of any length to any peers.
 #[cfg(target_os = "linux")]

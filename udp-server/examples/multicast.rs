@@ -116,7 +116,6 @@ fn multicast_group(text: &str) -> Result<IpAddr> {
     Ok(group)
 }
 
-// ANCHOR: bind
 /// Binds a socket that shares its port: with SO_REUSEADDR on all of them, several members on one
 /// host can have the same address, and each gets what is sent to the group. (macOS and the BSDs
 /// want SO_REUSEPORT.) std has no method for it. What is sent to the host itself goes to one alone.
@@ -131,9 +130,7 @@ fn bind(addr: &str) -> Result<UdpSocket> {
     };
     bind().with_context(|| format!("cannot bind a UDP socket to {addr}"))
 }
-// ANCHOR_END: bind
 
-// ANCHOR: join
 /// Joins the group. From now on the kernel also takes what comes to this interface for the
 /// group, and tells the routers there about it (IGMP for IPv4, MLD for IPv6).
 fn join(socket: &UdpSocket, group: IpAddr, interface: Option<&str>) -> Result<()> {
@@ -159,7 +156,6 @@ fn join(socket: &UdpSocket, group: IpAddr, interface: Option<&str>) -> Result<()
     }
     Ok(())
 }
-// ANCHOR_END: join
 
 /// From here on, all is as in `udp-server`: each member answers for itself.
 fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {

@@ -103,7 +103,6 @@ fn bind(addr: &str) -> Result<UdpSocket> {
     UdpSocket::bind(addr).with_context(|| format!("cannot bind a UDP socket to {addr}"))
 }
 
-// ANCHOR: ask
 /// Makes the kernel add the address to each datagram. An IPv6 socket needs both options, because
 /// it also receives IPv4 datagrams, from peers such as ::ffff:127.0.0.1.
 #[cfg(target_os = "linux")]
@@ -113,7 +112,6 @@ fn ask_for_addresses(socket: &UdpSocket, local: SocketAddr) -> nix::Result<()> {
     }
     setsockopt(socket, sockopt::Ipv4PacketInfo, &true)
 }
-// ANCHOR_END: ask
 
 /// Echoes forever. Only `receive` and `echo` differ from `udp-server`.
 #[cfg(target_os = "linux")]
@@ -142,7 +140,6 @@ enum Asked {
     Group,
 }
 
-// ANCHOR: receive
 /// Takes a datagram from the queue. Returns its length, its sender, and the address that it asked.
 #[cfg(target_os = "linux")]
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Asked)> {
@@ -171,7 +168,6 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAd
     let peer = message.address.and_then(to_std);
     Ok((message.bytes, peer.ok_or(ErrorKind::InvalidData)?, asked))
 }
-// ANCHOR_END: receive
 
 /// Whether IPv6 can send from this address. For IPv4 peers, the other message has the address.
 #[cfg(target_os = "linux")]
@@ -199,7 +195,6 @@ fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
     }
 }
 
-// ANCHOR: echo
 /// Sends a datagram back, from the address that was asked.
 #[cfg(target_os = "linux")]
 fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, asked: Asked, quiet: bool) {
@@ -232,7 +227,6 @@ fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, asked: Asked, qui
         }
     }
 }
-// ANCHOR_END: echo
 
 fn log(quiet: bool, line: fmt::Arguments) {
     if !quiet {

@@ -38,14 +38,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-// ANCHOR: limit
 /// The longest payload, in bytes. The length field of UDP has 16 bits and includes the header of 8
 /// bytes (RFC 768), which leaves 65,527 bytes over IPv6. Over IPv4 it is 65,507 bytes, because the
 /// length field of IPv4 also includes its own header of 20 bytes (RFC 791).
 ///
 /// The buffer must be this long: bytes that do not fit are lost, on most systems silently.
 const MAX_PAYLOAD: usize = 65_527;
-// ANCHOR_END: limit
 
 /// How many bytes of a datagram the log shows.
 const SHOWN: usize = 64;
@@ -78,7 +76,6 @@ struct Args {
     quiet: bool,
 }
 
-// ANCHOR: main
 fn main() -> Result<()> {
     let args = Args::parse();
     let socket = bind(&args.addr)?;
@@ -92,9 +89,7 @@ fn main() -> Result<()> {
     let _ = writeln!(io::stdout(), "listening on {local}");
     serve(&socket, local.port(), args.quiet)
 }
-// ANCHOR_END: main
 
-// ANCHOR: bind
 /// Creates a socket and *binds* it, which means: gives it an address. From now on the
 /// kernel puts the datagrams that arrive for this address into the socket's *receive
 /// queue*, and drops them while the queue is full.
@@ -116,9 +111,7 @@ fn bind(addr: &str) -> Result<UdpSocket> {
         anyhow::Error::new(error).context(format!("cannot bind a UDP socket to {addr}{advice}"))
     })
 }
-// ANCHOR_END: bind
 
-// ANCHOR: serve
 /// Echoes forever. UDP has no connections, so one socket serves all peers: with each
 /// datagram the kernel returns the address of its sender.
 fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
@@ -140,9 +133,7 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
         }
     }
 }
-// ANCHOR_END: serve
 
-// ANCHOR: refusal
 /// Returns the reason not to answer this peer, if there is one.
 ///
 /// The sender address of a datagram can be forged. A datagram that seems to come from
@@ -163,9 +154,7 @@ fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
         _ => None,
     }
 }
-// ANCHOR_END: refusal
 
-// ANCHOR: echo
 /// Sends a datagram back. The kernel takes all of it or none. Success means that the kernel
 /// has taken it, not that it has arrived. An error is no reason to stop serving others.
 fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, quiet: bool) {
@@ -182,9 +171,7 @@ fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, quiet: bool) {
         Err(error) => log(quiet, format_args!("{peer}: cannot send the echo: {error}")),
     }
 }
-// ANCHOR_END: echo
 
-// ANCHOR: log
 /// Writes a line to stderr with one system call. eprintln! makes one for each part of the
 /// line, and panics if nobody reads stderr any more. (format_args! is like format!, but the
 /// text is made only if it is needed.)
@@ -193,4 +180,3 @@ fn log(quiet: bool, line: fmt::Arguments) {
         let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
     }
 }
-// ANCHOR_END: log

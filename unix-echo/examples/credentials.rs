@@ -158,7 +158,6 @@ fn main() -> Result<()> {
     }
 }
 
-// ANCHOR: peer
 /// Asks the kernel who is at the other end: the effective user and group, as our namespaces
 /// number them. 65534 stands for all users who have no number here (user_namespaces(7)),
 /// and 0 for a process that we cannot see. (rustix asks as well, but has no process 0.)
@@ -174,7 +173,6 @@ fn is_allowed(peer: &UnixCredentials, allow: &[u32]) -> bool {
     }
     allow.contains(&peer.uid())
 }
-// ANCHOR_END: peer
 
 #[cfg(target_os = "linux")]
 fn shown(peer: &UnixCredentials) -> String {
@@ -191,7 +189,6 @@ fn listen(addr: &SocketAddr) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-// ANCHOR: serve
 /// Serves one client after the other, forever. An error of a client does not end it.
 #[cfg(target_os = "linux")]
 fn serve(listener: &UnixListener, allow: &[u32]) -> ! {
@@ -221,7 +218,6 @@ fn serve(listener: &UnixListener, allow: &[u32]) -> ! {
         }
     }
 }
-// ANCHOR_END: serve
 
 /// Receives a client's message and answers it. Returns what to log besides.
 #[cfg(target_os = "linux")]
@@ -245,7 +241,6 @@ fn answer(mut stream: UnixStream, peer: &str) -> Result<String> {
     Ok(outcome)
 }
 
-// ANCHOR: receive
 /// Receives one byte and at most one descriptor with it. Returns whether there were more.
 #[cfg(target_os = "linux")]
 fn receive(stream: &UnixStream) -> Result<(Option<OwnedFd>, bool)> {
@@ -280,9 +275,7 @@ fn receive(stream: &UnixStream) -> Result<(Option<OwnedFd>, bool)> {
     let cut = message.flags.contains(ReturnFlags::CTRUNC);
     Ok((first, more || cut))
 }
-// ANCHOR_END: receive
 
-// ANCHOR: first_line
 /// Reads the first line of a file, whatever the client has passed, and closes it.
 #[cfg(target_os = "linux")]
 fn first_line(descriptor: OwnedFd) -> Result<String> {
@@ -302,14 +295,12 @@ fn first_line(descriptor: OwnedFd) -> Result<String> {
     let shown = line[..line.len().min(SHOWN)].escape_ascii();
     Ok(format!("\"{shown}\"{more}"))
 }
-// ANCHOR_END: first_line
 
 #[cfg(target_os = "linux")]
 fn open(path: PathBuf) -> Result<File> {
     File::open(&path).with_context(|| format!("cannot open {}", path.display()))
 }
 
-// ANCHOR: ask
 /// Sends one byte, and with it the descriptor of a file. On a stream a descriptor cannot travel
 /// without a byte.
 #[cfg(target_os = "linux")]
@@ -335,7 +326,6 @@ fn ask(stream: UnixStream, file: Option<File>) -> Result<Vec<u8>> {
     ensure!((answer.len() as u64) < LONGEST_ANSWER, "it does not end");
     Ok(answer)
 }
-// ANCHOR_END: ask
 
 /// Writes a line to stderr. eprintln! would panic if nobody reads stderr any more.
 #[cfg(target_os = "linux")]

@@ -123,7 +123,6 @@ fn table() -> io::Result<String> {
     Ok(lines)
 }
 
-// ANCHOR: cell
 /// Says in a few words what the kernel answers.
 fn cell(family: i32, kind: Type) -> io::Result<String> {
     let Err(error) = open(family, kind) else {
@@ -137,9 +136,7 @@ fn cell(family: i32, kind: Type) -> io::Result<String> {
         _ => without_number(&error).to_lowercase(),
     })
 }
-// ANCHOR_END: cell
 
-// ANCHOR: open
 /// Opens a socket. It has no address yet, and nothing is sent.
 fn open(family: i32, kind: Type) -> io::Result<Socket> {
     // The kernel knows which protocol a family and a type imply: AF_INET and SOCK_STREAM
@@ -151,7 +148,6 @@ fn open(family: i32, kind: Type) -> io::Result<Socket> {
     };
     Socket::new(Domain::from(family), kind, protocol)
 }
-// ANCHOR_END: open
 
 /// Removes what std adds to the kernel's message: `No such device (os error 19)`.
 fn without_number(error: &io::Error) -> String {
@@ -231,7 +227,6 @@ mod links {
         bail!("they changed during each of {ATTEMPTS} answers")
     }
 
-    // ANCHOR: ask
     /// Sends the question to the kernel: RTM_GETLINK with NLM_F_DUMP, which asks for all.
     fn ask() -> Result<Socket> {
         let socket = Socket::new(NETLINK_ROUTE).context("cannot open a netlink socket")?;
@@ -254,9 +249,7 @@ mod links {
             .context("cannot send to the kernel")?;
         Ok(socket)
     }
-    // ANCHOR_END: ask
 
-    // ANCHOR: receive
     /// Receives the answer: several datagrams, with several messages in each; the last
     /// message says that it is the last. Returns `None` if the list changed meanwhile,
     /// because then an interface may be missing or may be there twice.
@@ -284,7 +277,6 @@ mod links {
             }
         }
     }
-    // ANCHOR_END: receive
 
     /// Splits a datagram into its messages. Each begins with its length, at a multiple of four.
     fn messages(mut datagram: &[u8]) -> Result<Vec<NetlinkMessage<Interface>>> {
@@ -313,7 +305,6 @@ mod links {
         is_lower_elsewhere: bool,
     }
 
-    // ANCHOR: interface
     impl NetlinkDeserializable for Interface {
         type Error = DecodeError;
 
@@ -349,7 +340,6 @@ mod links {
             Ok(interface)
         }
     }
-    // ANCHOR_END: interface
 
     impl Interface {
         fn line(&self, all: &[Interface]) -> String {

@@ -97,7 +97,6 @@ impl Server {
         }
     }
 
-    // ANCHOR: answer
     /// Sends an answer, and does not let one client block the others for long.
     ///
     /// A datagram that nobody has read yet takes space in the send buffer of its *sender*. So
@@ -122,10 +121,8 @@ impl Server {
             result => result,
         }
     }
-    // ANCHOR_END: answer
 }
 
-// ANCHOR: refusal
 /// Returns why a datagram is not answered.
 ///
 /// The path of a client could make us a *confused deputy*, which uses its own rights for somebody
@@ -141,7 +138,6 @@ fn refusal(datagram: &[u8], peer: &SocketAddr) -> Option<&'static str> {
         _ => None,
     }
 }
-// ANCHOR_END: refusal
 
 /// The client. It sends each message after the echo of the one before.
 pub fn ask(name: &Name, options: &ClientOptions) -> Result<()> {
@@ -154,7 +150,6 @@ pub fn ask(name: &Name, options: &ClientOptions) -> Result<()> {
     result
 }
 
-// ANCHOR: bind_client
 /// Opens a socket with an address that nobody else uses. On Linux an empty path lets the
 /// kernel choose an abstract name ("autobind" in unix(7)).
 fn bind_client() -> Result<UnixDatagram> {
@@ -165,7 +160,6 @@ fn bind_client() -> Result<UnixDatagram> {
     };
     UnixDatagram::bind(path).context("cannot bind the client's socket")
 }
-// ANCHOR_END: bind_client
 
 fn ask_all(socket: &UnixDatagram, name: &Name, options: &ClientOptions) -> Result<()> {
     let mut output = stdout()?;
@@ -195,7 +189,6 @@ fn ask_all(socket: &UnixDatagram, name: &Name, options: &ClientOptions) -> Resul
     Ok(())
 }
 
-// ANCHOR: exchange
 /// Sends a message and waits for its echo. Nothing is sent a second time: if no echo comes, the
 /// server has ended or has given up, or does not see our name, which is unknown in another
 /// network namespace.
@@ -218,7 +211,6 @@ fn exchange(socket: &UnixDatagram, message: &[u8], name: &Name, timeout: Duratio
     );
     Ok(())
 }
-// ANCHOR_END: exchange
 
 /// Sends a datagram. Waits, until the deadline, while the server's queue is full.
 fn send(socket: &UnixDatagram, message: &[u8], deadline: Instant) -> Result<()> {

@@ -59,12 +59,10 @@ mod datagram;
 #[cfg(unix)]
 mod stream;
 
-// ANCHOR: max_name
 /// The longest path or name, in bytes. The field `sun_path` of the address has 108 bytes on
 /// Linux and 104 on macOS and the BSDs (unix(7)). One of them is the zero byte that ends a
 /// path, or that begins an abstract name.
 const MAX_NAME: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
-// ANCHOR_END: max_name
 
 /// Echo between programs on one machine, over a Unix socket
 #[derive(Parser)]
@@ -170,7 +168,6 @@ fn serve(name: &Name, options: ServerOptions, is_datagram: bool) -> Result<()> {
     Ok(())
 }
 
-// ANCHOR: signals
 /// Returns the signals to wait for. A signal that was ignored when we started stays ignored, as
 /// SIGHUP after nohup(1). std cannot tell which these are, but Linux can, in a file; elsewhere we
 /// take none for ignored. SIGXFSZ says that the log has reached the limit of the shell
@@ -184,7 +181,6 @@ fn signals() -> Vec<i32> {
     signals.retain(|signal| ignored.unwrap_or(0) >> (signal - 1) & 1 == 0);
     signals
 }
-// ANCHOR_END: signals
 
 /// Takes memory for a buffer. `vec!` would end the program if there is none.
 #[cfg(unix)]
@@ -232,7 +228,6 @@ impl Name {
         ))
     }
 
-    // ANCHOR: bind
     /// Creates a server's socket with this name; `create` decides on the type. For a path
     /// the kernel also creates a file, and leaves it there when the socket is closed.
     fn bind<S>(
@@ -258,9 +253,7 @@ impl Name {
             .with_context(|| format!("cannot restrict the access to {self}"))?;
         Ok((socket, Some(file)))
     }
-    // ANCHOR_END: bind
 
-    // ANCHOR: dead
     /// Removes the file that a server left when it was killed. Fails if anything else is there.
     ///
     /// If two servers start at the same moment, one can remove the file of the other. A
@@ -285,7 +278,6 @@ impl Name {
             ),
         }
     }
-    // ANCHOR_END: dead
 
     /// Adds to an error of a client what it means here.
     fn explain(&self, error: io::Error) -> anyhow::Error {
@@ -304,7 +296,6 @@ impl Name {
     }
 }
 
-// ANCHOR: file
 /// The file of a server's socket. It is removed when this is dropped, if it is still our file:
 /// device and inode number tell.
 #[cfg(unix)]
@@ -326,7 +317,6 @@ impl Drop for SocketFile {
         }
     }
 }
-// ANCHOR_END: file
 
 #[cfg(unix)]
 impl fmt::Display for Name {

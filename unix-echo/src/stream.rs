@@ -143,7 +143,6 @@ pub fn ask(name: &Name, options: ClientOptions) -> Result<()> {
     })
 }
 
-// ANCHOR: connect
 /// Connects. On Linux connect(2) waits while the backlog is full, and std has no time limit
 /// for it. So another thread connects, and this one waits for the result.
 fn connect(name: &Name, timeout: Duration) -> Result<UnixStream> {
@@ -158,7 +157,6 @@ fn connect(name: &Name, timeout: Duration) -> Result<UnixStream> {
         Err(_) => bail!("cannot reach {name} within {timeout:?}: the server's backlog is full"),
     }
 }
-// ANCHOR_END: connect
 
 /// What the sending thread tells the main thread.
 #[derive(Default)]

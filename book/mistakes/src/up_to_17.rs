@@ -34,16 +34,13 @@ fn said_by(child: &mut harness::Running) -> String {
     }
 }
 
-// ANCHOR: m01_wrong
 /// Takes what one read returns for one message.
 fn read_a_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut buffer = [0; 1024];
     let len = stream.read(&mut buffer)?;
     Ok(buffer[..len].to_vec())
 }
-// ANCHOR_END: m01_wrong
 
-// ANCHOR: m01_right
 /// The longest message that we accept, in bytes, without its newline.
 const LONGEST: usize = 1024;
 
@@ -60,7 +57,6 @@ fn next_message(reader: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
         Some(_) => Err(ErrorKind::InvalidData.into()),
     }
 }
-// ANCHOR_END: m01_right
 
 #[test]
 fn a_read_returns_several_messages_or_a_part_of_one_and_only_a_delimiter_tells_them_apart() {
@@ -105,16 +101,13 @@ fn a_read_returns_several_messages_or_a_part_of_one_and_only_a_delimiter_tells_t
     }
 }
 
-// ANCHOR: m02_wrong
 /// Receives a datagram. Of a longer one than the buffer, the end is lost.
 fn receive_a_part(socket: &UdpSocket) -> io::Result<Vec<u8>> {
     let mut buffer = [0; 1024];
     let len = socket.recv(&mut buffer)?;
     Ok(buffer[..len].to_vec())
 }
-// ANCHOR_END: m02_wrong
 
-// ANCHOR: m02_right
 /// Receives a datagram, or fails if it is longer than the protocol allows.
 fn receive_the_whole(socket: &UdpSocket) -> io::Result<Vec<u8>> {
     const ALLOWED: usize = 1024;
@@ -126,7 +119,6 @@ fn receive_the_whole(socket: &UdpSocket) -> io::Result<Vec<u8>> {
     }
     Ok(buffer[..len].to_vec())
 }
-// ANCHOR_END: m02_right
 
 #[test]
 fn the_end_of_a_long_datagram_is_lost_in_silence_unless_the_buffer_has_a_byte_to_spare() {
@@ -149,7 +141,6 @@ fn the_end_of_a_long_datagram_is_lost_in_silence_unless_the_buffer_has_a_byte_to
     }
 }
 
-// ANCHOR: m03_wrong
 /// Asks a server. Waits for ever if the request, the answer or the server is lost.
 fn ask(server: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
@@ -158,7 +149,6 @@ fn ask(server: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
     let (len, _) = socket.recv_from(&mut buffer)?;
     Ok(buffer[..len].to_vec())
 }
-// ANCHOR_END: m03_wrong
 
 #[test]
 fn without_a_time_limit_a_client_waits_as_long_as_no_answer_comes() {
@@ -172,7 +162,6 @@ fn without_a_time_limit_a_client_waits_as_long_as_no_answer_comes() {
     assert_eq!(asking.join().unwrap().unwrap(), b"at last");
 }
 
-// ANCHOR: m04_wrong
 /// Serves one client after the other. An error of any of them ends the server.
 fn serve_until_an_error(listener: &TcpListener) -> io::Result<()> {
     let mut buffer = [0; 1024];
@@ -187,7 +176,6 @@ fn serve_until_an_error(listener: &TcpListener) -> io::Result<()> {
         }
     }
 }
-// ANCHOR_END: m04_wrong
 
 #[test]
 fn a_question_mark_in_the_loop_lets_one_client_end_the_server() {
@@ -202,7 +190,6 @@ fn a_question_mark_in_the_loop_lets_one_client_end_the_server() {
     assert!(next.read(&mut [0; 8]).is_err(), "nobody has served it");
 }
 
-// ANCHOR: m05_wrong
 /// Receives a datagram, or returns `None` if none comes in time. (Only on Windows.)
 fn receive_in_time_on_windows(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     match socket.recv(buffer) {
@@ -211,9 +198,7 @@ fn receive_in_time_on_windows(socket: &UdpSocket, buffer: &mut [u8]) -> io::Resu
         Err(error) => Err(error),
     }
 }
-// ANCHOR_END: m05_wrong
 
-// ANCHOR: m05_right
 /// Receives a datagram, or returns `None` if none comes in time.
 fn receive_in_time(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     match socket.recv(buffer) {
@@ -224,7 +209,6 @@ fn receive_in_time(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<u
         Err(error) => Err(error),
     }
 }
-// ANCHOR_END: m05_right
 
 #[test]
 fn code_that_knows_only_timed_out_takes_an_expired_limit_for_a_failure() {
@@ -293,13 +277,11 @@ fn a_clone_shares_the_time_limits_of_its_socket() {
     );
 }
 
-// ANCHOR: m06_wrong
 /// Receives a datagram within ten seconds.
 fn receive_once(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     socket.recv(buffer)
 }
-// ANCHOR_END: m06_wrong
 
 #[test]
 #[ignore = "the test below starts it, and suspends it"]
@@ -341,21 +323,17 @@ fn being_suspended_interrupts_a_call_with_a_time_limit_and_no_other() {
     assert_eq!(said_by(&mut without), "Ok(5)");
 }
 
-// ANCHOR: m07_wrong
 /// Sends a message, or a part of it. (clippy refuses a write whose result is not used.)
 #[expect(clippy::unused_io_amount)]
 fn send_a_part(mut stream: &TcpStream, message: &[u8]) -> io::Result<()> {
     stream.write(message)?;
     Ok(())
 }
-// ANCHOR_END: m07_wrong
 
-// ANCHOR: m07_right
 /// Sends a whole message. After an error nobody knows how much of it was sent.
 fn send_the_whole(mut stream: &TcpStream, message: &[u8]) -> io::Result<()> {
     stream.write_all(message)
 }
-// ANCHOR_END: m07_right
 
 #[test]
 fn a_write_with_a_time_limit_takes_a_part_and_reports_success() {
@@ -383,7 +361,6 @@ fn a_write_with_a_time_limit_takes_a_part_and_reports_success() {
     assert!((1..MUCH as u64).contains(&received), "{received} bytes");
 }
 
-// ANCHOR: m08_wrong
 /// Echoes datagrams. An empty datagram ends the server.
 fn echo_until_an_empty_one(socket: &UdpSocket) -> io::Result<()> {
     let mut buffer = [0; 1024];
@@ -395,7 +372,6 @@ fn echo_until_an_empty_one(socket: &UdpSocket) -> io::Result<()> {
         socket.send_to(&buffer[..len], peer)?;
     }
 }
-// ANCHOR_END: m08_wrong
 
 #[test]
 fn an_empty_datagram_is_no_end_and_a_read_of_0_bytes_is_one() {
@@ -415,7 +391,6 @@ fn an_empty_datagram_is_no_end_and_a_read_of_0_bytes_is_one() {
     }
 }
 
-// ANCHOR: m09_wrong
 /// Reads into a buffer that has room for 1024 bytes, but no bytes.
 fn read_into_nothing(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut buffer = Vec::with_capacity(1024);
@@ -423,9 +398,7 @@ fn read_into_nothing(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     buffer.truncate(len);
     Ok(buffer)
 }
-// ANCHOR_END: m09_wrong
 
-// ANCHOR: m09_right
 /// Reads into a buffer of 1024 bytes.
 fn read_some(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; 1024];
@@ -433,7 +406,6 @@ fn read_some(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     buffer.truncate(len);
     Ok(buffer)
 }
-// ANCHOR_END: m09_right
 
 #[test]
 fn a_vec_with_capacity_has_no_bytes_to_read_into() {
@@ -469,7 +441,6 @@ fn a_read_into_an_empty_buffer_waits_as_long_as_nothing_comes() {
     assert_eq!(read_some(&mut receiver).unwrap(), b"hello");
 }
 
-// ANCHOR: m10_wrong
 /// Asks a server. Waits until the server closes, and the server waits for us to close.
 fn ask_and_wait_for_the_end(mut stream: &TcpStream, request: &str) -> io::Result<String> {
     stream.write_all(request.as_bytes())?;
@@ -477,9 +448,7 @@ fn ask_and_wait_for_the_end(mut stream: &TcpStream, request: &str) -> io::Result
     stream.read_to_string(&mut answer)?;
     Ok(answer)
 }
-// ANCHOR_END: m10_wrong
 
-// ANCHOR: m10_right
 /// Asks a server the only question of this connection.
 fn ask_and_half_close(mut stream: &TcpStream, request: &str) -> io::Result<String> {
     stream.write_all(request.as_bytes())?;
@@ -488,7 +457,6 @@ fn ask_and_half_close(mut stream: &TcpStream, request: &str) -> io::Result<Strin
     stream.read_to_string(&mut answer)?;
     Ok(answer)
 }
-// ANCHOR_END: m10_right
 
 #[test]
 fn read_to_string_ends_only_when_the_peer_ends_which_the_half_close_brings_about() {
@@ -510,7 +478,6 @@ fn read_to_string_ends_only_when_the_peer_ends_which_the_half_close_brings_about
     assert_eq!(answer, b"hello");
 }
 
-// ANCHOR: m11_wrong
 /// Sends everything to an echo server, and then reads everything.
 fn send_and_then_receive(mut stream: &TcpStream, message: &[u8]) -> io::Result<Vec<u8>> {
     stream.write_all(message)?; // Stands still when the buffers on the way are full.
@@ -519,7 +486,6 @@ fn send_and_then_receive(mut stream: &TcpStream, message: &[u8]) -> io::Result<V
     stream.read_to_end(&mut echo)?;
     Ok(echo)
 }
-// ANCHOR_END: m11_wrong
 
 #[test]
 fn who_sends_all_before_reading_stands_still_and_who_does_both_at_once_does_not() {
@@ -534,7 +500,6 @@ fn who_sends_all_before_reading_stands_still_and_who_does_both_at_once_does_not(
     drop(stream);
 }
 
-// ANCHOR: m12_wrong
 /// Sends the last bytes, and closes only one of two descriptors.
 fn finish_by_dropping_a_clone(stream: &TcpStream, last: &[u8]) -> io::Result<()> {
     let mut sender = stream.try_clone()?;
@@ -542,16 +507,13 @@ fn finish_by_dropping_a_clone(stream: &TcpStream, last: &[u8]) -> io::Result<()>
     drop(sender); // Sends no FIN, because `stream` is the same socket, and still open.
     Ok(())
 }
-// ANCHOR_END: m12_wrong
 
-// ANCHOR: m12_right
 /// Sends the last bytes and a FIN. The socket can still receive.
 fn finish_sending(stream: &TcpStream, last: &[u8]) -> io::Result<()> {
     let mut sender = stream.try_clone()?;
     sender.write_all(last)?;
     sender.shutdown(Shutdown::Write)
 }
-// ANCHOR_END: m12_right
 
 #[test]
 fn dropping_a_clone_ends_nothing_and_a_half_close_ends_one_direction() {
@@ -588,7 +550,6 @@ fn shutting_down_both_directions_wakes_a_thread_that_reads_a_clone() {
     assert_eq!(reading.join().unwrap().unwrap(), 0);
 }
 
-// ANCHOR: m13_wrong
 /// Accepts clients. While there is no descriptor left, it fails as often as it can.
 fn accept_again_at_once(
     listener: &TcpListener,
@@ -603,7 +564,6 @@ fn accept_again_at_once(
     }
     Ok(())
 }
-// ANCHOR_END: m13_wrong
 
 #[test]
 #[ignore = "the test below starts it with few descriptors"]
@@ -676,15 +636,12 @@ fn a_server_on_one_loopback_address_is_not_reached_at_another() {
     TcpStream::connect(("127.0.0.2", all.local_addr().unwrap().port())).unwrap();
 }
 
-// ANCHOR: m15_wrong
 /// Sends from the loopback address, which leads to no other host.
 fn send_from_loopback(message: &[u8], server: SocketAddr) -> io::Result<usize> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.send_to(message, server)
 }
-// ANCHOR_END: m15_wrong
 
-// ANCHOR: m15_right
 /// Sends from the address of this host that leads to the server. The kernel chooses it.
 fn send_from_any(message: &[u8], server: SocketAddr) -> io::Result<usize> {
     let any = if server.is_ipv4() {
@@ -695,7 +652,6 @@ fn send_from_any(message: &[u8], server: SocketAddr) -> io::Result<usize> {
     let socket = UdpSocket::bind(any)?;
     socket.send_to(message, server)
 }
-// ANCHOR_END: m15_right
 
 #[test]
 #[ignore = "the test below starts it in a network of its own"]
@@ -722,7 +678,6 @@ fn a_socket_bound_to_loopback_cannot_send_to_another_host() {
     assert_eq!(said_by(&mut process), "Ok(5)");
 }
 
-// ANCHOR: m16_wrong
 /// Opens a listener as C and Python do if nobody asks for SO_REUSEADDR.
 #[cfg(target_os = "linux")]
 fn listen_without_reuse(addr: SocketAddr) -> io::Result<socket2::Socket> {
@@ -732,7 +687,6 @@ fn listen_without_reuse(addr: SocketAddr) -> io::Result<socket2::Socket> {
     socket.listen(128)?;
     Ok(socket)
 }
-// ANCHOR_END: m16_wrong
 
 #[test]
 #[cfg(target_os = "linux")]
@@ -765,15 +719,12 @@ fn two_listeners_exclude_each_other_if_one_address_includes_the_other() {
     assert!(kind(("127.0.0.2", port)).is_ok());
 }
 
-// ANCHOR: m17_wrong
 /// Sends a message through a connected socket.
 fn tell(socket: &UdpSocket, message: &[u8]) -> io::Result<()> {
     socket.send(message)?; // The error may concern an earlier message, and this one is not sent.
     Ok(())
 }
-// ANCHOR_END: m17_wrong
 
-// ANCHOR: m17_right
 /// Sends a message through a connected socket. An error that waited there concerns an earlier
 /// message, so the message is sent once more.
 fn tell_or_tell_again(socket: &UdpSocket, message: &[u8]) -> io::Result<()> {
@@ -783,7 +734,6 @@ fn tell_or_tell_again(socket: &UdpSocket, message: &[u8]) -> io::Result<()> {
     };
     Ok(())
 }
-// ANCHOR_END: m17_right
 
 /// Returns a client that has sent a datagram to a socket that did not take it, so that an error
 /// waits, and this socket, which now takes what comes from the client.

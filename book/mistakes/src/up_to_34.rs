@@ -47,7 +47,6 @@ fn echo_one(server: &UdpSocket) {
     server.send_to(&buffer[..len], client).unwrap();
 }
 
-// ANCHOR: m18_wrong
 /// Sends a question, and takes the next datagram for the answer.
 fn ask(socket: &UdpSocket, question: &[u8]) -> io::Result<Vec<u8>> {
     socket.send(question)?;
@@ -55,9 +54,7 @@ fn ask(socket: &UdpSocket, question: &[u8]) -> io::Result<Vec<u8>> {
     let len = socket.recv(&mut buffer)?;
     Ok(buffer[..len].to_vec())
 }
-// ANCHOR_END: m18_wrong
 
-// ANCHOR: m18_right
 /// Sends a question with a number, and takes only an answer that begins with this number.
 fn ask_with_number(
     socket: &UdpSocket,
@@ -85,7 +82,6 @@ fn ask_with_number(
         }
     }
 }
-// ANCHOR_END: m18_right
 
 #[test]
 fn a_late_answer_is_taken_for_the_answer_to_the_next_question_unless_it_has_a_number() {
@@ -110,7 +106,6 @@ fn a_late_answer_is_taken_for_the_answer_to_the_next_question_unless_it_has_a_nu
     });
 }
 
-// ANCHOR: m19_wrong
 /// Asks a server, and takes the next datagram for the answer, whoever sent it.
 fn ask_anybody(socket: &UdpSocket, server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
     socket.send_to(question, server)?;
@@ -118,9 +113,7 @@ fn ask_anybody(socket: &UdpSocket, server: SocketAddr, question: &[u8]) -> io::R
     let (len, _) = socket.recv_from(&mut buffer)?;
     Ok(buffer[..len].to_vec())
 }
-// ANCHOR_END: m19_wrong
 
-// ANCHOR: m19_right
 /// Asks a server, and takes a datagram for the answer only if this server sent it.
 fn ask_only(socket: &UdpSocket, server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
     // From now on the kernel drops what others send. What they sent before still waits.
@@ -134,7 +127,6 @@ fn ask_only(socket: &UdpSocket, server: SocketAddr, question: &[u8]) -> io::Resu
         }
     }
 }
-// ANCHOR_END: m19_right
 
 #[test]
 fn an_unconnected_socket_takes_the_answer_of_a_stranger_and_a_check_of_the_sender_does_not() {
@@ -157,7 +149,6 @@ fn an_unconnected_socket_takes_the_answer_of_a_stranger_and_a_check_of_the_sende
 
 const PREFIX: &[u8] = b"echo: ";
 
-// ANCHOR: m20_wrong
 /// Answers one datagram, with a word in front of it.
 fn answer_with_prefix(socket: &UdpSocket) -> io::Result<()> {
     let mut buffer = vec![0; 65_535];
@@ -165,9 +156,7 @@ fn answer_with_prefix(socket: &UdpSocket) -> io::Result<()> {
     socket.send_to(&[PREFIX, &buffer[..len]].concat(), peer)?;
     Ok(())
 }
-// ANCHOR_END: m20_wrong
 
-// ANCHOR: m20_right
 /// The longest payload over IPv4: 65,535 bytes without the headers of IPv4 (20) and UDP (8).
 const MAX_PAYLOAD_V4: usize = 65_507;
 
@@ -184,7 +173,6 @@ fn answer_within_the_limit(socket: &UdpSocket) -> io::Result<()> {
     let _ = socket.send_to(&answer, peer);
     Ok(())
 }
-// ANCHOR_END: m20_right
 
 #[test]
 fn the_longest_datagram_leaves_no_room_for_a_prefix() {
@@ -208,7 +196,6 @@ fn the_longest_datagram_leaves_no_room_for_a_prefix() {
     assert_eq!(client.recv(&mut buffer).unwrap(), MAX_PAYLOAD_V4);
 }
 
-// ANCHOR: m23_wrong
 /// Reads a line, or returns `None` when the time limit of the stream is over.
 fn line_or_nothing(reader: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = String::new();
@@ -218,9 +205,7 @@ fn line_or_nothing(reader: &mut impl BufRead) -> io::Result<Option<String>> {
         Err(error) => Err(error),
     }
 }
-// ANCHOR_END: m23_wrong
 
-// ANCHOR: m23_right
 /// Does the same, but the caller keeps in `part` what has come of a line so far.
 fn line_or_part(reader: &mut impl BufRead, part: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
     match reader.read_until(b'\n', part) {
@@ -229,7 +214,6 @@ fn line_or_part(reader: &mut impl BufRead, part: &mut Vec<u8>) -> io::Result<Opt
         Err(error) => Err(error),
     }
 }
-// ANCHOR_END: m23_right
 
 #[test]
 fn a_time_limit_in_mid_line_loses_its_beginning_unless_the_caller_keeps_it() {
@@ -273,7 +257,6 @@ fn a_time_limit_in_mid_character_loses_it_even_if_the_caller_keeps_the_string() 
     assert_eq!(error.kind(), ErrorKind::InvalidData);
 }
 
-// ANCHOR: m24_wrong
 /// Reads a request of one line. The time limit applies to each read.
 fn request_with_time_limit(stream: &TcpStream, limit: Duration) -> io::Result<Vec<u8>> {
     stream.set_read_timeout(Some(limit))?;
@@ -281,9 +264,7 @@ fn request_with_time_limit(stream: &TcpStream, limit: Duration) -> io::Result<Ve
     BufReader::new(stream).read_until(b'\n', &mut line)?;
     Ok(line)
 }
-// ANCHOR_END: m24_wrong
 
-// ANCHOR: m24_right
 /// A stream that can be read until a deadline: each read gets the time that is left.
 struct UntilDeadline<'a> {
     stream: &'a TcpStream,
@@ -307,7 +288,6 @@ fn request_by_deadline(stream: &TcpStream, deadline: Instant) -> io::Result<Vec<
     BufReader::new(UntilDeadline { stream, deadline }).read_until(b'\n', &mut line)?;
     Ok(line)
 }
-// ANCHOR_END: m24_right
 
 #[test]
 fn a_drip_holds_a_reader_beyond_its_time_limit_but_not_beyond_a_deadline() {
@@ -342,16 +322,13 @@ fn a_drip_holds_a_reader_beyond_its_time_limit_but_not_beyond_a_deadline() {
     });
 }
 
-// ANCHOR: m25_wrong
 /// Reads a line, however long it is.
 fn any_line(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     reader.read_until(b'\n', &mut line)?;
     Ok(line)
 }
-// ANCHOR_END: m25_wrong
 
-// ANCHOR: m25_right
 /// The longest line, with its newline.
 const MAX_LINE: usize = 1024;
 
@@ -366,7 +343,6 @@ fn short_line(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
     }
     Ok(line)
 }
-// ANCHOR_END: m25_right
 
 #[test]
 fn a_line_without_end_is_kept_in_memory_unless_its_length_is_limited() {
@@ -392,7 +368,6 @@ fn a_line_without_end_is_kept_in_memory_unless_its_length_is_limited() {
     assert_eq!(short_line(&mut reader).unwrap(), b"next\n");
 }
 
-// ANCHOR: m26_wrong
 /// Echoes lines, with a new BufReader for each.
 fn echo_lines_with_new_readers(mut stream: &TcpStream) -> io::Result<()> {
     let mut line = Vec::new();
@@ -402,9 +377,7 @@ fn echo_lines_with_new_readers(mut stream: &TcpStream) -> io::Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: m26_wrong
 
-// ANCHOR: m26_right
 /// Echoes lines, with one BufReader as long as the connection lasts.
 fn echo_lines(mut stream: &TcpStream) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
@@ -415,7 +388,6 @@ fn echo_lines(mut stream: &TcpStream) -> io::Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: m26_right
 
 #[test]
 fn a_reader_that_is_dropped_takes_the_second_line_with_it() {
@@ -453,13 +425,11 @@ fn what_a_buf_writer_holds_is_sent_only_by_flush() {
 }
 
 #[cfg(unix)]
-// ANCHOR: m27_wrong
 /// Listens at a path, and first removes whatever is there.
 fn listen_by_force(path: &Path) -> io::Result<UnixListener> {
     let _ = fs::remove_file(path);
     UnixListener::bind(path)
 }
-// ANCHOR_END: m27_wrong
 
 #[test]
 #[cfg(unix)]
@@ -496,14 +466,12 @@ fn the_file_outlives_its_listener_and_removing_it_by_force_robs_a_live_one() {
 }
 
 #[cfg(unix)]
-// ANCHOR: m28_right
 /// Makes a link with a short path to a folder with a long one. The kernel counts only the
 /// bytes of the path that it is given.
 fn listen_through_link(folder: &Path, link: &Path, name: &str) -> io::Result<UnixListener> {
     std::os::unix::fs::symlink(folder, link)?;
     UnixListener::bind(link.join(name))
 }
-// ANCHOR_END: m28_right
 
 #[test]
 #[cfg(unix)]
@@ -524,14 +492,12 @@ fn std_refuses_a_long_path_and_a_link_makes_it_short() {
 }
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m29_wrong
 /// Opens a socket that can send to a server, but that the server cannot send to.
 fn open_without_address(server: &Path) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect(server)?;
     Ok(socket)
 }
-// ANCHOR_END: m29_wrong
 
 #[test]
 #[cfg(target_os = "linux")]
@@ -558,7 +524,6 @@ fn an_unbound_unix_datagram_cannot_be_answered_and_a_bound_one_can() {
     assert_eq!(names.count(), 1, "the server's file alone");
 }
 
-// ANCHOR: m30_wrong
 /// Sends a datagram back, whoever sent it and whatever it is.
 fn answer_everything(socket: &UdpSocket) -> io::Result<()> {
     let mut buffer = [0; 512];
@@ -566,9 +531,7 @@ fn answer_everything(socket: &UdpSocket) -> io::Result<()> {
     socket.send_to(&buffer[..len], peer)?;
     Ok(())
 }
-// ANCHOR_END: m30_wrong
 
-// ANCHOR: m30_right
 /// Answers a question, which begins with `?`. Its own answers begin with `!`, and nobody who
 /// works like this answers them.
 fn answer_questions(socket: &UdpSocket) -> io::Result<()> {
@@ -579,7 +542,6 @@ fn answer_questions(socket: &UdpSocket) -> io::Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: m30_right
 
 #[test]
 fn two_servers_that_answer_everything_never_stop_and_two_that_answer_questions_do() {
@@ -598,13 +560,11 @@ fn two_servers_that_answer_everything_never_stop_and_two_that_answer_questions_d
 }
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m31_wrong
 /// Answers a peer. If the kernel does not send the answer, the server ends.
 fn answer(socket: &UdpSocket, answer: &[u8], peer: SocketAddr) -> io::Result<()> {
     socket.send_to(answer, peer)?;
     Ok(())
 }
-// ANCHOR_END: m31_wrong
 
 #[test]
 #[cfg(target_os = "linux")]
@@ -616,22 +576,18 @@ fn nothing_can_be_sent_to_port_0() {
 }
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m32_wrong
 /// Greets the next client by its address.
 fn greet_by_peer_addr(listener: &TcpListener) -> io::Result<String> {
     let (stream, _) = listener.accept()?;
     Ok(format!("hello, {}", stream.peer_addr()?))
 }
-// ANCHOR_END: m32_wrong
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m32_right
 /// Does the same, with the address that accept has returned.
 fn greet(listener: &TcpListener) -> io::Result<String> {
     let (_stream, peer) = listener.accept()?;
     Ok(format!("hello, {peer}"))
 }
-// ANCHOR_END: m32_right
 
 #[test]
 #[cfg(target_os = "linux")]
@@ -665,15 +621,12 @@ fn a_client_that_has_reset_is_accepted_but_has_no_address_any_more() {
 const REFUSAL: &[u8] = b"error: too long\n";
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m33_wrong
 /// Refuses a request, and closes the connection without reading the rest of it.
 fn refuse(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(REFUSAL)
 }
-// ANCHOR_END: m33_wrong
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m33_right
 /// Refuses a request, and then reads on until the client closes or the deadline has come.
 fn refuse_and_linger(mut stream: TcpStream, deadline: Instant) -> io::Result<()> {
     stream.write_all(REFUSAL)?;
@@ -686,7 +639,6 @@ fn refuse_and_linger(mut stream: TcpStream, deadline: Instant) -> io::Result<()>
     io::copy(&mut stream.take(64 << 20), &mut io::sink())?;
     Ok(())
 }
-// ANCHOR_END: m33_right
 
 #[test]
 #[cfg(target_os = "linux")]
@@ -706,14 +658,11 @@ fn closing_before_all_is_read_resets_the_connection_and_lingering_does_not() {
     refusing.join().unwrap().unwrap();
 }
 
-// ANCHOR: m34_wrong
 /// Delivers a message. Success says only that the kernel has taken it.
 fn deliver(mut stream: &TcpStream, message: &[u8]) -> io::Result<()> {
     stream.write_all(message)
 }
-// ANCHOR_END: m34_wrong
 
-// ANCHOR: m34_right
 /// Delivers a message. Success says that the peer has got it, because the peer says so.
 fn deliver_and_wait(mut stream: &TcpStream, message: &[u8]) -> io::Result<()> {
     stream.write_all(message)?;
@@ -724,7 +673,6 @@ fn deliver_and_wait(mut stream: &TcpStream, message: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: m34_right
 
 #[test]
 fn a_write_to_a_peer_that_has_closed_succeeds_and_waiting_for_its_word_does_not() {

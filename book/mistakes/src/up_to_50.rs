@@ -37,7 +37,6 @@ fn ends<T>(thread: &ScopedJoinHandle<T>) -> bool {
 
 // 35. A thread that waits in accept or recv cannot be stopped from outside.
 
-// ANCHOR: m35_serve
 /// Serves one client after the other until the flag is set.
 fn serve_until(listener: &TcpListener, stopped: &AtomicBool) -> io::Result<()> {
     loop {
@@ -48,23 +47,18 @@ fn serve_until(listener: &TcpListener, stopped: &AtomicBool) -> io::Result<()> {
         let _ = stream.write_all(b"hello\n"); // An error of one client ends nothing.
     }
 }
-// ANCHOR_END: m35_serve
 
-// ANCHOR: m35_wrong
 /// Sets the flag. The thread that waits in accept does not look at it.
 fn ask_to_stop(stopped: &AtomicBool) {
     stopped.store(true, Ordering::SeqCst);
 }
-// ANCHOR_END: m35_wrong
 
-// ANCHOR: m35_right
 /// Sets the flag, and connects, because accept returns only for a connection.
 fn stop(server: SocketAddr, stopped: &AtomicBool) -> io::Result<()> {
     stopped.store(true, Ordering::SeqCst);
     TcpStream::connect(server)?;
     Ok(())
 }
-// ANCHOR_END: m35_right
 
 #[test]
 fn neither_a_flag_nor_a_dropped_clone_wakes_accept_and_a_connection_does() {
@@ -90,7 +84,6 @@ fn neither_a_flag_nor_a_dropped_clone_wakes_accept_and_a_connection_does() {
     });
 }
 
-// ANCHOR: m35_udp
 /// Answers datagrams until the flag is set, and looks at it ten times a second.
 fn answer_until(socket: &UdpSocket, stopped: &AtomicBool) -> io::Result<()> {
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
@@ -110,7 +103,6 @@ fn answer_until(socket: &UdpSocket, stopped: &AtomicBool) -> io::Result<()> {
     }
     Ok(())
 }
-// ANCHOR_END: m35_udp
 
 #[test]
 fn a_receiver_with_a_time_limit_sees_the_flag() {
@@ -150,21 +142,17 @@ fn shutdown_wakes_a_thread_that_reads_and_a_dropped_clone_does_not() {
 // 36. Two small writes, then a read.
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m36_wrong
 /// Makes a system call, and so perhaps a segment, for each part: "get", " ", the key, "\n".
 fn ask_in_parts(stream: &mut TcpStream, command: &str, key: &str) -> io::Result<()> {
     writeln!(stream, "{command} {key}")
 }
-// ANCHOR_END: m36_wrong
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m36_right
 /// Writes the whole message at once.
 fn ask(stream: &mut TcpStream, command: &str, key: &str) -> io::Result<()> {
     let message = format!("{command} {key}\n");
     stream.write_all(message.as_bytes())
 }
-// ANCHOR_END: m36_right
 
 /// On Linux the peer's kernel acknowledges a small segment after 40 ms, and Nagle's algorithm
 /// waits for that. Half of the exchanges may be disturbed, or be quick at the beginning.
@@ -204,25 +192,21 @@ fn a_request_in_parts_waits_for_an_acknowledgement_and_a_whole_one_does_not() {
 
 // 37. Printing what a peer sends.
 
-// ANCHOR: m37_wrong
 /// The peer decides what the terminal does, and how many lines the log has.
 fn log_line(peer: SocketAddr, received: &[u8]) -> String {
     format!("{peer}: {}", String::from_utf8_lossy(received))
 }
-// ANCHOR_END: m37_wrong
 
 /// Only printable ASCII comes out, on one line.
 fn escaped_log_line(peer: SocketAddr, received: &[u8]) -> String {
     format!("{peer}: \"{}\"", received.escape_ascii())
 }
 
-// ANCHOR: m37_unicode
 /// Keeps the letters of all languages.
 fn readable_log_line(peer: SocketAddr, received: &[u8]) -> String {
     let text = String::from_utf8_lossy(received);
     format!("{peer}: \"{}\"", text.escape_debug())
 }
-// ANCHOR_END: m37_unicode
 
 #[test]
 fn lossy_text_keeps_what_commands_a_terminal_and_escaped_text_does_not() {
@@ -276,7 +260,6 @@ fn println_ends_a_server_whose_output_fails_and_writeln_does_not() {
 // 39. A server on all addresses answers from another one.
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m39_wrong
 /// Answers one datagram. On 0.0.0.0 the kernel chooses the address that the answer comes from.
 fn answer_one(socket: &UdpSocket) -> io::Result<()> {
     let mut buffer = vec![0; 65_527];
@@ -284,10 +267,8 @@ fn answer_one(socket: &UdpSocket) -> io::Result<()> {
     socket.send_to(&buffer[..len], peer)?;
     Ok(())
 }
-// ANCHOR_END: m39_wrong
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m39_right
 /// Opens a socket for each address. Each then answers from its own.
 fn bind_each(hosts: &[IpAddr], port: u16) -> io::Result<Vec<UdpSocket>> {
     hosts
@@ -295,7 +276,6 @@ fn bind_each(hosts: &[IpAddr], port: u16) -> io::Result<Vec<UdpSocket>> {
         .map(|&host| UdpSocket::bind((host, port)))
         .collect()
 }
-// ANCHOR_END: m39_right
 
 #[test]
 #[cfg(target_os = "linux")]
@@ -351,7 +331,6 @@ fn spawn_ends_a_server_that_may_start_no_thread() {
 
 // 41. Decoding what one read returns.
 
-// ANCHOR: m41_wrong
 /// Decodes each read by itself. A character may be in two reads.
 fn receive_text(stream: &mut impl Read) -> io::Result<String> {
     let mut text = String::new();
@@ -363,9 +342,7 @@ fn receive_text(stream: &mut impl Read) -> io::Result<String> {
         }
     }
 }
-// ANCHOR_END: m41_wrong
 
-// ANCHOR: m41_right
 /// Reads a whole line, and decodes it then. A wrong byte spoils no other line.
 fn receive_line(stream: &mut impl BufRead) -> io::Result<Option<String>> {
     const LONGEST: u64 = 64 * 1024;
@@ -373,7 +350,6 @@ fn receive_line(stream: &mut impl BufRead) -> io::Result<Option<String>> {
     let len = stream.take(LONGEST).read_until(b'\n', &mut line)?;
     Ok((len > 0).then(|| String::from_utf8_lossy(&line).into_owned()))
 }
-// ANCHOR_END: m41_right
 
 #[test]
 fn a_character_in_two_reads_is_spoilt_unless_the_whole_line_is_decoded() {
@@ -406,12 +382,10 @@ fn lines_reports_a_wrong_byte_as_an_error_although_the_stream_goes_on() {
 // 42. A connection to nobody succeeds: it is connected to itself.
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m42_right
 /// Returns whether a socket is connected to itself, because no server had its port.
 fn is_connected_to_itself(stream: &TcpStream) -> io::Result<bool> {
     Ok(stream.local_addr()? == stream.peer_addr()?)
 }
-// ANCHOR_END: m42_right
 
 /// The test gives the socket the port that it connects to. Otherwise the kernel does so, if it
 /// happens to choose this port.
@@ -438,19 +412,15 @@ fn a_socket_that_connects_to_its_own_port_talks_to_itself() {
 
 // 43. An IPv4 peer of an IPv6 socket.
 
-// ANCHOR: m43_wrong
 /// Lets only this machine in. But 127.0.0.1 may come as ::ffff:127.0.0.1.
 fn is_local(peer: SocketAddr) -> bool {
     peer.ip().is_loopback()
 }
-// ANCHOR_END: m43_wrong
 
-// ANCHOR: m43_right
 /// Turns ::ffff:127.0.0.1 into 127.0.0.1 first.
 fn is_local_in_either_form(peer: SocketAddr) -> bool {
     peer.ip().to_canonical().is_loopback()
 }
-// ANCHOR_END: m43_right
 
 #[test]
 fn an_ipv4_peer_of_an_ipv6_listener_is_loopback_only_in_its_canonical_form() {
@@ -474,19 +444,15 @@ fn an_ipv4_peer_of_an_ipv6_listener_is_loopback_only_in_its_canonical_form() {
 
 // 44. An address is not always an IP address and a port.
 
-// ANCHOR: m44_wrong
 /// Fails for names, and for IPv6 addresses, which need brackets before a port.
 fn server_addr(host: &str, port: u16) -> Result<SocketAddr, AddrParseError> {
     format!("{host}:{port}").parse()
 }
-// ANCHOR_END: m44_wrong
 
-// ANCHOR: m44_right
 /// Takes a name or an address of either family, and returns all addresses.
 fn server_addrs(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok((host, port).to_socket_addrs()?.collect())
 }
-// ANCHOR_END: m44_right
 
 #[test]
 fn to_socket_addrs_takes_names_and_ipv6_where_parse_does_not() {
@@ -521,23 +487,19 @@ fn the_resolver_takes_old_forms_of_an_address_that_parse_refuses() {
 // 46. Multicast where the kernel has no network to choose.
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m46_right
 /// Joins a group on the interface that has this address.
 fn join(group: Ipv4Addr, interface: Ipv4Addr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.join_multicast_v4(&group, &interface)?;
     Ok(socket)
 }
-// ANCHOR_END: m46_right
 
 #[cfg(target_os = "linux")]
-// ANCHOR: m46_sender
 /// Opens a socket that sends to groups from this interface: Linux takes the one that has the
 /// address of the socket. Elsewhere, set IP_MULTICAST_IF (socket2).
 fn sender(interface: Ipv4Addr) -> io::Result<UdpSocket> {
     UdpSocket::bind((interface, 0))
 }
-// ANCHOR_END: m46_sender
 
 #[test]
 #[cfg(target_os = "linux")]
@@ -564,22 +526,18 @@ fn a_group_on_loopback_is_heard_if_both_sides_name_the_interface() {
 
 // 47. Who is non-blocking?
 
-// ANCHOR: m47_wrong
 /// Accepts from a non-blocking listener. On macOS the connection is non-blocking as well.
 fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     let (stream, _) = listener.accept()?;
     Ok(stream)
 }
-// ANCHOR_END: m47_wrong
 
-// ANCHOR: m47_right
 /// Accepts from a non-blocking listener a connection that blocks, on every system.
 fn accept_blocking(listener: &TcpListener) -> io::Result<TcpStream> {
     let (stream, _) = listener.accept()?;
     stream.set_nonblocking(false)?;
     Ok(stream)
 }
-// ANCHOR_END: m47_right
 
 #[test]
 fn a_connection_of_a_non_blocking_listener_blocks_on_linux_and_elsewhere_if_told_so() {
@@ -605,14 +563,12 @@ fn a_connection_of_a_non_blocking_listener_blocks_on_linux_and_elsewhere_if_told
     }
 }
 
-// ANCHOR: m47_clone
 /// Reads what is there without waiting. But now all clones are non-blocking.
 fn read_without_waiting(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut clone = stream.try_clone()?;
     clone.set_nonblocking(true)?;
     clone.read(buffer)
 }
-// ANCHOR_END: m47_clone
 
 #[test]
 fn clones_share_whether_they_block_and_their_time_limits() {
@@ -634,7 +590,6 @@ fn clones_share_whether_they_block_and_their_time_limits() {
 
 // 48. Two threads on one UDP socket.
 
-// ANCHOR: m48_wrong
 /// Several threads do this at the same time, with the same socket.
 fn work_and_answer(socket: &UdpSocket, work: impl Fn(&[u8])) -> io::Result<()> {
     let mut buffer = vec![0; 65_527];
@@ -643,16 +598,13 @@ fn work_and_answer(socket: &UdpSocket, work: impl Fn(&[u8])) -> io::Result<()> {
     socket.send_to(&buffer[..len], peer)?;
     Ok(())
 }
-// ANCHOR_END: m48_wrong
 
-// ANCHOR: m48_right
 /// Chooses a worker for a peer: always the same, so that the peer's datagrams stay in order.
 fn worker_for(peer: SocketAddr, workers: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     peer.hash(&mut hasher);
     (hasher.finish() % workers as u64) as usize
 }
-// ANCHOR_END: m48_right
 
 #[test]
 fn two_threads_on_a_socket_share_the_datagrams_and_answer_out_of_order() {
@@ -757,7 +709,6 @@ fn of_several_addresses_std_reports_only_the_last_error() {
 
 // 50. A peer that has gone without a word.
 
-// ANCHOR: m50_right
 /// After a minute of silence, asks the peer's kernel every ten seconds, and gives up after
 /// three questions without an answer.
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
@@ -767,7 +718,6 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
         .with_retries(3);
     SockRef::from(stream).set_tcp_keepalive(&questions)
 }
-// ANCHOR_END: m50_right
 
 #[test]
 fn std_does_not_ask_whether_the_peer_is_still_there() {

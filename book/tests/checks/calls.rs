@@ -44,10 +44,8 @@ fn drawn(svg: &str, anchor: &str) -> Vec<String> {
             .and_then(|y| y.split(['"', '.']).next());
         let words = text.split('>').nth(1).unwrap_or_default();
         let call = words.split([' ', '<']).next().unwrap_or_default();
-        if call
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
-        {
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if !call.is_empty() && call.chars().all(is_name) {
             calls.push((y.unwrap().parse().unwrap(), call.to_owned()));
         }
     }

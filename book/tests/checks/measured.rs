@@ -6,8 +6,8 @@ use regex::Regex;
 use rstest::rstest;
 
 const FIGURES: &str = include_str!("../../../tests/bench/figures/README.md");
-const ENGLISH: &str = include_str!("../../en/src/speed.md");
-const CHINESE: &str = include_str!("../../zh-CN/src/speed.md");
+const ENGLISH: &str = include_str!("../../en/speed.md");
+const CHINESE: &str = include_str!("../../zh-CN/speed.md");
 
 /// Returns the cells of all tables, by the names of their row and their column.
 fn cells(text: &str) -> BTreeMap<(String, String), String> {

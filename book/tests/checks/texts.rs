@@ -246,7 +246,7 @@ fn what_the_pages_link_to_is_there() {
         "README.zh-CN.md",
         "CONTRIBUTING.md",
         "tests/README.md",
-        "tests/benches/README.md",
+        "tests/bench/README.md",
     ] {
         let text = read(page);
         let links = text

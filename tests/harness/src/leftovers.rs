@@ -32,7 +32,6 @@ mod guard {
     use std::process::{ChildStdin, Command, Stdio};
     use std::sync::{LazyLock, Mutex};
 
-    // ANCHOR: script
     /// When this process ends, the shell's stdin ends. Until then the shell reads the ids of
     /// other process groups that it must kill. For kill, 0 is the shell's own group, with the
     /// shell itself. If a process of the group is suspended when we end, the kernel sends
@@ -44,7 +43,6 @@ mod guard {
         while read -r group; do groups=\"$groups -$group\"; done
         rm -rf $folder
         kill -s KILL -- $groups 0";
-    // ANCHOR_END: script
 
     pub static GUARD: LazyLock<Guard> = LazyLock::new(Guard::start);
 

@@ -34,7 +34,6 @@ pub use programs::*;
 /// The limit of every wait. Nothing takes nearly that long, even on a slow machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-// ANCHOR: not_run
 /// Says why the test, or a part of it, did not run here: now with a line `NOT RUN`, which goes
 /// directly to stderr, past `cargo test`, which hides what passing tests print; and at the end of
 /// `cargo test` once more, with all others (`tests/what_did_not_run.rs`).
@@ -47,7 +46,6 @@ pub fn not_run(why: &str) {
         .open(not_run_list());
     let _ = list.and_then(|mut list| list.write_all(format!("{test}: {why}\n").as_bytes()));
 }
-// ANCHOR_END: not_run
 
 /// Returns the path of the list of what did not run. Each `cargo test` has its own, named after
 /// its process, unless the variable `NOT_RUN` says where it should be.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::not_run;
 
-// ANCHOR: limited
 /// Returns the same command under a limit in the form of prlimit(1), such as `--nofile=24`.
 #[cfg(target_os = "linux")]
 pub fn limited(limit: &str, command: &Command) -> Command {
@@ -20,7 +19,6 @@ pub fn limited(limit: &str, command: &Command) -> Command {
         .env_remove("RUST_LIB_BACKTRACE");
     limited
 }
-// ANCHOR_END: limited
 
 /// Makes the command run as nobody if it would run as root. Others have no rights to lose.
 #[cfg(unix)]

@@ -66,14 +66,12 @@ pub fn with_hosts(lines: &str, command: &Command) -> Option<Command> {
     unshared("-rm", &set_up, command)
 }
 
-// ANCHOR: only_port
 /// Returns the same command in a network namespace where 7007 is the only port that the kernel
 /// can choose for a socket.
 pub fn where_7007_is_the_only_free_port(command: &Command) -> Option<Command> {
     let set_up = "ip link set lo up && echo 7007 7007 >/proc/sys/net/ipv4/ip_local_port_range";
     unshared("-rn", set_up, command)
 }
-// ANCHOR_END: only_port
 
 /// Returns the same command in a network namespace where the kernel can choose no port for a socket.
 pub fn where_no_port_is_free(command: &Command) -> Option<Command> {

@@ -103,7 +103,6 @@ impl Running {
         running
     }
 
-    // ANCHOR: announced
     /// Waits until a server listens, and returns what it prints after `listening on`.
     pub fn announced(&mut self) -> String {
         let line = self.stdout_line();
@@ -112,7 +111,6 @@ impl Running {
         addr.unwrap_or_else(|| panic!("not an announcement: {line:?}"))
             .to_owned()
     }
-    // ANCHOR_END: announced
 
     /// Returns the next line of stdout, without its newline.
     pub fn stdout_line(&mut self) -> String {
@@ -222,7 +220,6 @@ impl Running {
 /// Suspends a program, as Ctrl-Z does, and resumes it.
 #[cfg(unix)]
 impl Running {
-    // ANCHOR: suspend
     /// Sends SIGSTOP, and returns when the program is suspended or has ended.
     pub fn suspend(&self) {
         use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
@@ -231,7 +228,6 @@ impl Running {
         let events = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(self.pid()), events).unwrap();
     }
-    // ANCHOR_END: suspend
 
     /// Sends SIGCONT.
     pub fn resume(&self) {
@@ -248,7 +244,6 @@ impl Running {
     }
 }
 
-// ANCHOR: drop
 impl Drop for Running {
     fn drop(&mut self) {
         #[cfg(unix)]
@@ -260,7 +255,6 @@ impl Drop for Running {
         let _ = self.child.wait();
     }
 }
-// ANCHOR_END: drop
 
 /// Runs a program with this stdin, and waits until it ends.
 pub fn run(command: &mut Command, stdin: &[u8]) -> Finished {
@@ -332,7 +326,6 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    // ANCHOR: output
     fn of(mut pipe: impl Read + Send + 'static) -> Output {
         let (sender, chunks) = mpsc::channel();
         thread::spawn(move || {
@@ -349,7 +342,6 @@ impl Output {
             unread: Vec::new(),
         }
     }
-    // ANCHOR_END: output
 
     fn line(&mut self) -> Result<String, String> {
         let line = self.take(|unread| {

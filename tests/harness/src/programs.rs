@@ -74,7 +74,6 @@ pub fn python(name: &str) -> Option<Command> {
     Some(command)
 }
 
-// ANCHOR: built
 fn built(name: &str, build: escargot::CargoBuild) -> Command {
     static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap();
@@ -91,7 +90,6 @@ fn built(name: &str, build: escargot::CargoBuild) -> Command {
         .env_remove("RUST_LIB_BACKTRACE");
     command
 }
-// ANCHOR_END: built
 
 /// Finds the profile of the running test from its path, `target/PROFILE/deps/test`.
 fn profile() -> String {

@@ -38,13 +38,11 @@ def work(listener):
                 print(f"{peer}: closed, {error}", file=sys.stderr)
 
 
-# ANCHOR: echo
 def echo(connection):
     connection.settimeout(IDLE_TIMEOUT)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     while data := connection.recv(65535):  # No bytes: the client has half-closed.
         connection.sendall(data)  # send may take only a part.
-# ANCHOR_END: echo
 
 
 def main():

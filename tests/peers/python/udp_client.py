@@ -31,7 +31,6 @@ def ask(server, message, args):
     raise socket.timeout(f"no answer in {args.attempts} attempts of {args.timeout}s")
 
 
-# ANCHOR: wait
 def came_back(client, message, deadline):
     """Waits for the echo until the deadline. Other datagrams do not count."""
     while (left := deadline - time.monotonic()) > 0:
@@ -42,7 +41,6 @@ def came_back(client, message, deadline):
         except socket.timeout:
             pass
     return False
-# ANCHOR_END: wait
 
 
 def main():

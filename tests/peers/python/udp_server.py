@@ -16,7 +16,6 @@ def host_and_port(text):
     return host, int(port)
 
 
-# ANCHOR: serve
 def serve(server):
     own_port = server.getsockname()[1]
     while True:
@@ -30,7 +29,6 @@ def serve(server):
             server.sendto(datagram, peer)
         except OSError as error:  # It concerns this peer alone.
             print(f"{peer}: cannot send the echo: {error}", file=sys.stderr)
-# ANCHOR_END: serve
 
 
 def main():

@@ -9,7 +9,6 @@ use std::thread;
 fn main() -> std::io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("listening on {}", listener.local_addr()?);
-    // ANCHOR: m40_wrong
     loop {
         let (mut stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
@@ -22,5 +21,4 @@ fn main() -> std::io::Result<()> {
             }
         });
     }
-    // ANCHOR_END: m40_wrong
 }

@@ -5,9 +5,7 @@ use std::net::UdpSocket;
 
 fn main() -> std::io::Result<()> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
-    // ANCHOR: m38_wrong
     println!("listening on {}", socket.local_addr()?);
-    // ANCHOR_END: m38_wrong
     let mut buffer = [0; 65_536];
     loop {
         let (len, peer) = socket.recv_from(&mut buffer)?;

@@ -2,12 +2,12 @@
 //! other people write.
 //!
 //! ```console
-//! $ cargo bench -p tests                        # all; about ten minutes
-//! $ cargo bench -p tests -- --quick             # less exact; about two minutes
-//! $ cargo bench -p tests -- --list              # what can be asked, as QUESTION/SERVER
-//! $ cargo bench -p tests -- tcp_bulk            # one question
-//! $ cargo bench -p tests -- /tcp-server         # one server
-//! $ cargo bench -p tests -- growth              # from one connection to 9000
+//! $ cargo bench -p bench                        # all; about ten minutes
+//! $ cargo bench -p bench -- --quick             # less exact; about two minutes
+//! $ cargo bench -p bench -- --list              # what can be asked, as QUESTION/SERVER
+//! $ cargo bench -p bench -- tcp_bulk            # one question
+//! $ cargo bench -p bench -- /tcp-server         # one server
+//! $ cargo bench -p bench -- growth              # from one connection to 9000
 //! ```
 //!
 //! It prints each figure when it is measured, and writes a summary to `target/summary/README.md`.
@@ -15,8 +15,8 @@
 //! only figures of the same run.
 //!
 //! Two files tell how a figure came about. One says what was measured and how: `questions.rs` in
-//! `tests/src/measure` for the ratios, `costs.rs` for latency and CPU time, `growth.rs` for the
-//! number of connections. The other, `loads.rs` in `tests/src/measure`, says what the client did.
+//! `tests/bench/src` for the ratios, `costs.rs` for latency and CPU time, `growth.rs` for the
+//! number of connections. The other, `loads.rs` in `tests/bench/src`, says what the client did.
 
 #[cfg(target_os = "linux")]
 mod costs;

@@ -125,7 +125,7 @@ fn command() -> String {
     // cargo adds --bench itself.
     let options: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let dashes = if options.is_empty() { "" } else { " -- " };
-    format!("cargo bench -p tests{dashes}{}", options.join(" "))
+    format!("cargo bench -p bench{dashes}{}", options.join(" "))
 }
 
 /// Formats a time in seconds.

@@ -1,9 +1,9 @@
 //! How fast the programs are, each beside another that does the same. The bench asks the same
-//! questions of more servers (`cargo bench -p tests`). Here only two servers take turns, which
+//! questions of more servers (`cargo bench -p bench`). Here only two servers take turns, which
 //! shows smaller differences, and a program that has become clearly slower fails.
 //!
 //! ```console
-//! $ cargo test --release -p tests speed:: -- --ignored --nocapture --test-threads 1
+//! $ cargo test --release -p bench speed:: -- --ignored --nocapture --test-threads 1
 //! ```
 
 use std::fmt;

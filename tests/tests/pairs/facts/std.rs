@@ -45,7 +45,6 @@ fn send_to_uses_only_the_first_address_of_a_name() {
     );
 }
 
-// ANCHOR: cut
 #[test]
 fn what_does_not_fit_the_buffer_is_lost() {
     let receiver = udp_socket("127.0.0.1");
@@ -64,7 +63,6 @@ fn what_does_not_fit_the_buffer_is_lost() {
     assert_eq!(receiver.recv(&mut buffer).unwrap(), 4);
     assert_eq!(&buffer, b"next");
 }
-// ANCHOR_END: cut
 
 #[test]
 fn connect_leaves_in_the_queue_what_strangers_sent_before() {
@@ -174,7 +172,6 @@ fn the_kernel_connects_in_the_name_of_a_listener() {
     assert_eq!(clients.len(), 100);
 }
 
-// ANCHOR: stream
 #[test]
 fn a_stream_keeps_no_boundaries() {
     use std::io::{Read, Write};
@@ -189,7 +186,6 @@ fn a_stream_keeps_no_boundaries() {
     receiver.read_to_string(&mut stream).unwrap();
     assert_eq!(stream, "threewritesone stream");
 }
-// ANCHOR_END: stream
 
 #[test]
 fn a_socket_holds_small_segments_back_unless_told_otherwise() {
@@ -198,7 +194,6 @@ fn a_socket_holds_small_segments_back_unless_told_otherwise() {
     assert!(!stream.nodelay().unwrap());
 }
 
-// ANCHOR: jack
 #[test]
 fn nobody_hears_what_was_sent_before_bind_and_what_was_sent_after_waits() {
     let sender = udp_socket("127.0.0.1");
@@ -213,7 +208,6 @@ fn nobody_hears_what_was_sent_before_bind_and_what_was_sent_after_waits() {
     let len = receiver.recv(&mut buffer).unwrap();
     assert_eq!(&buffer[..len], b"before recv");
 }
-// ANCHOR_END: jack
 
 #[test]
 fn a_stream_socket_that_is_not_connected_cannot_send() {

@@ -71,7 +71,6 @@ fn an_address_is_a_host_and_a_port_and_not_a_port_alone() {
     ));
 }
 
-// ANCHOR: closed
 /// Two datagrams are in the receive queue before the loop begins, so it never waits.
 #[test]
 fn a_server_that_closes_its_socket_in_the_loop_serves_one_client() {
@@ -92,4 +91,3 @@ for _ in range(2):
     assert_fails(&format!("{prepare}\n    server.close()"), closed);
     assert_works(&format!("{prepare}\nserver.close()\nclient.close()"));
 }
-// ANCHOR_END: closed

@@ -127,7 +127,6 @@ fn a_connection_that_the_kernel_gives_up_is_not_logged_as_idle(#[case] service: 
     );
 }
 
-// ANCHOR: harm
 #[apply(every_stream_server)]
 fn clients_that_reset_or_leave_harm_nobody(#[case] service: Service) {
     let server = service.start(&["--max-connections", "2"]);
@@ -142,7 +141,6 @@ fn clients_that_reset_or_leave_harm_nobody(#[case] service: Service) {
     drop(good);
     server.assert_serves();
 }
-// ANCHOR_END: harm
 
 #[apply(every_stream_server)]
 fn who_never_writes_is_closed_after_the_idle_timeout(#[case] service: Service) {

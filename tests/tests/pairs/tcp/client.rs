@@ -112,7 +112,6 @@ fn of_a_name_with_two_addresses_the_one_that_accepts_is_used() {
     }
 }
 
-// ANCHOR: itself
 /// If no server has the port that the client asks for, the kernel may give this port to the
 /// client. Then TCP, like UDP, can connect the socket to itself.
 #[test]
@@ -137,7 +136,6 @@ fn it_does_not_take_itself_for_the_server() {
         ));
     }
 }
-// ANCHOR_END: itself
 
 #[test]
 fn an_address_that_is_none_is_refused_and_the_message_says_what_is_right() {

@@ -438,7 +438,6 @@ fn wrong_usage_of_its_own_options_is_refused() {
     harness::assert_refuses(|| Graceful.command(), &wrong);
 }
 
-// ANCHOR: reset
 /// This is what the servers that do not say goodbye do to their last clients.
 #[test]
 #[cfg(target_os = "linux")]
@@ -452,7 +451,6 @@ fn when_a_listener_is_closed_who_is_in_its_backlog_is_reset() {
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
 }
-// ANCHOR_END: reset
 
 /// Two listeners share a port. Returns how many of 100 clients are reset when one is closed.
 #[cfg(target_os = "linux")]

@@ -573,54 +573,56 @@ fn assert_copes(client: &Finished) {
     assert!(matches!(client.code, Some(0 | 1)), "{client:?}");
 }
 
-proptest! {
-    // Nothing is written into the repository, because a failure shows the bytes.
-    #![proptest_config(ProptestConfig {
+/// Nothing is written into the repository, because a failure shows the bytes.
+fn a_hundred_cases() -> ProptestConfig {
+    ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::with_cases(100)
-    })]
-
-    #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..480)) {
-        assert_copes(&answered_with(|query| {
-            // The bytes are the records of an answer that promises as many as possible.
-            let mut many = answer(query, &[]);
-            many[6..8].copy_from_slice(&[0xFF, 0xFF]);
-            vec![bytes.clone(), [many, bytes.clone()].concat()]
-        }));
     }
+}
 
-    #[test]
-    fn no_change_of_a_good_answer_makes_it_panic(
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
-        length in any::<prop::sample::Index>(),
-    ) {
-        assert_copes(&answered_with(|query| {
-            let mut changed = good_answer(query);
-            for (index, byte) in &changes {
-                // The byte may be anywhere, also after the question, where the addresses are.
-                *index.get_mut(&mut changed[..]) = *byte;
-            }
-            changed.truncate(length.index(changed.len() + 1));
-            vec![changed, good_answer(query)]
-        }));
-    }
+#[test]
+fn no_bytes_make_it_panic() {
+    proptest!(a_hundred_cases(), |(bytes in prop::collection::vec(any::<u8>(), 0..480))| {
+            assert_copes(&answered_with(|query| {
+                // The bytes are the records of an answer that promises as many as possible.
+                let mut many = answer(query, &[]);
+                many[6..8].copy_from_slice(&[0xFF, 0xFF]);
+                vec![bytes.clone(), [many, bytes.clone()].concat()]
+            }));
+    });
+}
 
-    #[test]
-    fn every_name_that_can_be_written_is_asked_for_and_no_other_makes_it_panic(
-        good in r"[a-z][a-z-]{0,62}(\.[a-zA-Z0-9]{1,62}){0,2}\.?",
-        bad in "[^\0]*",
-    ) {
-        let server = udp_socket("127.0.0.1");
-        let client = Running::start(&mut question(server.local_addr().unwrap(), &good));
-        let (query, peer) = receive(&server);
-        // Names are the same in upper and lower case.
-        let answer = [&query[..2], &answer(&query, &[address(7)])[2..].to_ascii_uppercase()].concat();
-        server.send_to(&answer, peer).unwrap();
-        assert_prints(&client.finish(), "192.0.2.7\n");
+#[test]
+fn no_change_of_a_good_answer_makes_it_panic() {
+    proptest!(a_hundred_cases(), |(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        length in any::<prop::sample::Index>())| {
+            assert_copes(&answered_with(|query| {
+                let mut changed = good_answer(query);
+                for (index, byte) in &changes {
+                    // The byte may be anywhere, also after the question, where the addresses are.
+                    *index.get_mut(&mut changed[..]) = *byte;
+                }
+                changed.truncate(length.index(changed.len() + 1));
+                vec![changed, good_answer(query)]
+            }));
+    });
+}
 
-        let mut client = example_of("udp-client", "dns");
-        client.args(["--timeout", "0.001", "--server", &server.local_addr().unwrap().to_string()]);
-        prop_assert_eq!(run(client.args(["--", &bad]), b"").code, Some(1));
-    }
+#[test]
+fn every_name_that_can_be_written_is_asked_for_and_no_other_makes_it_panic() {
+    proptest!(a_hundred_cases(), |(good in r"[a-z][a-z-]{0,62}(\.[a-zA-Z0-9]{1,62}){0,2}\.?",
+        bad in "[^\0]*")| {
+            let server = udp_socket("127.0.0.1");
+            let client = Running::start(&mut question(server.local_addr().unwrap(), &good));
+            let (query, peer) = receive(&server);
+            // Names are the same in upper and lower case.
+            let answer = [&query[..2], &answer(&query, &[address(7)])[2..].to_ascii_uppercase()].concat();
+            server.send_to(&answer, peer).unwrap();
+            assert_prints(&client.finish(), "192.0.2.7\n");
+
+            let mut client = example_of("udp-client", "dns");
+            client.args(["--timeout", "0.001", "--server", &server.local_addr().unwrap().to_string()]);
+            prop_assert_eq!(run(client.args(["--", &bad]), b"").code, Some(1));
+    });
 }

@@ -1,6 +1,7 @@
 //! UDP loses datagrams without an error, and even without a network in between: it is enough
 //! that the receiver is slower than the sender.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use harness::{LIMIT, Server, program, udp_socket};
@@ -8,20 +9,20 @@ use harness::{LIMIT, Server, program, udp_socket};
 /// More than the queue holds, also on macOS, where it takes 768 KiB.
 const SENT: u32 = 100_000;
 
+/// Sends more than anybody could take. The sender learns nothing of what is lost.
+fn flood(socket: &UdpSocket, server: SocketAddr) {
+    for number in 0..SENT {
+        let sent = socket.send_to(&number.to_be_bytes(), server);
+        assert!(sent.is_ok(), "an error: {sent:?}");
+    }
+}
+
 #[test]
 fn a_server_that_was_suspended_answers_what_its_queue_could_hold_in_order() {
     let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0", "-q"]));
     let socket = udp_socket("127.0.0.1");
     server.running.suspend();
-    // ANCHOR: flood
-    for number in 0..SENT {
-        let sent = socket.send_to(&number.to_be_bytes(), server.addr);
-        assert!(
-            sent.is_ok(),
-            "the sender learns nothing of the loss: {sent:?}"
-        );
-    }
-    // ANCHOR_END: flood
+    flood(&socket, server.addr);
     server.running.resume();
 
     // The server answers in order: once the last message is back, everything before it is back

@@ -2,7 +2,7 @@
 //! a member promises as a server is in `udp/server.rs`.
 //!
 //! The servers join the group on the loopback interface, so nothing leaves the machine.
-//! Several servers, each on its own host, are in `article/hosts.rs`.
+//! Several servers, each on its own host, are in `peers/hosts.rs`.
 
 use std::process::Command;
 

@@ -2,7 +2,7 @@
 //!
 //! On Linux 127.255.255.255 is the broadcast address of the loopback network, so nothing
 //! leaves the machine. Multicast groups are in `udp/multicast.rs`, and several hosts in
-//! `article/hosts.rs`.
+//! `peers/hosts.rs`.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;

@@ -648,7 +648,7 @@ fn the_text_shows_what_it_decides() {
     let text_of_command = text.replace("\\\n//! ", "");
     let command = text_of_command
         .lines()
-        .find_map(|line| line.strip_prefix("//! $ cargo run -p tests --example relay -- "));
+        .find_map(|line| line.strip_prefix("//! $ cargo run -p udp-client --example relay -- "));
     let (options, _) = command.unwrap().split_once('#').unwrap();
     let (mut relay, server) = relay_to_us(options);
     let client = client_of(&relay);

@@ -219,7 +219,6 @@ fn a_client_that_never_reads_does_not_hold_up_the_others() {
     {}
 }
 
-// ANCHOR: wait
 /// The difference to UDP: a UDP sender can send thousands of datagrams to a receiver that does not
 /// read, and most of them are lost (`udp/loss.rs`). A Unix sender waits while the queue is full.
 #[test]
@@ -248,7 +247,6 @@ fn a_receiver_that_is_slow_makes_the_sender_wait_and_loses_nothing() {
         }
     });
 }
-// ANCHOR_END: wait
 
 #[test]
 #[cfg(target_os = "linux")]
@@ -411,7 +409,6 @@ fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
     client.finish().assert_printed(b"hello\n");
 }
 
-// ANCHOR: turn
 /// A client binds a path, sends from it, and puts a link there before it is answered. The server
 /// is suspended for this moment, so that the client is quicker every time.
 #[cfg(target_os = "linux")]
@@ -424,7 +421,6 @@ fn send_from_a_path_that_becomes(target: &Path, datagram: &[u8], server: &Runnin
     std::os::unix::fs::symlink(target, &path).unwrap();
     server.resume();
 }
-// ANCHOR_END: turn
 
 /// The server would answer itself, and answer its answer, forever.
 #[test]
@@ -492,7 +488,6 @@ fn a_client_whose_path_becomes_a_link_to_a_private_socket_sends_nothing_there() 
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
 }
 
-// ANCHOR: deputy
 /// Such a server writes for its client where only the server may write.
 #[test]
 #[cfg(target_os = "linux")]
@@ -508,7 +503,6 @@ fn a_server_that_answers_at_any_path_writes_into_a_private_socket() {
     let len = private.recv(&mut buffer).expect("what the client has sent");
     assert_eq!(&buffer[..len], b"READY=1");
 }
-// ANCHOR_END: deputy
 
 /// A longer name is none: the address has 108 bytes for the zero and the name. (A path could have
 /// 108 bytes, but paths are not answered.)
