@@ -86,30 +86,32 @@ fn is_test(attribute: &syn::Attribute) -> bool {
         .any(|name| attribute.path().is_ident(name))
 }
 
-/// Returns the part of a file that has this name, without its indentation. `serve`, `Server::accept`
-/// and `impl Reader` are names of parts of a Rust file. In other files a part begins at the first
-/// line that contains the name, and ends before an empty line that is followed by no deeper line.
-pub fn item(file: &str, source: &str, name: &str) -> Option<String> {
+/// Returns the part of a Rust file that has this name, without its indentation: `serve`,
+/// `Server::accept`, or `impl Reader`.
+#[must_use]
+pub fn item(source: &str, parts: &[Part], name: &str) -> Option<String> {
+    let wanted: Vec<&str> = name.split("::").collect();
+    let found = parts.iter().find(|part| {
+        let end = part.path.len().checked_sub(wanted.len());
+        end.is_some_and(|end| part.path[end..] == wanted)
+    })?;
     let lines: Vec<&str> = source.lines().collect();
-    let range = if file.ends_with(".rs") {
-        let wanted: Vec<&str> = name.split("::").collect();
-        let parts = parts(source).ok()?;
-        let found = parts.into_iter().find(|part| {
-            let end = part.path.len().checked_sub(wanted.len());
-            end.is_some_and(|end| part.path[end..] == wanted)
-        });
-        found?.lines
-    } else {
-        let begin = lines.iter().position(|line| line.contains(name))?;
-        let depth = indentation(lines[begin]);
-        let is_end = |at: usize| {
-            let next = lines[at..].iter().find(|line| !line.is_empty());
-            lines[at].is_empty() && next.is_none_or(|next| indentation(next) <= depth)
-        };
-        let end = (begin..lines.len()).find(|at| is_end(*at));
-        begin..end.unwrap_or(lines.len())
+    Some(dedent(&lines[found.lines.clone()]))
+}
+
+/// Returns a part of another file. It begins at the first line that contains this text, and ends
+/// before an empty line that is followed by no deeper line.
+#[must_use]
+pub fn paragraph(source: &str, text: &str) -> Option<String> {
+    let lines: Vec<&str> = source.lines().collect();
+    let begin = lines.iter().position(|line| line.contains(text))?;
+    let depth = indentation(lines[begin]);
+    let is_end = |at: &usize| {
+        let next = lines[*at..].iter().find(|line| !line.is_empty());
+        lines[*at].is_empty() && next.is_none_or(|next| indentation(next) <= depth)
     };
-    Some(dedent(&lines[range]))
+    let end = (begin..lines.len()).find(is_end);
+    Some(dedent(&lines[begin..end.unwrap_or(lines.len())]))
 }
 
 fn indentation(line: &str) -> usize {

@@ -1,10 +1,11 @@
 //! The pages of the programs and of the tests, and the links to them.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::items::{dedent, item, parts};
+use crate::items::{Part, dedent, item, paragraph, parts};
 
 /// What the pages of the code show: where the files are, and on which page each test stands.
 pub struct Code {
@@ -13,6 +14,8 @@ pub struct Code {
     files: BTreeMap<String, File>,
     /// The page of each test, by the path of its module and its name.
     tests: BTreeMap<String, String>,
+    /// The parts of the Rust files that were asked for. Other files have none.
+    parsed: RefCell<BTreeMap<String, Option<Vec<Part>>>>,
 }
 
 /// A file that has a page of its own.
@@ -57,6 +60,7 @@ impl Code {
             root: root.to_owned(),
             files: BTreeMap::new(),
             tests: BTreeMap::new(),
+            parsed: RefCell::new(BTreeMap::new()),
         };
         for folder in PROGRAMS {
             for path in walk(&root.join(folder), "rs") {
@@ -179,10 +183,19 @@ impl Code {
         let Some(names) = names else {
             return Ok(source.trim_end().to_owned());
         };
-        let parts = names
-            .split(", ")
-            .map(|name| item(file, &source, name).ok_or_else(|| format!("{file} has no {name}")));
-        Ok(parts.collect::<Result<Vec<_>, _>>()?.join("\n\n"))
+        let mut parsed = self.parsed.borrow_mut();
+        let parts = parsed.entry(file.to_owned()).or_insert_with(|| {
+            let is_rust = file.ends_with(".rs");
+            is_rust.then(|| parts(&source).unwrap_or_default())
+        });
+        let found = names.split(", ").map(|name| {
+            let found = match parts {
+                Some(parts) => item(&source, parts, name),
+                None => paragraph(&source, name),
+            };
+            found.ok_or_else(|| format!("{file} has no {name}"))
+        });
+        Ok(found.collect::<Result<Vec<_>, _>>()?.join("\n\n"))
     }
 
     /// Returns the text of a page of the code: links back to the chapters, and the whole file. Each test
