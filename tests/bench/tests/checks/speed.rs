@@ -114,7 +114,9 @@ fn unix_echo_keeps_up() {
         ("unix_one_connection", 2000, "unix-echo", "tokio_32k", 0.95),
         ("unix_bulk", 4, "unix-echo", "plain", 0.65),
         ("unix_bulk", 4, "unix-echo", "tokio_32k", 0.65),
-        ("unix_datagrams", 2000, "unix-echo", "plain", 0.85),
+        // The client of this load is connected, so the server tries its second socket in vain before it
+        // answers. That is the price for clients that do not read and take nothing from others.
+        ("unix_datagrams", 2000, "unix-echo", "plain", 0.6),
     ]);
 }
 

@@ -132,7 +132,9 @@ fn starts(limit: &str, options: &[&str]) -> bool {
             assert_serves(&path, &client);
         }
         server.signal(Signal::TERM);
-        assert_eq!(server.finish().code, Some(0));
+        let code = server.finish().code;
+        // With the last of its memory it can serve, but perhaps not end in order.
+        assert!(code == Some(0) || limit.starts_with("--as") && code.is_none());
         return true;
     }
     let finished = server.finish();
