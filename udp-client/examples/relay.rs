@@ -8,7 +8,7 @@
 //! ```
 //!
 //! ```console
-//! $ cargo run -p tests --example relay -- --drop 0.3 --duplicate 0.1 --delay 20 \
+//! $ cargo run -p udp-client --example relay -- --drop 0.3 --duplicate 0.1 --delay 20 \
 //!     --seed 3                              # terminal 2
 //! listening on 127.0.0.1:7008
 //! 127.0.0.1:50931: question 1: lost
