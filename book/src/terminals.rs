@@ -12,10 +12,11 @@
 //! (`$ `), `^C`, `^Z` and `$ fg`, `^D`, or a line of input, which ends with ` ⏎`. All other
 //! lines are output. Left out is only what bash says about its jobs (`[1]+  Stopped ...`).
 //!
-//! Each terminal is a real one, a pseudo-terminal, with one bash for the whole transcript. Its
-//! user has the uid 1001 and no rights but his own. A transcript with `$ sudo ` is played by root
-//! of these namespaces. A command must succeed, or be interrupted, or print a line that tells
-//! of its failure ([`FAILURE`]). One that is not found fails the transcript wherever it stands.
+//! Each terminal is a pseudo-terminal with one bash for the whole transcript, which an ordinary
+//! user has, with the uid 1001. Only a transcript with `$ sudo ` is played by root of the
+//! namespaces, from its beginning. What somebody types must succeed, as bash counts it, or be
+//! interrupted, or print a line that tells of its failure ([`FAILURE`]). A command that is not
+//! found fails the transcript, wherever it stands.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -210,7 +211,7 @@ impl Session {
             checkout.display(),
             target.ancestors().nth(2).unwrap().display()
         );
-        let mut first = Command::new("env");
+        let mut first = Command::new("env"); // It only starts what follows.
         if !transcript.contains("│ $ sudo ") {
             first.args(["unshare", "--user", "--map-user=1001", "--map-group=1001"]);
         }

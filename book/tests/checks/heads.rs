@@ -20,7 +20,7 @@ fn is_action(line: &str) -> bool {
 fn transcript<'a>(blocks: impl Iterator<Item = &'a str>) -> String {
     let mut transcript = String::new();
     let mut logs = vec![String::new(); 10];
-    let (mut comes_at_once, mut is_silent) = (false, false);
+    let mut waits_for = 0; // The terminal whose next line comes at once, if there is one.
     for (number, block) in (1..).zip(blocks) {
         let mut terminal: usize = number;
         for line in block.lines() {
@@ -30,18 +30,18 @@ fn transcript<'a>(blocks: impl Iterator<Item = &'a str>) -> String {
             if is_action(line) {
                 transcript += &std::mem::take(&mut logs[terminal]);
                 // What prints nothing, such as dnsmasq, has a second to start.
-                let wait = if is_silent { "$ sleep 1; " } else { "$ " };
-                let line = line.replacen("$ ", wait, 1);
-                transcript += &format!("{terminal}│ {line}\n");
-                (comes_at_once, is_silent) = (true, true);
+                let begin = if waits_for == 0 { "$ " } else { "$ sleep 1; " };
+                transcript += &format!("{terminal}│ {}\n", line.replacen("$ ", begin, 1));
+                waits_for = terminal;
             } else {
+                let comes_at_once = waits_for == terminal;
                 let out = if comes_at_once {
                     &mut transcript
                 } else {
                     &mut logs[terminal]
                 };
                 *out += &format!("{terminal}│ {line}\n");
-                (comes_at_once, is_silent) = (false, false);
+                waits_for = 0;
             }
         }
     }
