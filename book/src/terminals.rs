@@ -10,27 +10,31 @@
 //!
 //! Each line begins with the number of its terminal. A terminal can be given a command
 //! (`$ `), `^C`, `^Z` and `$ fg`, `^D`, or a line of input, which ends with ` ⏎`. All other
-//! lines are output.
+//! lines are output. Left out is only what bash says about its jobs (`[1]+  Stopped ...`).
+//!
+//! Each terminal is a pseudo-terminal with one bash for the whole transcript, which an ordinary
+//! user has, with the uid 1001. Only a transcript with `$ sudo ` is played by root of the
+//! namespaces, from its beginning. What somebody types must succeed, as bash counts it, or be
+//! interrupted, or print a line that tells of its failure ([`FAILURE`]). A command that is not
+//! found fails the transcript, wherever it stands.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use regex::Regex;
-use rustix::process::{Pid, Signal, kill_process_group};
-use tempfile::TempDir;
+use rustix::process::Pid;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, OptionalActions, OutputModes, tcgetattr, tcgetpgrp, tcsetattr};
 
-use harness::{
-    LIMIT, can_trace, example_of, folder, foreign, has_ipv6, has_nginx, program, unshared,
-};
+use harness::{LIMIT, can_trace, example_of, foreign, has_ipv6, has_nginx, program, unshared};
 
 /// What stands between the number of a terminal and the rest of the line.
 const BAR: &str = "│ ";
@@ -42,6 +46,48 @@ const RETURN: &str = " ⏎";
 const FOREIGN: [&str; 11] = [
     "dnsmasq", "haproxy", "ip", "nc", "nginx", "pgrep", "ps", "python3", "socat", "ss", "strace",
 ];
+
+/// What a command prints that fails, as the transcript shows.
+const FAILURE: &str = r"(?i)\b(error|cannot|refused|killed|terminated)\b";
+
+/// The characters that the kernel's terminal takes for these keys.
+const INTERRUPT: u8 = 0x03;
+const END_OF_INPUT: u8 = 0x04;
+const SUSPEND: u8 = 0x1a;
+
+/// What begins the line that a shell prints before each prompt, with the exit status of the
+/// command, then those of each part of a pipeline.
+const PROMPT: char = '\x1e';
+
+/// The first process in the namespaces. It starts a shell on each terminal whose name it reads.
+/// Without `env`, the shells would ignore Ctrl-C, as all that bash starts in the background.
+const MACHINE: &str = r#"
+    mkdir /run/bin
+    cat > ~/.bashrc << 'END'
+        set +o emacs # Nobody edits lines here.
+        PS1= PS2=
+        PROMPT_COMMAND='printf "\36%s\n" "$? ${PIPESTATUS[*]}" > /dev/tty'
+        command_not_found_handle() { echo "$1: command not found" > /dev/tty; return 127; }
+        export -f command_not_found_handle # For a `bash -c`.
+END
+    cat > /run/bin/cargo << 'END'
+#!/bin/sh
+        # Starts the program, which is built already.
+        while [ $# -gt 0 ]; do
+            case $1 in
+                -p) program=$2; shift ;;
+                --example) program=examples/$2; shift ;;
+                --) shift; break ;;
+            esac
+            shift
+        done
+        exec "/run/target/$program" "$@"
+END
+    [ $UID != 0 ] || printf '#!/bin/sh\nexec "$@"\n' > /run/bin/sudo
+    chmod +x /run/bin/*
+    while read -r terminal; do
+        setsid --ctty env --default-signal bash < $terminal &> $terminal &
+    done"#;
 
 /// A line of a transcript.
 struct Line<'a> {
@@ -69,16 +115,16 @@ impl Line<'_> {
 }
 
 /// Plays a transcript and asserts that the programs print what it shows, except for the
-/// numbers that differ from run to run. Does nothing if there are no namespaces here.
-pub fn assert_played(transcript: &str) {
+/// numbers that differ from run to run. Returns whether that is possible here.
+pub fn assert_played(transcript: &str) -> bool {
     let Some(mut session) = Session::start(transcript) else {
-        return;
+        return false;
     };
     for line in transcript.lines().map(Line::parse) {
         if line.is_action() {
             session.act(&line);
         } else {
-            let printed = session.terminal(line.terminal).next_line(LIMIT);
+            let printed = session.terminal(line.terminal).next_line();
             let printed = printed.unwrap_or_else(|why| format!("({why})"));
             assert_eq!(
                 masked(&printed),
@@ -88,12 +134,21 @@ pub fn assert_played(transcript: &str) {
             );
         }
     }
+    session.wait_for_clients_beside("");
+    session.kill();
     let mut rest = String::new();
     for (number, terminal) in &mut session.terminals {
-        terminal.kill();
+        // Until the last process is killed that has the terminal.
+        let end = loop {
+            if let Err(end) = terminal.receive(LIMIT) {
+                break end;
+            }
+        };
+        assert_eq!(end, RecvTimeoutError::Disconnected, "terminal {number}");
         terminal.write_rest(number, &mut rest);
     }
     assert_eq!(rest, "", "not in the transcript");
+    true
 }
 
 /// Plays the actions of a transcript, and returns it with what the programs print now. Returns
@@ -133,12 +188,10 @@ fn masked(text: &str) -> String {
     })
 }
 
-/// A few terminals on a machine of their own: with its own network, processes and /run.
+/// A few terminals on a machine of their own: with its own network, processes, /run and /tmp.
 struct Session {
     /// Keeps the namespaces alive. It is killed at the end, and all other processes with it.
     machine: Child,
-    /// Has a link to each program, and is removed at the end.
-    programs: TempDir,
     terminals: BTreeMap<String, Terminal>,
 }
 
@@ -147,78 +200,82 @@ impl Session {
         if !can_play(transcript) {
             return None;
         }
-        let programs = folder();
-        link_programs(transcript, programs.path());
-        let set_up = "ip link set lo up && mount -t tmpfs none /run && mkdir -p /run/user/1000";
+        build_programs(transcript);
+        let checkout = harness::root();
+        let target = env::current_exe().unwrap();
+        // They may be in /tmp, which becomes another one.
+        let set_up = format!(
+            "ip link set lo up && mount -t tmpfs none /run && mkdir -p /run/home/sockets /run/target &&
+            mount --rbind '{}' /run/home/sockets && mount --rbind '{}' /run/target &&
+            mount -t tmpfs none /tmp && cd /run/home/sockets",
+            checkout.display(),
+            target.ancestors().nth(2).unwrap().display()
+        );
+        let mut first = Command::new("env"); // It only starts what follows.
+        if !transcript.contains("│ $ sudo ") {
+            first.args(["unshare", "--user", "--map-user=1001", "--map-group=1001"]);
+        }
+        first.args(["bash", "-c", MACHINE]);
         let flags = "-rnpm --fork --kill-child --mount-proc";
-        // The first process of a process namespace must stay, and print when it is ready.
-        let mut wait = Command::new("sh");
-        wait.args(["-c", "echo ready; exec sleep 600"]);
-        let mut command = unshared(flags, set_up, &wait)?;
+        let mut command = unshared(flags, &set_up, &first)?;
+        let command = command
+            .env_clear()
+            .env("HOME", "/run/home")
+            .env("LANG", "C.UTF-8")
+            .env(
+                "PATH",
+                "/run/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            )
+            .env("TERM", "dumb")
+            .stdin(Stdio::piped());
         // If the test is killed, this process is as well, and with it all in the namespaces.
-        let command = harness::watch(command.stdout(Stdio::piped()));
-        let mut machine = command.spawn().unwrap();
-        let mut ready = String::new();
-        let stdout = machine.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut ready).unwrap();
-        assert_eq!(ready, "ready\n");
+        let machine = harness::watch(command).spawn().unwrap();
         Some(Session {
             machine,
-            programs,
             terminals: BTreeMap::new(),
         })
     }
 
     fn terminal(&mut self, number: &str) -> &mut Terminal {
-        self.terminals.entry(number.to_owned()).or_default()
+        let machine = self.machine.stdin.as_mut().unwrap();
+        self.terminals
+            .entry(number.to_owned())
+            .or_insert_with(|| Terminal::open(machine))
     }
 
     /// Does what somebody does at a terminal.
     fn act(&mut self, line: &Line) {
-        // Who types the next command sees first that the one before has ended.
-        for terminal in self.terminals.values_mut() {
-            terminal.wait_if_interrupted();
-        }
-        if line.is_key() {
+        if line.is_key() || line.text == "$ fg" {
             self.wait_for_clients_beside(line.terminal);
         }
-        let terminal = self.terminals.entry(line.terminal.to_owned()).or_default();
+        let terminal = self.terminal(line.terminal);
         match line.text {
-            "^C" => terminal.interrupt(),
-            "^Z" => terminal.suspend(),
-            "$ fg" => terminal.resume(),
-            "^D" => terminal.stdin = None,
+            "^C" => terminal.press(INTERRUPT),
+            "^Z" => terminal.press(SUSPEND),
+            "^D" => terminal.write(&[END_OF_INPUT]),
+            // Otherwise it would also print the command that it resumes.
+            "$ fg" => terminal.start("fg > /dev/null"),
             text => match text.strip_prefix("$ ") {
-                Some(command) => {
-                    terminal.wait();
-                    terminal.start(&mut on_machine(
-                        &self.machine,
-                        self.programs.path(),
-                        command,
-                    ));
-                }
+                Some(command) => terminal.start(command),
                 None => {
                     let typed = text.trim_end_matches(RETURN);
-                    let stdin = terminal.stdin.as_mut().expect("a command that runs");
-                    stdin.write_all(format!("{typed}\n").as_bytes()).unwrap();
+                    terminal.write(format!("{typed}\n").as_bytes());
                 }
             },
         }
     }
 
     /// Gives clients at other terminals, which may have their answers, the time to end, as
-    /// somebody does who reads the answers before pressing a key.
+    /// somebody does who reads the answers before turning to this one.
     fn wait_for_clients_beside(&mut self, terminal: &str) {
         let deadline = Instant::now() + Duration::from_secs(1);
-        let mut clients_run = || {
-            let mut others = self
-                .terminals
-                .iter_mut()
-                .filter(|(number, _)| *number != terminal);
-            others.any(|(_, other)| other.runs_client())
-        };
-        while Instant::now() < deadline && clients_run() {
-            thread::sleep(Duration::from_millis(10));
+        for (number, other) in &mut self.terminals {
+            while number != terminal && other.runs_client() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if other.receive(left).is_err() {
+                    break;
+                }
+            }
         }
     }
 
@@ -229,29 +286,30 @@ impl Session {
         let mut quiet_since = begin;
         while begin.elapsed() < LIMIT {
             for terminal in self.terminals.values_mut() {
-                if terminal.take_lines() {
+                if terminal.receive(Duration::from_millis(20)).is_ok() {
                     quiet_since = Instant::now();
                 }
             }
-            let terminal = self.terminal(line.terminal);
             let quiet = match line.text {
                 "^Z" | "$ fg" => Duration::from_millis(3500),
-                _ if terminal.runs_client() => Duration::from_millis(6500),
+                _ if self.terminal(line.terminal).runs_client() => Duration::from_millis(6500),
                 _ => Duration::from_millis(1500),
             };
             if quiet_since.elapsed() > quiet {
                 return;
             }
-            thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    fn kill(&mut self) {
+        let _ = self.machine.kill();
+        let _ = self.machine.wait();
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.terminals.values_mut().for_each(Terminal::kill);
-        let _ = self.machine.kill();
-        let _ = self.machine.wait();
+        self.kill();
     }
 }
 
@@ -272,242 +330,172 @@ fn can_play(transcript: &str) -> bool {
     }) && (!transcript.contains("::") || has_ipv6())
 }
 
-/// Builds the programs that a transcript names, and links to them from a folder.
-fn link_programs(transcript: &str, folder: &Path) {
-    for line in transcript.lines() {
+/// Builds the programs that a transcript names.
+fn build_programs(transcript: &str) {
+    for line in transcript
+        .lines()
+        .filter(|line| line.contains("cargo run "))
+    {
         let words: Vec<&str> = line.split(' ').collect();
         let after = |option| {
             let at = words.iter().position(|word| *word == option)?;
             words.get(at + 1).copied()
         };
-        let Some(package) = after("-p") else {
-            continue;
+        let package = after("-p").expect("a package");
+        match after("--example") {
+            Some(example) => example_of(package, example),
+            None => program(package),
         };
-        let (name, command) = match after("--example") {
-            Some(example) => (example, example_of(package, example)),
-            None => (package, program(package)),
-        };
-        // An error means that the link is there already.
-        let _ = std::os::unix::fs::symlink(command.get_program(), folder.join(name));
     }
 }
 
-/// Returns a bash command on the machine of a session. There `cargo run` starts the program
-/// that is built already.
-fn on_machine(machine: &Child, programs: &Path, command: &str) -> Command {
-    const CARGO: &str = r#"
-        exec 2>&1
-        cargo() {
-            while [ $# -gt 0 ]; do
-                case $1 in
-                    -p | --example) name=$2; shift 2 ;;
-                    --) shift; break ;;
-                    *) shift ;;
-                esac
-            done
-            # In the background it is the program itself that bash ends with `kill %1`.
-            [ $BASHPID = $$ ] || exec "$PROGRAMS/$name" "$@"
-            "$PROGRAMS/$name" "$@"
-        }
-        export -f cargo # For another bash that this one starts.
-    "#;
-    // unshare(1) waits for its child, which is the first process in the namespaces.
-    let children = format!("/proc/{0}/task/{0}/children", machine.id());
-    let first = std::fs::read_to_string(children).unwrap();
-    let mut bash = Command::new("nsenter");
-    bash.args(["-t", first.trim(), "-U", "-n", "-p", "-m"])
-        // Entering a mount namespace changes the directory, so nsenter(1) must set it.
-        .arg(format!("--wd={}", harness::root().display()))
-        // If our parent has made us ignore Ctrl-C, as a shell does in the background, so do all
-        // programs that we start.
-        .args(["--preserve-credentials", "env", "--default-signal=INT"])
-        .args(["bash", "-c"])
-        .arg(format!("{CARGO}\n{command}"))
-        .env(
-            "PATH",
-            format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()),
-        )
-        .env("PROGRAMS", programs)
-        .env("XDG_RUNTIME_DIR", "/run/user/1000")
-        .env_remove("RUST_BACKTRACE")
-        .env_remove("RUST_LIB_BACKTRACE");
-    bash
-}
-
-/// A terminal, and the command that runs in it.
-#[derive(Default)]
+/// A terminal with a shell, and what the shell does there.
 struct Terminal {
-    child: Option<Child>,
-    stdin: Option<ChildStdin>,
-    lines: Option<Receiver<String>>,
+    keyboard: File,
+    lines: Receiver<String>,
     unwritten: Vec<String>,
+    /// The process group of the shell.
+    shell: Pid,
+    /// Whether a command has the terminal.
+    is_busy: bool,
     is_server: bool,
+    shows_failure: bool,
+    /// Whether bash may begin a new line, because a key has ended a command.
     is_interrupted: bool,
 }
 
 impl Terminal {
-    fn start(&mut self, command: &mut Command) {
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        // A group of its own gets the signals, as the foreground job of a terminal does.
-        let mut child = command.process_group(0).spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
+    fn open(machine: &mut impl Write) -> Terminal {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let pty = openpt(flags).unwrap();
+        grantpt(&pty).unwrap();
+        unlockpt(&pty).unwrap();
+        let mut modes = tcgetattr(&pty).unwrap();
+        // What is typed is not printed, and a key throws nothing away that was printed before.
+        modes.local_modes.remove(LocalModes::ECHO);
+        modes.local_modes.insert(LocalModes::NOFLSH);
+        modes.output_modes.remove(OutputModes::OPOST);
+        tcsetattr(&pty, OptionalActions::Now, &modes).unwrap();
+        let name = ptsname(&pty, Vec::new()).unwrap().into_string().unwrap();
+        writeln!(machine, "{name}").unwrap();
+
+        let keyboard = File::from(pty);
+        let screen = BufReader::new(keyboard.try_clone().unwrap());
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
-            for line in stdout.split(b'\n').map_while(Result::ok) {
-                let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-                if sender.send(line).is_err() {
-                    break;
+            for line in screen.split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                // A command may have printed a last line without an end.
+                let (printed, prompt) = line.split_at(line.find(PROMPT).unwrap_or(line.len()));
+                if !printed.is_empty() || prompt.is_empty() {
+                    let _ = sender.send(printed.trim_end().to_owned());
+                }
+                if !prompt.is_empty() {
+                    let _ = sender.send(prompt.to_owned());
                 }
             }
         });
-        self.stdin = child.stdin.take();
-        self.lines = Some(lines);
-        self.child = Some(child);
+        let mut terminal = Terminal {
+            shell: Pid::INIT,
+            keyboard,
+            lines,
+            unwritten: Vec::new(),
+            is_busy: true,
+            is_server: false,
+            shows_failure: false,
+            is_interrupted: false,
+        };
+        terminal.wait();
+        terminal.shell = tcgetpgrp(&terminal.keyboard).unwrap();
+        terminal
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.keyboard.write_all(bytes).unwrap();
+    }
+
+    /// Types a command when the one before has ended.
+    fn start(&mut self, command: &str) {
+        self.wait();
+        self.is_busy = true;
         self.is_server = false;
-        self.is_interrupted = false;
+        self.shows_failure = false;
+        self.write(format!("{command}\n").as_bytes());
     }
 
-    /// Waits until the command has ended, if there is one, and keeps what it printed.
-    fn wait(&mut self) {
+    /// Presses a key, and waits for the prompt, or for what a program prints that has its own
+    /// answer to Ctrl-C.
+    fn press(&mut self, key: u8) {
         let deadline = Instant::now() + LIMIT;
-        while self.is_running() {
-            assert!(Instant::now() < deadline, "a command still runs");
-            thread::sleep(Duration::from_millis(2));
+        // Before bash has started a command and given it the terminal, bash itself gets the key.
+        while self.is_busy && tcgetpgrp(&self.keyboard) == Ok(self.shell) {
+            let _ = self.receive(Duration::from_millis(2));
         }
-        self.take_all_lines();
+        while self.receive(Duration::ZERO).is_ok() {}
+        let before = self.unwritten.len();
+        self.is_interrupted = true;
+        self.write(&[key]);
+        while self.is_busy && self.unwritten.len() == before {
+            // Ctrl-Z has no effect on a process that bash is just starting.
+            if self.receive(Duration::from_millis(200)).is_err() && key == SUSPEND {
+                self.write(&[key]);
+            }
+            assert!(Instant::now() < deadline, "nothing ended or answered");
+        }
     }
 
-    fn is_running(&mut self) -> bool {
-        let child = self.child.as_mut();
-        child.is_some_and(|child| child.try_wait().unwrap().is_none())
+    /// Waits for the prompt.
+    fn wait(&mut self) {
+        while self.is_busy {
+            self.receive(LIMIT).expect("a prompt");
+        }
     }
 
-    fn runs_client(&mut self) -> bool {
-        self.is_running() && !self.is_server
+    fn runs_client(&self) -> bool {
+        self.is_busy && !self.is_server
     }
 
-    fn receive(&self, limit: Duration) -> Result<String, RecvTimeoutError> {
-        let lines = self.lines.as_ref().ok_or(RecvTimeoutError::Disconnected)?;
-        lines.recv_timeout(limit)
-    }
-
-    fn next_line(&mut self, limit: Duration) -> Result<String, RecvTimeoutError> {
-        if self.unwritten.is_empty() {
-            let line = self.receive(limit)?;
-            self.keep(line);
+    fn next_line(&mut self) -> Result<String, RecvTimeoutError> {
+        while self.unwritten.is_empty() {
+            self.receive(LIMIT)?;
         }
         Ok(self.unwritten.remove(0))
     }
 
-    fn keep(&mut self, line: String) {
-        self.is_server |= line.starts_with("listening on");
+    /// Receives a line, and keeps it if a command has printed it.
+    fn receive(&mut self, limit: Duration) -> Result<(), RecvTimeoutError> {
+        static JOB: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\[\d+\]").unwrap());
+        static FAILED: LazyLock<Regex> = LazyLock::new(|| Regex::new(FAILURE).unwrap());
+        let line = self.lines.recv_timeout(limit)?;
+        if JOB.is_match(&line) || (self.is_interrupted && line.is_empty()) {
+            return Ok(()); // It is from bash.
+        }
         self.is_interrupted = false;
-        self.unwritten.push(line);
-    }
-
-    /// Takes the lines that have come. Returns whether there were any.
-    fn take_lines(&mut self) -> bool {
-        let before = self.unwritten.len();
-        while let Ok(line) = self.receive(Duration::ZERO) {
-            self.keep(line);
+        if let Some(statuses) = line.strip_prefix(PROMPT) {
+            let statuses: Vec<&str> = statuses.split(' ').collect();
+            let is_explained = ["0", "130", "148"].contains(&statuses[0]) || self.shows_failure;
+            let is_missing = ["126", "127"]
+                .iter()
+                .any(|status| statuses.contains(status));
+            assert!(
+                is_explained && !is_missing,
+                "a command failed, status {}, after {:?}",
+                statuses[0],
+                self.unwritten
+            );
+            self.is_busy = false;
+        } else {
+            self.is_server |= line.starts_with("listening on");
+            self.shows_failure |= FAILED.is_match(&line);
+            self.unwritten.push(line);
         }
-        self.unwritten.len() > before
-    }
-
-    /// Takes the lines that are still to come from a command that has ended.
-    fn take_all_lines(&mut self) {
-        loop {
-            match self.receive(LIMIT) {
-                Ok(line) => self.unwritten.push(line),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("an output stays open after {LIMIT:?}"),
-            }
-        }
+        Ok(())
     }
 
     fn write_rest(&mut self, number: &str, out: &mut String) {
-        self.take_lines();
+        while self.receive(Duration::ZERO).is_ok() {}
         for line in self.unwritten.drain(..) {
             let _ = writeln!(out, "{}", format!("{number}{BAR}{line}").trim_end());
         }
     }
-
-    fn interrupt(&mut self) {
-        self.signal(Signal::INT);
-        self.is_interrupted = true;
-    }
-
-    /// Waits for the end of a command that was interrupted, unless it has printed something
-    /// since, and so has its own answer to Ctrl-C.
-    fn wait_if_interrupted(&mut self) {
-        if std::mem::take(&mut self.is_interrupted) {
-            self.wait();
-        }
-    }
-
-    /// Suspends the command, and returns when all its threads are suspended. (SIGTSTP, which
-    /// Ctrl-Z sends, has no effect without a terminal.)
-    fn suspend(&mut self) {
-        self.signal(Signal::STOP);
-        let group = self.child.as_ref().expect("a command that runs").id();
-        let deadline = Instant::now() + LIMIT;
-        while states(group).iter().any(|state| state != "T") {
-            assert!(
-                Instant::now() < deadline,
-                "not suspended: {:?}",
-                states(group)
-            );
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// Resumes the command. nsenter(1) suspends itself once more when it learns that its child
-    /// was suspended, so one signal may not be enough.
-    fn resume(&mut self) {
-        self.signal(Signal::CONT);
-        thread::sleep(Duration::from_millis(50));
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&mut self, signal: Signal) {
-        let child = self.child.as_ref().expect("a command that runs");
-        kill_process_group(Pid::from_child(child), signal).unwrap();
-    }
-
-    /// Kills the command and what it has started, and waits until all output has been read.
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            self.take_lines();
-            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-            let _ = child.wait();
-            self.take_all_lines();
-        }
-    }
-}
-
-/// Returns the states of all threads of a group of processes, such as `S` or `T`
-/// (proc_pid_stat(5)).
-fn states(group: u32) -> Vec<String> {
-    let mut states = Vec::new();
-    // A process or thread that ends meanwhile has no file any more.
-    for process in std::fs::read_dir("/proc").unwrap().flatten() {
-        for thread in std::fs::read_dir(process.path().join("task"))
-            .into_iter()
-            .flatten()
-        {
-            let Ok(stat) =
-                thread.and_then(|thread| std::fs::read_to_string(thread.path().join("stat")))
-            else {
-                continue;
-            };
-            let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-            let fields: Vec<&str> = fields.split(' ').collect();
-            if let [state, _, in_group, ..] = fields[..] {
-                if in_group == group.to_string() {
-                    states.push(state.to_owned());
-                }
-            }
-        }
-    }
-    states
 }

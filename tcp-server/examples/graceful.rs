@@ -4,17 +4,14 @@
 //! $ cargo run -p tcp-server --example graceful        # terminal 1
 //! listening on 127.0.0.1:7007
 //! 127.0.0.1:41234: connected
-//! ^C
-//! ending, connections open: 1
-//! 127.0.0.1:41234: closed, bytes echoed: 6
-//! ended, finished: 1, cut: 0
-//! ```
-//!
-//! ```console
 //! $ cargo run -p tcp-client                           # terminal 2
-//! hello                                               # before the Ctrl-C in terminal 1
+//! hello ⏎
 //! hello
-//! ^D                                                  # after it
+//! ^C                                                  # terminal 1
+//! ending, connections open: 1
+//! ^D                                                  # terminal 2
+//! 127.0.0.1:41234: closed, bytes echoed: 6            # terminal 1
+//! ended, finished: 1, cut: 0
 //! ```
 //!
 //! Ctrl-C sends the signal SIGINT, and `kill` and systemd send SIGTERM. By default a process ends
@@ -32,8 +29,12 @@
 //! ```console
 //! $ python3 tests/peers/python/keep_listener.py 7007 bash
 //! $ cargo run -p tcp-server --example graceful -- --inherit <&9 &
+//! listening on 127.0.0.1:7007
 //! $ cargo run -p tcp-server --example graceful -- --inherit <&9 &
+//! listening on 127.0.0.1:7007
 //! $ kill %1
+//! ending, connections open: 0
+//! ended, finished: 0, cut: 0
 //! ```
 //!
 //! This is for every server that is restarted while clients use it. The price: a thread that waits

@@ -7,11 +7,12 @@
 //! ```
 //!
 //! ```console
-//! $ yes | head -c 3000000 | cargo run -p tcp-client | (sleep 1; tail -n 1)    # terminal 2
+//! $ yes | head -c 3000000 | cargo run -p tcp-client 2> /dev/null \
+//!     | (sleep 1; tail -n 1)                                                  # terminal 2
 //! limit reached: 1000000 bytes
 //! ```
 //!
-//! (`tcp-client` also says that not everything came back, which is true.)
+//! (On stderr `tcp-client` says that not everything came back, which is true.)
 //!
 //! When a program closes a connection, the kernel sends what it has not sent yet, and then
 //! a FIN. But if the client has sent something that the program has not read, or sends
@@ -42,7 +43,7 @@
 //! Try next:
 //!
 //! - Start the server with `--naive`, which closes at once. Now the last line is a `y`, and
-//!   `tcp-client` says `Connection reset by peer`.
+//!   `tcp-client` says `Connection reset by peer`, without the `2> /dev/null`.
 //! - Start it with `--linger 0.001`. If the time is over while bytes still come, the reset
 //!   comes after all, and the server logs that the client did not close.
 //!

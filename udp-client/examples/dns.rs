@@ -2,7 +2,7 @@
 //!
 //! ```console
 //! $ dnsmasq --no-daemon --conf-file=/dev/null --no-resolv --no-hosts --port=7053 \
-//!     --listen-address=127.0.0.1 --bind-interfaces --address=/name.test/192.0.2.7    # terminal 1
+//!     --listen-address=127.0.0.1 --bind-interfaces --address=/name.test/192.0.2.7 2> /dev/null    # terminal 1
 //! ```
 //!
 //! ```console

@@ -1,8 +1,15 @@
 //! `udp-server` with fewer system calls: it takes and sends up to 32 datagrams in one (Linux).
 //!
 //! ```console
-//! $ cargo run --release -p udp-server --example batch -- --quiet
+//! $ cargo run --release -p udp-server --example batch           # terminal 1
 //! listening on 127.0.0.1:7007
+//! 127.0.0.1:50931: length 5 "hello"
+//! ```
+//!
+//! ```console
+//! $ cargo run -p udp-client -- hello                            # terminal 2
+//! hello
+//! 127.0.0.1:7007: answered in 86.4µs
 //! ```
 //!
 //! It uses three means. recvmmsg(2) takes many datagrams from the queue, sendmmsg(2) sends

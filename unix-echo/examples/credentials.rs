@@ -4,15 +4,15 @@
 //! ```console
 //! $ cargo run -p unix-echo --example credentials -- server                      # terminal 1
 //! listening on @credentials
-//! uid 1000, gid 1000, pid 4242: served
-//! uid 1000, gid 1000, pid 4243: served, first line "# Sockets in pairs"
+//! uid 1001, gid 1001, pid 4242: served
+//! uid 1001, gid 1001, pid 4243: served, first line "# Sockets in pairs"
 //! ```
 //!
 //! ```console
 //! $ cargo run -p unix-echo --example credentials -- client                      # terminal 2
-//! you are uid 1000, gid 1000, pid 4242
+//! you are uid 1001, gid 1001, pid 4242
 //! $ cargo run -p unix-echo --example credentials -- client README.md
-//! you are uid 1000, gid 1000, pid 4243
+//! you are uid 1001, gid 1001, pid 4243
 //! ```
 //!
 //! A client cannot lie about these *credentials*: its user, group and process. At connect(2)

@@ -1,18 +1,16 @@
 //! Shows which sockets the kernel has: it asks for one of each family and type.
 //!
 //! ```console
-//! $ cargo run -p unix-echo --example families
+//! $ cargo run -p unix-echo --example families | head -5
 //!             SOCK_STREAM     SOCK_DGRAM      SOCK_SEQPACKET  SOCK_RAW
 //! AF_UNIX     yes             yes             yes             yes
 //! AF_INET     yes             yes             no such type    not permitted
 //! AF_INET6    yes             yes             no such type    not permitted
 //! AF_NETLINK  no such type    yes             no such type    yes
-//! AF_TIPC     no such family  no such family  no such family  no such family
-//! AF_PACKET   not permitted   not permitted   not permitted   not permitted
-//! AF_VSOCK    yes             no such device  yes             no such type
-//!
-//! AF_TIPC: Address family not supported by protocol (os error 97); as root, try: modprobe tipc
 //! ```
+//!
+//! The other rows, AF_TIPC, AF_PACKET and AF_VSOCK, depend on what was built into the kernel, or
+//! loaded. Below the table stands how to load TIPC, if it is missing.
 //!
 //! The *family* of a socket says what an address is: a path, an IP address and a port, the
 //! name of a service. The *type* says how bytes are delivered. SOCK_STREAM keeps their

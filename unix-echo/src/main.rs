@@ -2,7 +2,7 @@
 //!
 //! ```console
 //! $ cargo run -p unix-echo -- server        # terminal 1
-//! listening on /run/user/1000/unix-echo.sock
+//! listening on /tmp/unix-echo.sock
 //! unnamed: connected
 //! unnamed: closed, bytes echoed: 6
 //! ```

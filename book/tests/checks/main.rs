@@ -4,6 +4,8 @@
 #![cfg(target_os = "linux")]
 
 mod calls;
+#[cfg(target_os = "linux")]
+mod heads;
 mod measured;
 mod pages;
 mod sessions;

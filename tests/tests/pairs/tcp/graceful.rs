@@ -515,32 +515,6 @@ fn with_tcp_migrate_req_the_other_listener_gets_the_backlog() {
     assert!(output.contains("1 passed"), "{output} {}", test.stderr);
 }
 
-fn text() -> String {
-    let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = package.join("../tcp-server/examples/graceful.rs");
-    std::fs::read_to_string(path).unwrap().replace("//! ", "")
-}
-
-#[test]
-fn the_text_shows_what_it_prints() {
-    let mut server = Graceful.start(&[]);
-    let stream = connect(&server);
-    echo(&stream, b"hello\n");
-    let mut lines = vec![
-        format!("listening on {}", server.addr),
-        server.running.stderr_line(),
-        "^C".to_owned(),
-    ];
-    server.running.signal(Signal::INT);
-    lines.push(server.running.stderr_line());
-    stream.shutdown(Shutdown::Write).unwrap();
-    lines.extend([server.running.stderr_line(), server.running.stderr_line()]);
-    let peer = stream.local_addr().unwrap().to_string();
-    let printed = lines.join("\n").replace(&peer, "127.0.0.1:41234");
-    let printed = printed.replace(&server.addr.to_string(), "127.0.0.1:7007");
-    assert!(text().contains(&printed), "it does not show {printed:?}");
-}
-
 /// This runs the lines that the head of the program shows, with another port.
 #[test]
 fn a_shell_can_keep_the_listener_as_the_text_says() {

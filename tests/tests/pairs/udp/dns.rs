@@ -92,39 +92,6 @@ fn a_real_server_is_asked_for_an_address() {
 }
 
 #[test]
-fn the_head_of_the_example_shows_what_happens() {
-    let text = include_str!("../../../../udp-client/examples/dns.rs")
-        .replace("\\\n", "")
-        .replace("//! ", "");
-    let command = |start| {
-        text.lines()
-            .position(|line| line.starts_with(start))
-            .unwrap()
-    };
-    let words = |line: usize| {
-        text.lines()
-            .nth(line)
-            .unwrap()
-            .split(" # ")
-            .next()
-            .unwrap()
-            .split_whitespace()
-    };
-    let options = words(command("$ dnsmasq "))
-        .skip(2)
-        .filter(|option| *option != "--port=7053");
-    let Some(dnsmasq) = Dnsmasq::start(&options.map(String::from).collect::<Vec<_>>()) else {
-        return;
-    };
-    let client = command("$ cargo run -p udp-client --example dns -- --server 127.0.0.1:7053 ");
-    let printed = dnsmasq.ask(words(client).next_back().unwrap());
-    assert_prints(
-        &printed,
-        &format!("{}\n", text.lines().nth(client + 1).unwrap()),
-    );
-}
-
-#[test]
 #[cfg(target_os = "linux")]
 fn of_a_server_with_two_addresses_the_one_that_answers_is_used() {
     let Some(dnsmasq) = Dnsmasq::start(&["--address=/name.test/192.0.2.7".into()]) else {

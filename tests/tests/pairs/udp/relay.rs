@@ -639,30 +639,3 @@ fn the_server_may_be_of_another_family_than_the_clients() {
     server.send_to(b"from afar", way_back).unwrap();
     assert_eq!(receive(&client), b"from afar");
 }
-
-/// The head of the example shows what the relay decides. It decides the same each time.
-#[test]
-fn the_text_shows_what_it_decides() {
-    let text = include_str!("../../../../udp-client/examples/relay.rs");
-    // The command continues on the next line.
-    let text_of_command = text.replace("\\\n//! ", "");
-    let command = text_of_command
-        .lines()
-        .find_map(|line| line.strip_prefix("//! $ cargo run -p udp-client --example relay -- "));
-    let (options, _) = command.unwrap().split_once('#').unwrap();
-    let (mut relay, server) = relay_to_us(options);
-    let client = client_of(&relay);
-    let mut decided = Vec::new();
-    for _ in 0..2 {
-        client.send(b"hello").unwrap();
-        decided.push(fate(&mut relay, &client));
-    }
-    let (_, way_back) = server.recv_from(&mut [0; 8]).unwrap();
-    server.send_to(b"hello", way_back).unwrap();
-    decided.push(fate(&mut relay, &client));
-    let shown: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("//! 127.0.0.1:50931: "))
-        .collect();
-    assert_eq!(decided, shown);
-}

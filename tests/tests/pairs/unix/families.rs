@@ -10,7 +10,6 @@ fn the_families_are_those_of_linux() {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::collections::BTreeMap;
-    use std::fs;
     use std::process::Command;
 
     use harness::{as_nobody, copy_of, example_of, not_run, run, unshared};
@@ -46,15 +45,6 @@ mod linux {
         let finished = run(command, b"");
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
         String::from_utf8(finished.stdout).unwrap()
-    }
-
-    /// Reads the source of the example, for what its head shows.
-    fn head() -> String {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../unix-echo/examples/families.rs"
-        );
-        fs::read_to_string(path).unwrap().replace("//! ", "")
     }
 
     /// Returns the cells of the table by family and type. A column begins at its title.
@@ -123,14 +113,6 @@ mod linux {
         assert_eq!(cells[&("AF_PACKET", "SOCK_RAW")], "not permitted");
         assert_eq!(cells[&("AF_UNIX", "SOCK_STREAM")], "yes");
         assert_eq!(cells.len(), FAMILIES.len() * TYPES.len(), "{table}");
-
-        // The head of the example shows what this user sees.
-        let head = head();
-        // The other rows depend on which modules a kernel has.
-        for row in ["  ", "AF_UNIX", "AF_NETLINK", "AF_PACKET"] {
-            let row = table.lines().find(|line| line.starts_with(row)).unwrap();
-            assert!(head.contains(row), "the head does not show {row:?}");
-        }
     }
 
     /// Such an error says nothing about the family.
@@ -181,7 +163,6 @@ mod linux {
                     hint.contains(&error.to_string()) && hint.contains("modprobe tipc"),
                     "{hint:?}"
                 );
-                assert!(head().contains(hint), "the head does not show {hint:?}");
             }
             _ => assert_eq!(hint, ""),
         }
