@@ -22,7 +22,7 @@ fn main() {
     }
     let count: BTreeSet<&str> = tests.values().flatten().copied().collect();
     println!(
-        "\n{} tests did NOT RUN here, or not all of them:",
+        "\nTests that did NOT RUN here, or not all of them: {}",
         count.len()
     );
     for (why, tests) in tests {
