@@ -1,3 +1,7 @@
-//! What std and the kernel do, whatever programs use them.
+//! What std and the kernel do, whatever programs use them. The mistakes of the book, with such facts
+//! about wrong code, are in `book/mistakes`.
 
-mod std;
+mod tcp;
+mod udp;
+#[cfg(target_os = "linux")]
+mod unix;

@@ -182,38 +182,6 @@ mod queued {
             .for_each(|datagram| assert_next_echo(&socket, datagram));
     }
 
-    /// Shows what udp(7) says of UDP_SEGMENT. The MTU is 1000 bytes, 28 of which are headers.
-    #[test]
-    fn the_kernel_cuts_64_datagrams_that_fit_the_mtu_and_refuses_longer_ones_and_far_more() {
-        let script = "
-import socket, struct
-UDP_SEGMENT = 103
-sender, receiver = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
-receiver.bind(('127.0.0.1', 0))
-receiver.settimeout(10)
-
-def are_cut(count, length):
-    cut = (socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack('=H', length))
-    try:
-        sender.sendmsg([bytes(length)] * count, [cut], 0, receiver.getsockname())
-    except OSError:
-        return False
-    return [len(receiver.recv(65536)) for _ in range(count)] == [length] * count
-
-assert are_cut(2, 972) and not are_cut(2, 973)
-assert are_cut(64, 64) and not are_cut(1000, 64)
-";
-        let Some(mut python) = harness::foreign("python3") else {
-            return;
-        };
-        let set_up = "ip link set lo up mtu 1000";
-        let Some(mut python) = harness::unshared("-rn", set_up, python.args(["-c", script])) else {
-            return;
-        };
-        let finished = harness::run(&mut python, b"");
-        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    }
-
     const WAITING: usize = 96;
 
     /// Returns the system calls with which the server answers the datagrams that wait for it,

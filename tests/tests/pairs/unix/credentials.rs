@@ -3,8 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
+use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
@@ -19,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use harness::{LIMIT, Running, example_of, not_run, run};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use rustix::process::{getegid, geteuid};
 
 /// A user who never runs anything here.
@@ -73,7 +71,7 @@ fn connect(name: &str) -> UnixStream {
 }
 
 /// Sends one byte with descriptors, in one control message for each list.
-fn send(stream: &UnixStream, lists: &[&[RawFd]]) -> nix::Result<usize> {
+pub fn send(stream: &UnixStream, lists: &[&[RawFd]]) -> nix::Result<usize> {
     let messages: Vec<_> = lists
         .iter()
         .map(|list| ControlMessage::ScmRights(list))
@@ -102,7 +100,7 @@ fn passed(server: &mut Running, name: &str, lists: &[&[RawFd]]) -> String {
 }
 
 /// Returns the reading and the writing end of a pipe.
-fn pipe() -> (File, File) {
+pub fn pipe() -> (File, File) {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     (reader.into(), writer.into())
 }
@@ -586,57 +584,6 @@ fn the_client_says_what_it_cannot_do() {
             (["--allow", "root"], "invalid"),
         ],
     );
-}
-
-/// CMSG_SPACE for one descriptor is aligned, so there is room for two, and the kernel fills
-/// it. It joins several messages into one.
-#[test]
-fn a_control_buffer_for_one_descriptor_may_receive_two() {
-    #[repr(align(8))] // As cmsghdr, so rustix leaves out none of it.
-    struct Space([MaybeUninit<u8>; rustix::cmsg_aligned_space!(ScmRights(1))]);
-    let (sender, receiver) = UnixStream::pair().unwrap();
-    let (mut reader, writer) = pipe();
-    let one = writer.as_raw_fd();
-    for (lists, received, is_cut) in [
-        (&[&[one][..]][..], 1, false),
-        (&[&[one; 2]], 2, false),
-        (&[&[one; 3]], 2, true),
-        (&[&[one], &[one]], 2, false),
-        (&[&[one], &[one], &[one]], 2, true),
-    ] {
-        send(&sender, lists).unwrap();
-        let mut space = Space([MaybeUninit::uninit(); rustix::cmsg_aligned_space!(ScmRights(1))]);
-        let mut control = RecvAncillaryBuffer::new(&mut space.0);
-        let mut byte = [0];
-        let bytes = &mut [IoSliceMut::new(&mut byte)];
-        let message = recvmsg(&receiver, bytes, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
-        assert_eq!(message.flags.contains(ReturnFlags::CTRUNC), is_cut);
-        let counts: Vec<usize> = control
-            .drain()
-            .map(|message| match message {
-                RecvAncillaryMessage::ScmRights(descriptors) => descriptors.count(),
-                _ => 0,
-            })
-            .collect();
-        assert_eq!(counts, [received]);
-    }
-    drop(writer);
-    // Nobody else has it: what did not fit is closed.
-    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
-}
-
-/// A socket closes what is still on its way in it.
-#[test]
-fn a_descriptor_that_nobody_receives_is_closed_with_the_socket() {
-    let (sender, receiver) = UnixStream::pair().unwrap();
-    let (mut reader, writer) = pipe();
-    send(&sender, &[&[writer.as_raw_fd()]]).unwrap();
-    drop((writer, sender));
-    rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK).unwrap();
-    let error = reader.read(&mut [0]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    drop(receiver);
-    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
 }
 
 /// The kernel remembers who connected, not who uses the connection now.

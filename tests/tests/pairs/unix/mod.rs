@@ -2,7 +2,7 @@
 //! promise is in `streams`.
 
 #[cfg(target_os = "linux")]
-mod credentials;
+pub mod credentials;
 mod datagram;
 mod families;
 mod path;

@@ -1,8 +1,8 @@
-//! What the texts of this repository say about std and the kernel. Each test shows one fact,
-//! without our programs.
+//! What std and the kernel do with UDP sockets, and with all sockets, shown by one for UDP:
+//! time limits, addresses and ports. Each test shows one fact, without our programs.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use harness::{not_run, udp_socket};
@@ -150,51 +150,6 @@ fn broadcasting_needs_an_option() {
 }
 
 #[test]
-#[cfg(unix)]
-fn a_listener_may_reuse_the_address_of_old_connections() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    assert!(socket2::SockRef::from(&listener).reuse_address().unwrap());
-    assert!(
-        !socket2::SockRef::from(&udp_socket("127.0.0.1"))
-            .reuse_address()
-            .unwrap()
-    );
-}
-
-/// Nobody accepts here, but all clients connect, because the backlog of std is 128.
-#[test]
-fn the_kernel_connects_in_the_name_of_a_listener() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    let clients: Vec<_> = (0..100)
-        .map(|_| std::net::TcpStream::connect(addr).unwrap())
-        .collect();
-    assert_eq!(clients.len(), 100);
-}
-
-#[test]
-fn a_stream_keeps_no_boundaries() {
-    use std::io::{Read, Write};
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut sender = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (mut receiver, _) = listener.accept().unwrap();
-    for word in [&b"three"[..], b"writes", b"one stream"] {
-        sender.write_all(word).unwrap();
-    }
-    drop(sender);
-    let mut stream = String::new();
-    receiver.read_to_string(&mut stream).unwrap();
-    assert_eq!(stream, "threewritesone stream");
-}
-
-#[test]
-fn a_socket_holds_small_segments_back_unless_told_otherwise() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    assert!(!stream.nodelay().unwrap());
-}
-
-#[test]
 fn nobody_hears_what_was_sent_before_bind_and_what_was_sent_after_waits() {
     let sender = udp_socket("127.0.0.1");
     let first = udp_socket("127.0.0.1");
@@ -210,24 +165,13 @@ fn nobody_hears_what_was_sent_before_bind_and_what_was_sent_after_waits() {
 }
 
 #[test]
-fn a_stream_socket_that_is_not_connected_cannot_send() {
-    use socket2::{Domain, Socket, Type};
-    let stream = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let error = stream.send(b"hello").unwrap_err().kind();
-    assert!(
-        matches!(error, ErrorKind::NotConnected | ErrorKind::BrokenPipe),
-        "{error:?}"
-    );
-}
-
-#[test]
 fn ports_are_counted_per_protocol() {
     let sockets = [(); 10].map(|()| udp_socket("127.0.0.1"));
     // There are ten, because another program may have the same port for TCP.
     assert!(
         sockets
             .iter()
-            .any(|udp| std::net::TcpListener::bind(udp.local_addr().unwrap()).is_ok())
+            .any(|udp| TcpListener::bind(udp.local_addr().unwrap()).is_ok())
     );
 }
 
@@ -265,24 +209,35 @@ fn a_datagram_of_65507_bytes_is_the_longest_over_ipv4() {
     assert!(sender.send_to(&[0; 65_508], addr).is_err());
 }
 
-/// The MTU of Linux's loopback interface is 65,536, but the length field of IPv4 has 16 bits.
-/// So a packet has at most 65,535 bytes. Without both headers there is room for 48 KiB, but
-/// not for 64. At first a segment is shorter: the kernel lets it take half of the window that
-/// the peer has offered, and the window grows.
+/// Shows what udp(7) says of UDP_SEGMENT. The MTU is 1000 bytes, 28 of which are headers.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_segment_within_one_machine_carries_48_kib_but_not_64() {
-    use std::io::{self, Write};
-    use std::net::{TcpListener, TcpStream};
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (mut peer, _) = listener.accept().unwrap();
-    let reading = std::thread::spawn(move || io::copy(&mut peer, &mut io::sink()).unwrap());
-    for _ in 0..64 {
-        stream.write_all(&[b'x'; 1024 * 1024]).unwrap();
-    }
-    let most = socket2::SockRef::from(&stream).tcp_mss().unwrap();
-    assert!((48 * 1024..64 * 1024).contains(&most), "{most} bytes");
-    drop(stream);
-    assert_eq!(reading.join().unwrap(), 64 << 20);
+fn the_kernel_cuts_64_datagrams_that_fit_the_mtu_and_refuses_longer_ones_and_far_more() {
+    let script = "
+import socket, struct
+UDP_SEGMENT = 103
+sender, receiver = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+receiver.bind(('127.0.0.1', 0))
+receiver.settimeout(10)
+
+def are_cut(count, length):
+    cut = (socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack('=H', length))
+    try:
+        sender.sendmsg([bytes(length)] * count, [cut], 0, receiver.getsockname())
+    except OSError:
+        return False
+    return [len(receiver.recv(65536)) for _ in range(count)] == [length] * count
+
+assert are_cut(2, 972) and not are_cut(2, 973)
+assert are_cut(64, 64) and not are_cut(1000, 64)
+";
+    let Some(mut python) = harness::foreign("python3") else {
+        return;
+    };
+    let set_up = "ip link set lo up mtu 1000";
+    let Some(mut python) = harness::unshared("-rn", set_up, python.args(["-c", script])) else {
+        return;
+    };
+    let finished = harness::run(&mut python, b"");
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
 }

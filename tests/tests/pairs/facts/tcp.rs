@@ -1,0 +1,184 @@
+//! What std and the kernel do with TCP sockets: with connections that nobody has accepted, with
+//! segments, and with resets. Each test shows one fact, without our programs.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+#[cfg(target_os = "linux")]
+use std::{io, net::SocketAddr, thread};
+
+#[cfg(target_os = "linux")]
+use harness::LIMIT;
+#[cfg(unix)]
+use socket2::SockRef;
+use socket2::{Domain, Socket, Type};
+
+/// Nobody accepts here, but all clients connect, because the backlog of std is 128.
+#[test]
+fn the_kernel_connects_in_the_name_of_a_listener() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let clients: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(addr).unwrap())
+        .collect();
+    assert_eq!(clients.len(), 100);
+}
+
+/// This is what a server without a graceful end does to its last clients.
+#[test]
+#[cfg(target_os = "linux")]
+fn when_a_listener_is_closed_who_is_in_its_backlog_is_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut clients = [(); 3].map(|()| TcpStream::connect(addr).unwrap());
+    drop(listener);
+    for client in &mut clients {
+        let error = client.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+/// Two listeners share a port. Returns how many of 100 clients are reset when one is closed.
+#[cfg(target_os = "linux")]
+fn resets_when_one_of_two_listeners_is_closed() -> usize {
+    let listen = |addr: SocketAddr| -> TcpListener {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&addr.into()).unwrap();
+        socket.listen(128).unwrap();
+        socket.into()
+    };
+    let first = listen("127.0.0.1:0".parse().unwrap());
+    let addr = first.local_addr().unwrap();
+    let second = listen(addr);
+    let clients: Vec<TcpStream> = (0..100)
+        .map(|_| TcpStream::connect(addr).unwrap())
+        .collect();
+    drop(first);
+    second.set_nonblocking(true).unwrap();
+    let mut served = 0;
+    while let Ok((stream, _)) = second.accept() {
+        drop(stream); // Sends a FIN.
+        served += 1;
+    }
+    let ends = clients.into_iter().map(|mut client| {
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        client.read(&mut [0; 8]).map_err(|error| error.kind())
+    });
+    let is_reset = |end: &Result<usize, ErrorKind>| *end == Err(ErrorKind::ConnectionReset);
+    let resets = ends.filter(is_reset).count();
+    assert_eq!(served + resets, 100);
+    resets
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn with_so_reuseport_each_listener_has_its_own_backlog_and_loses_it() {
+    let resets = resets_when_one_of_two_listeners_is_closed();
+    println!("{resets} of 100 were reset");
+    assert!((1..100).contains(&resets), "{resets} resets");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "the test below starts it where the kernel has the setting"]
+fn no_client_is_reset() {
+    assert_eq!(resets_when_one_of_two_listeners_is_closed(), 0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn with_tcp_migrate_req_the_other_listener_gets_the_backlog() {
+    let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+    test.args(["--ignored", "--exact", "facts::tcp::no_client_is_reset"]);
+    let set_up = "ip link set lo up && echo 1 >/proc/sys/net/ipv4/tcp_migrate_req";
+    let Some(mut test) = harness::unshared("-rn", set_up, &test) else {
+        return;
+    };
+    let test = harness::run(&mut test, b"");
+    let output = String::from_utf8_lossy(&test.stdout);
+    assert!(output.contains("1 passed"), "{output} {}", test.stderr);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_listener_may_reuse_the_address_of_old_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    assert!(SockRef::from(&listener).reuse_address().unwrap());
+    assert!(
+        !SockRef::from(&harness::udp_socket("127.0.0.1"))
+            .reuse_address()
+            .unwrap()
+    );
+}
+
+#[test]
+fn a_stream_socket_that_is_not_connected_cannot_send() {
+    let stream = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let error = stream.send(b"hello").unwrap_err().kind();
+    assert!(
+        matches!(error, ErrorKind::NotConnected | ErrorKind::BrokenPipe),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_stream_keeps_no_boundaries() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut receiver, _) = listener.accept().unwrap();
+    for word in [&b"three"[..], b"writes", b"one stream"] {
+        sender.write_all(word).unwrap();
+    }
+    drop(sender);
+    let mut stream = String::new();
+    receiver.read_to_string(&mut stream).unwrap();
+    assert_eq!(stream, "threewritesone stream");
+}
+
+#[test]
+fn a_socket_holds_small_segments_back_unless_told_otherwise() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    assert!(!stream.nodelay().unwrap());
+}
+
+/// The MTU of Linux's loopback interface is 65,536, but the length field of IPv4 has 16 bits.
+/// So a packet has at most 65,535 bytes. Without both headers there is room for 48 KiB, but
+/// not for 64. At first a segment is shorter: the kernel lets it take half of the window that
+/// the peer has offered, and the window grows.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_segment_within_one_machine_carries_48_kib_but_not_64() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut peer, _) = listener.accept().unwrap();
+    let reading = thread::spawn(move || io::copy(&mut peer, &mut io::sink()).unwrap());
+    for _ in 0..64 {
+        stream.write_all(&[b'x'; 1024 * 1024]).unwrap();
+    }
+    let most = SockRef::from(&stream).tcp_mss().unwrap();
+    assert!((48 * 1024..64 * 1024).contains(&most), "{most} bytes");
+    drop(stream);
+    assert_eq!(reading.join().unwrap(), 64 << 20);
+}
+
+/// What Linux does with the reset: the client can still read what its kernel has received
+/// before it. RFC 9293 (3.10.7.4) lets a kernel throw it away.
+#[test]
+#[cfg(target_os = "linux")]
+fn on_linux_a_reset_does_not_destroy_what_has_been_received() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    for _ in 0..20 {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"unread").unwrap();
+        server.write_all(b"last words").unwrap();
+        server.peek(&mut [0]).unwrap();
+        client.peek(&mut [0]).unwrap();
+        drop(server); // A reset, because of what is unread.
+        let mut received = Vec::new();
+        let error = client.read_to_end(&mut received).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert_eq!(received, b"last words");
+    }
+}

@@ -1,0 +1,62 @@
+//! What the kernel does with descriptors that pass through a Unix socket. Each test shows one
+//! fact, without our programs.
+
+use std::io::{ErrorKind, IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+
+use crate::unix::credentials::{pipe, send};
+
+/// CMSG_SPACE for one descriptor is aligned, so there is room for two, and the kernel fills
+/// it. It joins several messages into one.
+#[test]
+fn a_control_buffer_for_one_descriptor_may_receive_two() {
+    #[repr(align(8))] // As cmsghdr, so rustix leaves out none of it.
+    struct Space([MaybeUninit<u8>; rustix::cmsg_aligned_space!(ScmRights(1))]);
+    let (sender, receiver) = UnixStream::pair().unwrap();
+    let (mut reader, writer) = pipe();
+    let one = writer.as_raw_fd();
+    for (lists, received, is_cut) in [
+        (&[&[one][..]][..], 1, false),
+        (&[&[one; 2]], 2, false),
+        (&[&[one; 3]], 2, true),
+        (&[&[one], &[one]], 2, false),
+        (&[&[one], &[one], &[one]], 2, true),
+    ] {
+        send(&sender, lists).unwrap();
+        let mut space = Space([MaybeUninit::uninit(); rustix::cmsg_aligned_space!(ScmRights(1))]);
+        let mut control = RecvAncillaryBuffer::new(&mut space.0);
+        let mut byte = [0];
+        let bytes = &mut [IoSliceMut::new(&mut byte)];
+        let message = recvmsg(&receiver, bytes, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+        assert_eq!(message.flags.contains(ReturnFlags::CTRUNC), is_cut);
+        let counts: Vec<usize> = control
+            .drain()
+            .map(|message| match message {
+                RecvAncillaryMessage::ScmRights(descriptors) => descriptors.count(),
+                _ => 0,
+            })
+            .collect();
+        assert_eq!(counts, [received]);
+    }
+    drop(writer);
+    // Nobody else has it: what did not fit is closed.
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+}
+
+/// A socket closes what is still on its way in it.
+#[test]
+fn a_descriptor_that_nobody_receives_is_closed_with_the_socket() {
+    let (sender, receiver) = UnixStream::pair().unwrap();
+    let (mut reader, writer) = pipe();
+    send(&sender, &[&[writer.as_raw_fd()]]).unwrap();
+    drop((writer, sender));
+    rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK).unwrap();
+    let error = reader.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    drop(receiver);
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+}
