@@ -4,7 +4,7 @@ use std::process::Command;
 
 use harness::{Server, example_of, program};
 
-use crate::subject::Reach::{self, Tcp, Udp, UnixStream};
+use crate::subject::Reach::{self, Tcp, Udp, UnixDatagram, UnixStream};
 
 /// One of our programs, or one side of it.
 pub struct Program {
@@ -34,6 +34,8 @@ enum Address {
     Path,
     /// The same as `Addr`, after a group and an interface.
     Group,
+    /// `--server HOST:PORT`
+    Server,
 }
 use Address::{Addr, Group, Path};
 
@@ -60,14 +62,14 @@ const UDP: Program = Program {
     address: Addr,
     reach: Udp,
     systems: All,
-    keeps: &["udp_server"],
+    keeps: &["every_server", "udp_server"],
 };
 
 const TCP: Program = Program {
     name: "tcp_server",
     package: "tcp-server",
     reach: Tcp,
-    keeps: &["stream_server", "stream_pair", "tcp_server"],
+    keeps: &["every_server", "stream_server", "stream_pair", "tcp_server"],
     ..UDP
 };
 
@@ -78,8 +80,16 @@ const UNIX: Program = Program {
     address: Path,
     reach: UnixStream,
     systems: Unix,
-    keeps: &["stream_server", "stream_pair"],
+    keeps: &["every_server", "stream_server", "stream_pair"],
     ..UDP
+};
+
+const UNIX_DATAGRAM_SERVER: Program = Program {
+    name: "unix_datagram",
+    args: &["server", "--datagram"],
+    reach: UnixDatagram,
+    keeps: &["every_server"],
+    ..UNIX
 };
 
 /// `udp-server`
@@ -131,7 +141,25 @@ pub static TCP_CLIENT: Program = Program {
 pub static UDP_CLIENT: Program = Program {
     name: "udp_client",
     package: "udp-client",
-    keeps: &[],
+    keeps: &["datagram_client"],
+    ..UDP
+};
+/// `udp-client --example one_to_many`
+pub static ONE_TO_MANY: Program = Program {
+    name: "one_to_many",
+    package: "udp-client",
+    example: Some("one_to_many"),
+    systems: Linux,
+    keeps: &["datagram_client"],
+    ..UDP
+};
+/// `udp-client --example dns`
+pub static DNS: Program = Program {
+    name: "dns",
+    package: "udp-client",
+    example: Some("dns"),
+    address: Address::Server,
+    keeps: &["datagram_client"],
     ..UDP
 };
 /// `unix-echo server`
@@ -143,19 +171,32 @@ pub static UNIX_CLIENT: Program = Program {
     ..UNIX
 };
 
+/// `unix-echo server --datagram`
+pub static UNIX_DATAGRAM: Program = UNIX_DATAGRAM_SERVER;
+/// `unix-echo client --datagram`
+pub static UNIX_DATAGRAM_CLIENT: Program = Program {
+    args: &["client", "--datagram"],
+    keeps: &["datagram_client"],
+    ..UNIX_DATAGRAM_SERVER
+};
+
 /// All of them.
-pub static PROGRAMS: [&Program; 11] = [
+pub static PROGRAMS: [&Program; 15] = [
     &UDP_SERVER,
     &BATCH,
     &MULTICAST,
     &WILDCARD,
     &UDP_CLIENT,
+    &ONE_TO_MANY,
+    &DNS,
     &TCP_SERVER,
     &EVENT_LOOP,
     &GRACEFUL,
     &TCP_CLIENT,
     &UNIX_ECHO,
     &UNIX_CLIENT,
+    &UNIX_DATAGRAM,
+    &UNIX_DATAGRAM_CLIENT,
 ];
 
 impl Program {
@@ -192,6 +233,7 @@ impl Program {
         }
         let option = match self.address {
             Path => "--path",
+            Address::Server => "--server",
             Addr | Group => "--addr",
         };
         command.args([option, addr]);

@@ -49,6 +49,10 @@ macro_rules! promises {
 }
 
 pub mod catalog;
+#[cfg(unix)]
+mod datagram_client;
+#[cfg(unix)]
+mod every_server;
 #[cfg(target_os = "linux")]
 mod forge;
 mod stream;
@@ -172,7 +176,11 @@ pub enum Ask {
 }
 
 /// All kinds of promises, by the names of their modules.
-pub const KINDS: [(&str, &[Promise]); 5] = [
+pub const KINDS: &[(&str, &[Promise])] = &[
+    #[cfg(unix)]
+    ("datagram_client", datagram_client::PROMISES),
+    #[cfg(unix)]
+    ("every_server", every_server::PROMISES),
     ("stream_client", stream_client::PROMISES),
     ("stream_pair", stream_pair::PROMISES),
     ("stream_server", stream_server::PROMISES),
@@ -191,7 +199,7 @@ pub struct Trial {
 /// Returns each promise of each of our programs that runs on this system.
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (kind, promises) in KINDS {
+    for &(kind, promises) in KINDS {
         let here = catalog::PROGRAMS
             .iter()
             .filter(|program| program.runs_here());

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 #[cfg(unix)]
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
 #[cfg(target_os = "linux")]
 use std::path::Path;
 #[cfg(unix)]
@@ -16,8 +16,6 @@ use harness::{LIMIT, noise, try_run};
 #[cfg(unix)]
 use rustix::process::{Pid, Signal, kill_process};
 
-#[cfg(unix)]
-use crate::Promised;
 use crate::{Kept, Ours, Subject, send_until_stuck};
 #[cfg(unix)]
 use crate::{Listening, Stream};
@@ -43,11 +41,8 @@ promises! {
         the_third_of_two_waits_and_is_then_served,
         #[cfg(target_os = "linux")] out_of_descriptors_it_waits_and_then_serves_again,
         #[cfg(target_os = "linux")] who_waits_for_a_place_or_does_not_read_costs_no_processor_time,
-        #[cfg(unix)] it_serves_on_when_nobody_reads_its_output_any_more,
         #[cfg(unix)] a_log_that_is_not_read_makes_it_wait_unless_it_is_quiet,
-        quiet_logs_nothing_per_connection,
         wrong_usage_is_refused_with_what_is_right,
-        #[cfg(unix)] a_log_line_is_one_write,
         #[cfg(target_os = "linux")] idle_workers_do_not_use_up_the_descriptors,
     ],
 }
@@ -320,13 +315,6 @@ pub fn who_waits_for_a_place_or_does_not_read_costs_no_processor_time(ours: &Our
 }
 
 #[cfg(unix)]
-pub fn it_serves_on_when_nobody_reads_its_output_any_more(ours: &Ours) -> Kept {
-    let stderr = UnixStream::pair()?.0;
-    let server = ours.start_with_stderr(stderr, &["--max-connections", "1"])?;
-    (0..50).try_for_each(|_| server.serves())
-}
-
-#[cfg(unix)]
 pub fn a_log_that_is_not_read_makes_it_wait_unless_it_is_quiet(ours: &Ours) -> Kept {
     for args in [&[][..], &["-q"]] {
         let (stderr, reader) = UnixStream::pair()?;
@@ -349,39 +337,12 @@ pub fn a_log_that_is_not_read_makes_it_wait_unless_it_is_quiet(ours: &Ours) -> K
     Ok(())
 }
 
-pub fn quiet_logs_nothing_per_connection(ours: &Ours) -> Kept {
-    let server = ours.start_with(&["-q"])?;
-    server.serves()?;
-    server.serves()?;
-    ensure_eq!(server.running.kill().stderr, "");
-    Ok(())
-}
-
 pub fn wrong_usage_is_refused_with_what_is_right(ours: &Ours) -> Kept {
     ours.refuses(&[
         (["--max-connections", "0"], "0 is not in 1.."),
         (["--max-connections", "-1"], "unexpected argument '-1'"),
     ])?;
     ours.refuses_seconds("--idle-timeout")
-}
-
-/// A pair of connected sockets keeps the boundaries of writes, where a pipe would join them.
-#[cfg(unix)]
-pub fn a_log_line_is_one_write(ours: &Ours) -> Kept {
-    let (stderr, log) = UnixDatagram::pair()?;
-    log.set_read_timeout(Some(LIMIT))?;
-    let server = ours.start_with_stderr(stderr, &[])?;
-    let client = server.connect()?;
-    let name = client.name_in_logs()?;
-    client.echo(b"hello")?;
-    drop(client);
-    for what in ["connected", "closed, bytes echoed: 5"] {
-        let mut write = [0; 4096];
-        let len = log.recv(&mut write).promised("a line of log")?;
-        let write = String::from_utf8_lossy(&write[..len]);
-        ensure_eq!(write, format!("{name}: {what}\n"));
-    }
-    Ok(())
 }
 
 #[cfg(target_os = "linux")]

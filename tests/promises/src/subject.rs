@@ -4,7 +4,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::ops::Deref;
 #[cfg(unix)]
-use std::os::{fd::OwnedFd, unix::net::UnixStream};
+use std::os::{
+    fd::OwnedFd,
+    unix::net::{UnixDatagram, UnixStream},
+};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -85,7 +88,7 @@ impl Subject {
             }
             (Ready::Answers, Some(path)) => {
                 let mut running = start(self.at(&path));
-                let listens = running.becomes_ready(|| Path::new(&path).exists());
+                let listens = running.becomes_ready(|| self.listens_at(&path));
                 ensure!(listens, "it ends before it listens");
                 (running, path)
             }
@@ -105,6 +108,15 @@ impl Subject {
             addr,
             _folder: folder,
         })
+    }
+
+    /// Whether a server has bound this path, and accepts there if it is one of streams.
+    fn listens_at(&self, path: &str) -> bool {
+        #[cfg(unix)]
+        if self.reach == Reach::UnixStream {
+            return UnixStream::connect(path).is_ok();
+        }
+        Path::new(path).exists()
     }
 
     /// Whether a server at this IP address answers what is sent.
@@ -157,6 +169,17 @@ impl Ours {
         Ours { subject, program }
     }
 
+    /// Returns the same program, as one that does not say where it listens.
+    pub fn that_answers(&self) -> Subject {
+        let program = self.program;
+        Subject {
+            name: self.name.clone(),
+            reach: self.reach,
+            ready: Ready::Answers,
+            command: Box::new(|addr| program.at(addr)),
+        }
+    }
+
     /// Starts a server with these options, and waits until it listens.
     pub fn start_with(&self, args: &[&str]) -> Result<Listening, Broken> {
         self.start_by("127.0.0.1", |mut command| {
@@ -189,24 +212,6 @@ impl Ours {
     pub fn refuses_seconds(&self, option: &str) -> Kept {
         let wrong = ["0", "-1", "nan", "inf", "1e300", "soon"];
         self.refuses(&wrong.map(|wrong| ([option, wrong], "seconds from 0.001 to 86400")))
-    }
-
-    /// A server serves on IP when stdout is closed, where it would say on which port.
-    #[cfg(unix)]
-    pub fn serves_when_nobody_reads_where_it_listens(&self, args: &[&str]) -> Kept {
-        let closed = OwnedFd::from(UnixStream::pair()?.0);
-        let start = |addr: SocketAddr| {
-            let mut command = self.at(&addr.to_string());
-            let stdout = closed.try_clone().ok()?.into();
-            Some(Running::start_with(
-                command.args(args),
-                stdout,
-                Stdio::piped(),
-            ))
-        };
-        let started = harness::on_a_free_port(start, |addr| self.answers_at(&addr.to_string()));
-        ensure!(started.is_some(), "it does not serve");
-        Ok(())
     }
 
     /// Starts a server under a limit in the form of prlimit(1).
@@ -304,11 +309,30 @@ impl Listening {
 
     /// Asks it for an echo.
     pub fn serves(&self) -> Kept {
-        if self.reach != Reach::Udp {
-            return self.connect()?.echo(b"still there?");
-        }
-        let socket = udp_socket(&self.ip()?.ip().to_string());
-        ensure_eq!(self.echo(&socket, b"still there?")?, b"still there?");
+        self.exchange(b"still there?")
+    }
+
+    /// Asks it for an echo of these bytes, by a socket of their own.
+    pub fn exchange(&self, bytes: &[u8]) -> Kept {
+        let back = match self.reach {
+            #[cfg(unix)]
+            Reach::UnixDatagram => {
+                let (socket, _folder) = unix_socket()?;
+                socket.set_read_timeout(Some(LIMIT))?;
+                let sent = socket.send_to(bytes, &self.addr);
+                sent.promised("it takes what is sent")?;
+                let mut back = vec![0; 65_536];
+                let len = socket.recv(&mut back).promised("an echo")?;
+                back.truncate(len);
+                back
+            }
+            Reach::Udp => {
+                let socket = udp_socket(&self.ip()?.ip().to_string());
+                self.echo(&socket, bytes)?
+            }
+            _ => return self.connect()?.echo(bytes),
+        };
+        ensure_eq!(back, bytes);
         Ok(())
     }
 
@@ -335,4 +359,21 @@ impl Listening {
         );
         Ok(())
     }
+}
+
+/// Binds a Unix socket to a name of its own. It is abstract where there are such names, because a server
+/// may have reasons not to write to a file that a client has named.
+#[cfg(unix)]
+fn unix_socket() -> Result<(UnixDatagram, TempDir), Broken> {
+    let folder = harness::folder();
+    let name = folder.path().join("c");
+    #[cfg(target_os = "linux")]
+    let socket = {
+        use std::os::linux::net::SocketAddrExt;
+        let name = name.as_os_str().as_encoded_bytes();
+        UnixDatagram::bind_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name)?)
+    };
+    #[cfg(not(target_os = "linux"))]
+    let socket = UnixDatagram::bind(name);
+    Ok((socket?, folder))
 }

@@ -21,7 +21,6 @@ promises! {
         #[cfg(unix)] it_starts_again_on_the_same_port_while_an_old_connection_is_open,
         a_second_server_on_the_address_is_told_that_it_is_in_use,
         both_servers_run_side_by_side_on_one_port_number,
-        #[cfg(unix)] it_serves_when_nobody_reads_even_where_it_listens,
     ],
 }
 
@@ -141,11 +140,4 @@ pub fn both_servers_run_side_by_side_on_one_port_number(ours: &Ours) -> Kept {
     Err(Broken::Means(
         "no number is free for UDP as well".to_owned(),
     ))
-}
-
-/// Nobody hears where it listens, so the test chooses the port. One connection at a time: then the
-/// main thread serves alone.
-#[cfg(unix)]
-pub fn it_serves_when_nobody_reads_even_where_it_listens(ours: &Ours) -> Kept {
-    ours.serves_when_nobody_reads_where_it_listens(&["--max-connections", "1"])
 }

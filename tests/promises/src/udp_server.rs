@@ -33,13 +33,9 @@ promises! {
         #[cfg(target_os = "linux")] a_sender_without_an_address_gets_no_answer,
         what_a_peer_sends_can_neither_forge_a_log_line_nor_command_a_terminal,
         a_long_datagram_is_cut_short_in_the_log_only,
-        quiet_logs_nothing_per_datagram,
-        #[cfg(unix)] a_log_line_is_one_write,
-        #[cfg(unix)] it_serves_on_when_nobody_reads_its_output_any_more,
         an_address_that_cannot_be_bound_is_told,
         #[cfg(target_os = "linux")] hosts_that_do_not_exist_cannot_make_it_wait,
         #[cfg(target_os = "linux")] after_an_error_of_receive_it_pauses_and_goes_on,
-        #[cfg(unix)] it_serves_when_nobody_reads_even_where_it_listens,
     ],
 }
 
@@ -248,45 +244,6 @@ pub fn a_long_datagram_is_cut_short_in_the_log_only(ours: &Ours) -> Kept {
     Ok(())
 }
 
-pub fn quiet_logs_nothing_per_datagram(ours: &Ours) -> Kept {
-    let server = ours.start_with(&["-q"])?;
-    // A server logs an echo after it has sent it, so only the first has its line for sure.
-    server.serves()?;
-    server.serves()?;
-    ensure_eq!(server.running.kill().stderr, "");
-    Ok(())
-}
-
-/// A pair of datagram sockets keeps the boundaries of writes. A pipe would join the writes.
-#[cfg(unix)]
-pub fn a_log_line_is_one_write(ours: &Ours) -> Kept {
-    let (stderr, log) = std::os::unix::net::UnixDatagram::pair()?;
-    log.set_read_timeout(Some(harness::LIMIT))?;
-    let server = ours.start_with_stderr(stderr, &[])?;
-    let socket = udp_socket("127.0.0.1");
-    for datagram in [&b"hello"[..], b"", &[0xff; 9000]] {
-        server.echo(&socket, datagram)?;
-        let mut write = [0; 4096];
-        let len = log.recv(&mut write).promised("a line of log")?;
-        let write = String::from_utf8_lossy(&write[..len]);
-        let is_whole = write.starts_with("127.0.0.1:") && write.ends_with('\n');
-        ensure!(
-            is_whole && write.lines().count() == 1,
-            "not a line: {write:?}"
-        );
-    }
-    Ok(())
-}
-
-#[cfg(unix)]
-pub fn it_serves_on_when_nobody_reads_its_output_any_more(ours: &Ours) -> Kept {
-    let mut server = ours.start()?;
-    server.running.close_output();
-    (0..100).try_for_each(|_| server.serves())?;
-    ensure!(server.running.is_running(), "it has ended");
-    Ok(())
-}
-
 pub fn an_address_that_cannot_be_bound_is_told(ours: &Ours) -> Kept {
     let first = udp_socket("127.0.0.1");
     // 192.0.2.0/24 is reserved for documentation (RFC 5737). Nothing is sent there.
@@ -363,10 +320,4 @@ pub fn after_an_error_of_receive_it_pauses_and_goes_on(ours: &Ours) -> Kept {
     }
     ensure!(time.as_millis() >= 500, "five pauses took {time:?}");
     Ok(())
-}
-
-/// Nobody hears where it listens, so the test chooses the port.
-#[cfg(unix)]
-pub fn it_serves_when_nobody_reads_even_where_it_listens(ours: &Ours) -> Kept {
-    ours.serves_when_nobody_reads_where_it_listens(&[])
 }
