@@ -40,7 +40,7 @@ fn collect(items: &[Item], path: &[String], parts: &mut Vec<Part>) {
             _ => continue,
         };
         let is_test = match item {
-            Item::Fn(it) => it.attrs.iter().any(is_test),
+            Item::Fn(it) => it.attrs.iter().any(is_test) || is_promise(it),
             _ => false,
         };
         parts.push(part(path, &name, span, is_test));
@@ -84,6 +84,15 @@ fn is_test(attribute: &syn::Attribute) -> bool {
     ["test", "rstest", "apply"]
         .iter()
         .any(|name| attribute.path().is_ident(name))
+}
+
+/// Whether a function is a promise: it is public, asks one subject, and returns whether the promise is `Kept`.
+fn is_promise(function: &syn::ItemFn) -> bool {
+    let is_kept = match &function.sig.output {
+        syn::ReturnType::Type(_, kind) => type_name(kind) == "Kept",
+        syn::ReturnType::Default => false,
+    };
+    is_kept && function.sig.inputs.len() == 1 && matches!(function.vis, syn::Visibility::Public(_))
 }
 
 /// Returns the part of a Rust file that has this name, without its indentation: `serve`,

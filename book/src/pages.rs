@@ -41,8 +41,9 @@ const PROGRAMS: [&str; 10] = [
     "unix-echo/src",
     "unix-echo/examples",
 ];
-const TESTS: [(&str, &str); 4] = [
+const TESTS: [(&str, &str); 5] = [
     ("tests/tests/pairs", ""),
+    ("tests/promises/src", ""),
     ("book/mistakes/src", "mistakes"),
     ("book/tests/checks/calls.rs", "book"),
     ("tests/bench/tests/checks", "bench"),

@@ -133,25 +133,3 @@ pub fn assert_refuses_addresses(with_address: impl Fn(&str) -> Command, failed: 
         assert!(finished.stderr.starts_with(&error), "{finished:?}");
     }
 }
-
-/// Closes a client's stdout while its stdin goes on. This must be an error, and not a panic.
-pub fn assert_survives_a_lost_reader(client: &mut Command) {
-    let mut client = Running::start(client);
-    client.write(b"first\n");
-    assert_eq!(client.stdout_line(), "first");
-    client.stdout = None;
-    let mut stdin = client.stdin.take().unwrap();
-    let writer = thread::spawn(move || while stdin.write_all(b"more\n").is_ok() {});
-    let client = client.finish();
-    writer.join().unwrap();
-    assert_eq!(client.code, Some(1));
-    assert!(
-        client
-            .stderr
-            .starts_with("Error: cannot get everything back from ")
-            && client
-                .stderr
-                .contains("0: cannot write to stdout\n    1: Broken pipe"),
-        "{client:?}"
-    );
-}

@@ -3,7 +3,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::{Running, inside, unshared};
+use crate::{Running, inside, not_run, try_unshared};
 
 /// The hosts 10.77.0.1, fd77::1, 10.77.0.2, fd77::2 and so on. They end when this is dropped.
 pub struct Network {
@@ -22,15 +22,20 @@ impl Network {
     /// Creates a network of this many hosts. If a test may not create namespaces, this prints
     /// `NOT RUN` and returns `None`.
     pub fn of(count: usize) -> Option<Network> {
+        Network::try_of(count).map_err(|why| not_run(&why)).ok()
+    }
+
+    /// Does the same, and returns why this is not possible here.
+    pub fn try_of(count: usize) -> Result<Network, String> {
         let bridge =
             "ip link set lo up && ip link add bridge0 type bridge && ip link set bridge0 up";
         let mut ready = Command::new("sh");
         ready.args(["-c", "echo ready; exec cat"]);
-        let bridge = hold(&mut unshared("-rnm", bridge, &ready)?);
+        let bridge = hold(&mut try_unshared("-rnm", bridge, &ready)?);
         let hosts = (1..=count)
             .map(|number| Network::host(&bridge, number, &ready))
             .collect();
-        Some(Network {
+        Ok(Network {
             hosts,
             _bridge: bridge,
         })

@@ -69,19 +69,23 @@ pub struct Descriptors(u64);
 /// Waits until so many descriptors are free, and takes them. If there can never be so many here,
 /// prints `NOT RUN` and returns `None`.
 pub fn descriptors(count: u64) -> Option<Descriptors> {
+    enough_descriptors(count).map_err(|why| not_run(&why)).ok()
+}
+
+/// Does the same, and returns why there can never be so many.
+pub fn enough_descriptors(count: u64) -> Result<Descriptors, String> {
     if *MAX_DESCRIPTORS < count + FOR_OTHERS {
         let limit = *MAX_DESCRIPTORS;
-        not_run(&format!(
+        return Err(format!(
             "{count} descriptors beside those of other tests: the limit is {limit}"
         ));
-        return None;
     }
     let mut free = FREE.lock().unwrap();
     while *free < count {
         free = RETURNED.wait(free).unwrap();
     }
     *free -= count;
-    Some(Descriptors(count))
+    Ok(Descriptors(count))
 }
 
 impl Drop for Descriptors {

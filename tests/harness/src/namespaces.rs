@@ -7,6 +7,12 @@ use crate::{Running, not_run};
 /// Returns the same command in its own namespaces, after shell commands that set them up. If
 /// this is not possible here, prints `NOT RUN` and returns `None`.
 pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command> {
+    let unshared = try_unshared(flags, set_up, command);
+    unshared.map_err(|why| not_run(&why)).ok()
+}
+
+/// Does the same, and returns why this is not possible here.
+pub fn try_unshared(flags: &str, set_up: &str, command: &Command) -> Result<Command, String> {
     let unshare = || {
         let mut unshare = Command::new("unshare");
         unshare.args(flags.split(' '));
@@ -19,20 +25,14 @@ pub fn unshared(flags: &str, set_up: &str, command: &Command) -> Option<Command>
     match unshare().arg("true").output() {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
-            not_run(&format!(
-                "unshare {flags}: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            ));
-            return None;
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("unshare {flags}: {}", stderr.trim()));
         }
-        Err(error) => {
-            not_run(&format!("cannot start unshare: {error}"));
-            return None;
-        }
+        Err(error) => return Err(format!("cannot start unshare: {error}")),
     }
     let mut unshared = unshare();
     unshared.arg(command.get_program()).args(command.get_args());
-    Some(unshared)
+    Ok(unshared)
 }
 
 /// Returns the command inside the namespaces (user, network, mounts) of another process.

@@ -73,9 +73,11 @@ pub fn udp_socket(host: &str) -> UdpSocket {
 
 /// Returns whether IPv6 works here. If it does not, prints `NOT RUN`.
 pub fn has_ipv6() -> bool {
+    ipv6().map_err(|why| not_run(&why)).is_ok()
+}
+
+/// Returns why IPv6 does not work here, if it does not.
+pub fn ipv6() -> Result<(), String> {
     let bound = UdpSocket::bind("[::1]:0");
-    if let Err(error) = &bound {
-        not_run(&format!("no IPv6: {error}"));
-    }
-    bound.is_ok()
+    bound.map(drop).map_err(|error| format!("no IPv6: {error}"))
 }

@@ -105,42 +105,60 @@ impl Running {
 
     /// Waits until a server listens, and returns what it prints after `listening on`.
     pub fn announced(&mut self) -> String {
-        let line = self.stdout_line();
+        self.try_announced().unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Does the same, and returns why if the server does not announce where it listens.
+    pub fn try_announced(&mut self) -> Result<String, String> {
+        let line = self.try_stdout_line()?;
         // On Windows Python ends a line with CR LF.
         let addr = line.trim_end().strip_prefix("listening on ");
-        addr.unwrap_or_else(|| panic!("not an announcement: {line:?}"))
-            .to_owned()
+        addr.map(str::to_owned)
+            .ok_or_else(|| format!("not an announcement: {line:?}"))
     }
 
     /// Returns the next line of stdout, without its newline.
     pub fn stdout_line(&mut self) -> String {
-        match self.stdout.as_mut().unwrap().line() {
-            Ok(line) => line,
-            Err(why) => panic!(
-                "stdout: {why}; stderr: {:?}",
-                self.stderr.as_mut().map(Output::so_far)
-            ),
-        }
+        self.try_stdout_line().unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Does the same, and returns why if there is no line.
+    pub fn try_stdout_line(&mut self) -> Result<String, String> {
+        let line = self.stdout.as_mut().unwrap().line();
+        line.map_err(|why| self.explained(&why))
     }
 
     /// Returns the next line of stderr, without its newline.
     pub fn stderr_line(&mut self) -> String {
-        self.stderr
-            .as_mut()
-            .unwrap()
-            .line()
-            .unwrap_or_else(|why| panic!("stderr: {why}"))
+        self.try_stderr_line().unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Does the same, and returns why if there is no line.
+    pub fn try_stderr_line(&mut self) -> Result<String, String> {
+        let line = self.stderr.as_mut().unwrap().line();
+        line.map_err(|why| format!("stderr: {why}"))
     }
 
     /// Returns the next bytes of stdout, exactly this many.
     pub fn stdout_bytes(&mut self, count: usize) -> Vec<u8> {
-        match self.stdout.as_mut().unwrap().bytes(count) {
-            Ok(bytes) => bytes,
-            Err(why) => panic!(
-                "stdout: {why}; stderr: {:?}",
-                self.stderr.as_mut().map(Output::so_far)
-            ),
-        }
+        self.try_stdout_bytes(count)
+            .unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Does the same, and returns why if there are not so many.
+    pub fn try_stdout_bytes(&mut self, count: usize) -> Result<Vec<u8>, String> {
+        let bytes = self.stdout.as_mut().unwrap().bytes(count);
+        bytes.map_err(|why| self.explained(&why))
+    }
+
+    fn explained(&mut self, why: &str) -> String {
+        let stderr = self.stderr.as_mut().map(Output::so_far);
+        format!("stdout: {why}; stderr: {stderr:?}")
+    }
+
+    /// Stops reading stdout.
+    pub fn close_stdout(&mut self) {
+        self.stdout = None;
     }
 
     /// Stops reading stdout and stderr.
@@ -154,39 +172,47 @@ impl Running {
     }
 
     /// Closes stdin and waits until the program ends by itself.
-    pub fn finish(mut self) -> Finished {
+    pub fn finish(self) -> Finished {
+        self.try_finish().unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Does the same, and returns why if the program does not end.
+    pub fn try_finish(mut self) -> Result<Finished, String> {
         self.stdin = None;
-        let code = self.wait().code();
+        let code = self.wait()?.code();
         self.collect(code)
     }
 
     /// Kills the program and returns what it wrote before.
     pub fn kill(mut self) -> Finished {
         self.child.kill().unwrap();
-        let code = self.wait().code();
-        self.collect(code)
+        let finished = self.wait().map(|status| status.code());
+        let finished = finished.and_then(|code| self.collect(code));
+        finished.unwrap_or_else(|why| panic!("{why}"))
     }
 
-    fn wait(&mut self) -> ExitStatus {
+    fn wait(&mut self) -> Result<ExitStatus, String> {
         let deadline = Instant::now() + LIMIT;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
+                return Ok(status);
             }
-            assert!(Instant::now() < deadline, "still running after {LIMIT:?}");
+            if Instant::now() >= deadline {
+                return Err(format!("still running after {LIMIT:?}"));
+            }
             thread::sleep(Duration::from_millis(2));
         }
     }
 
-    fn collect(mut self, code: Option<i32>) -> Finished {
-        let rest = |output: Option<Output>| output.map(Output::rest).unwrap_or_default();
-        let stdout = rest(self.stdout.take());
-        let stderr = String::from_utf8(rest(self.stderr.take())).expect("stderr is text");
-        Finished {
+    fn collect(mut self, code: Option<i32>) -> Result<Finished, String> {
+        let rest = |output: Option<Output>| output.map_or(Ok(Vec::new()), Output::rest);
+        let stdout = rest(self.stdout.take())?;
+        let stderr = String::from_utf8(rest(self.stderr.take())?);
+        Ok(Finished {
             code,
             stdout,
-            stderr,
-        }
+            stderr: stderr.map_err(|error| format!("stderr is no text: {error}"))?,
+        })
     }
 
     /// Returns the process id.
@@ -258,10 +284,15 @@ impl Drop for Running {
 
 /// Runs a program with this stdin, and waits until it ends.
 pub fn run(command: &mut Command, stdin: &[u8]) -> Finished {
+    try_run(command, stdin).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// Does the same, and returns why if the program does not end.
+pub fn try_run(command: &mut Command, stdin: &[u8]) -> Result<Finished, String> {
     let mut running = Running::start(command);
     // This fails if the program ends without reading. The test judges whether it may.
     let _ = running.stdin.as_mut().unwrap().write_all(stdin);
-    running.finish()
+    running.try_finish()
 }
 
 /// A server that has announced its address.
@@ -382,14 +413,16 @@ impl Output {
         String::from_utf8_lossy(&self.unread).into_owned()
     }
 
-    fn rest(mut self) -> Vec<u8> {
+    fn rest(mut self) -> Result<Vec<u8>, String> {
         let deadline = Instant::now() + LIMIT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.chunks.recv_timeout(left) {
                 Ok(chunk) => self.unread.extend(chunk),
-                Err(RecvTimeoutError::Disconnected) => return self.unread,
-                Err(RecvTimeoutError::Timeout) => panic!("an output stays open after {LIMIT:?}"),
+                Err(RecvTimeoutError::Disconnected) => return Ok(self.unread),
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(format!("an output stays open after {LIMIT:?}"));
+                }
             }
         }
     }

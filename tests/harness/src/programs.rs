@@ -40,17 +40,20 @@ pub fn example_of(package: &str, name: &str) -> Command {
 /// Returns a command for a program that is not ours. If it is not installed, prints `NOT RUN`
 /// and returns `None`.
 pub fn foreign(name: &str) -> Option<Command> {
+    installed(name).map_err(|why| not_run(&why)).ok()
+}
+
+/// Does the same, and returns why there is none.
+pub fn installed(name: &str) -> Result<Command, String> {
     let file = format!("{name}{}", env::consts::EXE_SUFFIX);
     let path = env::var_os("PATH").unwrap_or_default();
     // Debian installs servers in a folder that is not in every user's PATH.
     let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
-    let found = folders
-        .map(|folder| folder.join(&file))
-        .find(|path| path.is_file());
-    if found.is_none() {
-        not_run(&format!("{name} is not installed"));
-    }
-    found.map(Command::new)
+    let mut paths = folders.map(|folder| folder.join(&file));
+    let found = paths.find(|path| path.is_file());
+    found
+        .map(Command::new)
+        .ok_or_else(|| format!("{name} is not installed"))
 }
 
 /// Returns a command for a Python program in `peers`. Without Python 3.8 or later, this prints
@@ -123,22 +126,20 @@ pub fn has_nginx() -> bool {
 /// Returns whether strace(1) works here. If it does not, prints `NOT RUN`.
 #[cfg(target_os = "linux")]
 pub fn can_trace() -> bool {
-    match Command::new("strace")
-        .args(["-o", "/dev/null", "true"])
-        .output()
-    {
-        Ok(output) if output.status.success() => true,
+    tracing().map_err(|why| not_run(&why)).is_ok()
+}
+
+/// Returns why strace(1) does not work here, if it does not.
+#[cfg(target_os = "linux")]
+pub fn tracing() -> Result<(), String> {
+    let mut strace = Command::new("strace");
+    match strace.args(["-o", "/dev/null", "true"]).output() {
+        Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {
-            not_run(&format!(
-                "strace: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            ));
-            false
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            Err(format!("strace: {}", stderr.trim()))
         }
-        Err(error) => {
-            not_run(&format!("strace: {error}"));
-            false
-        }
+        Err(error) => Err(format!("strace: {error}")),
     }
 }
 

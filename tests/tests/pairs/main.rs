@@ -1,15 +1,13 @@
-//! All tests of the pairs, in one program:
+//! What only one of our programs promises, and what they do together with others:
 //!
-//! - `udp`, `tcp`, `unix`: what our programs promise, shown by peers that the tests play;
-//! - `streams`: what every server and client of streams promises, over TCP and Unix sockets;
+//! - `udp`, `tcp`, `unix`: what one program promises, shown by peers that the tests play;
 //! - `peers`: our programs together with other people's;
 //! - `facts`: what std and the kernel do, whatever programs use them;
 //! - `leftovers`: that a test leaves nothing behind, however it ends;
 //! - `limits`: that an ordinary user has enough descriptors for them.
 //!
-//! A promise that several servers make is written once. It takes the server as a parameter,
-//! and the test output names both, as in
-//! `udp::server::ipv6_works_up_to_its_longer_limit::case_2_batch`.
+//! What all programs of a kind promise is in the package `promises`, and is asked of each by the test
+//! target `promises`.
 
 mod facts;
 #[cfg(target_os = "linux")]
@@ -17,7 +15,6 @@ mod leftovers;
 #[cfg(target_os = "linux")]
 mod limits;
 mod peers;
-mod streams;
 mod tcp;
 mod udp;
 #[cfg(unix)]

@@ -1,5 +1,4 @@
-//! What only `tcp-client` promises. What every client of streams promises is in
-//! `streams/client.rs`.
+//! What only `tcp-client` promises. What every client of streams promises is in `promises`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

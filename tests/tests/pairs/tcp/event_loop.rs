@@ -1,5 +1,5 @@
 //! What only the example `event_loop` of `tcp-server` promises: it serves all clients in one
-//! thread. What it promises like `tcp-server` is in `tcp/server.rs` and `streams/server.rs`.
+//! thread. What it promises like `tcp-server` is in `promises`.
 
 use std::thread;
 use std::time::Duration;
@@ -7,25 +7,23 @@ use std::time::Duration;
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{Shutdown, TcpStream},
+    net::TcpStream,
     path::Path,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use crate::tcp::connect;
 #[cfg(target_os = "linux")]
-use crate::streams::server::send_until_stuck;
-#[cfg(target_os = "linux")]
-use crate::streams::{Service, Stream};
-use crate::tcp::server::TcpServer::EventLoop;
-use crate::tcp::server::connect;
-#[cfg(target_os = "linux")]
-use crate::tcp::server::{assert_serves, reset};
+use crate::tcp::{assert_serves, reset};
 use harness::echo;
+use promises::catalog::EVENT_LOOP;
+#[cfg(target_os = "linux")]
+use promises::{Ours, Stream, send_until_stuck};
 
 #[test]
 #[cfg(target_os = "linux")]
 fn it_serves_all_by_one_thread() {
-    let server = EventLoop.start(&[]);
+    let server = EVENT_LOOP.start(&[]);
     let clients: Vec<TcpStream> = (0..50).map(|_| connect(&server)).collect();
     clients.iter().for_each(|client| echo(client, b"hello"));
     let threads = fs::read_dir(format!("/proc/{}/task", server.running.id()))
@@ -42,7 +40,7 @@ fn a_thousand_clients_fit_the_queue_while_nobody_accepts() {
     let Some(_descriptors) = harness::descriptors(CLIENTS as u64 + 100) else {
         return;
     };
-    let server = EventLoop.start(&["--max-connections", &CLIENTS.to_string()]);
+    let server = EVENT_LOOP.start(&["--max-connections", &CLIENTS.to_string()]);
     server.running.suspend();
     let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
     server.running.resume();
@@ -59,7 +57,7 @@ fn after_a_suspend_it_looks_at_a_client_of_which_it_was_not_told_before_it_close
         return;
     };
     let count = CLIENTS.to_string();
-    let server = EventLoop.start(&["-q", "--max-connections", &count, "--idle-timeout", "3"]);
+    let server = EVENT_LOOP.start(&["-q", "--max-connections", &count, "--idle-timeout", "3"]);
     let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
     clients.iter().for_each(|client| echo(client, b"hello"));
     server.running.suspend();
@@ -81,7 +79,7 @@ fn an_idle_connection_costs_less_than_2_kib() {
     let Some(_descriptors) = harness::descriptors(CLIENTS as u64 + 100) else {
         return;
     };
-    let server = EventLoop.start(&["--max-connections", &CLIENTS.to_string()]);
+    let server = EVENT_LOOP.start(&["--max-connections", &CLIENTS.to_string()]);
     assert_serves(&server);
     let memory = || harness::memory_kib(server.running.id(), "VmRSS").unwrap();
     let before = memory();
@@ -97,18 +95,18 @@ fn an_idle_connection_costs_less_than_2_kib() {
 #[cfg(target_os = "linux")]
 fn clients_that_do_not_read_cost_one_buffer_each() {
     const CLIENTS: u64 = 20;
-    let server = Service::EventLoop.start(&[]);
-    server.assert_serves();
+    let server = Ours::new(&EVENT_LOOP).start().unwrap();
+    server.serves().unwrap();
     let memory = || harness::memory_kib(server.running.id(), "VmRSS").unwrap();
     let before = memory();
-    let deaf: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
+    let deaf: Vec<_> = (0..CLIENTS).map(|_| server.connect().unwrap()).collect();
     for client in &deaf {
-        assert!(send_until_stuck(client) > 1_000_000);
+        assert!(send_until_stuck(client).unwrap() > 1_000_000);
     }
     let each = (memory() - before) / CLIENTS;
     println!("{each} KiB for each client that does not read");
     assert!(each < 100, "{each} KiB");
-    server.assert_serves();
+    server.serves().unwrap();
 }
 
 /// The server gets memory for a few of them only.
@@ -116,7 +114,7 @@ fn clients_that_do_not_read_cost_one_buffer_each() {
 #[cfg(target_os = "linux")]
 fn out_of_memory_for_one_client_it_ends_this_one_and_no_other() {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
-    let mut server = EventLoop.start(&[]);
+    let mut server = EVENT_LOOP.start(&[]);
     let good = connect(&server);
     echo(&good, b"hello");
     let id = server.running.id();
@@ -153,10 +151,12 @@ fn out_of_memory_for_one_client_it_ends_this_one_and_no_other() {
 #[test]
 #[cfg(target_os = "linux")]
 fn who_sends_faster_than_it_reads_does_not_keep_the_others_from_their_turn() {
-    let Some(server) = EventLoop.start_traced(Path::new("/dev/null"), &[]) else {
+    if !harness::can_trace() {
         return;
-    };
-    let (greedy, modest) = (connect(&server), connect(&server));
+    }
+    let server = Ours::new(&EVENT_LOOP).start_traced(Path::new("/dev/null"), &[]);
+    let server = server.unwrap();
+    let [greedy, modest] = [(); 2].map(|()| server.connect().unwrap());
     echo(&modest, b"hello");
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -166,7 +166,7 @@ fn who_sends_faster_than_it_reads_does_not_keep_the_others_from_their_turn() {
                 (&greedy).write_all(&[b'x'; 64 * 1024]).unwrap();
                 sent += 64 * 1024;
             }
-            greedy.shutdown(Shutdown::Write).unwrap();
+            greedy.half_close().unwrap();
             sent
         });
         let receiving = scope.spawn(|| io::copy(&mut &greedy, &mut io::sink()).unwrap());
@@ -187,7 +187,7 @@ fn who_sends_faster_than_it_reads_does_not_keep_the_others_from_their_turn() {
 #[test]
 #[cfg(target_os = "linux")]
 fn connections_that_have_ended_cost_nothing() {
-    let server = EventLoop.start(&["-q"]);
+    let server = EVENT_LOOP.start(&["-q"]);
     let serve = |count: usize| {
         for _ in 0..count {
             let client = connect(&server);
@@ -207,7 +207,7 @@ fn connections_that_have_ended_cost_nothing() {
 /// The first client's byte has moved its deadline between those of the two others.
 #[test]
 fn each_is_closed_when_its_own_time_is_over() {
-    let mut server = EventLoop.start(&["--idle-timeout", "0.6"]);
+    let mut server = EVENT_LOOP.start(&["--idle-timeout", "0.6"]);
     let mut open = || {
         let client = connect(&server);
         let addr = client.local_addr().unwrap();
@@ -232,11 +232,11 @@ fn each_is_closed_when_its_own_time_is_over() {
 #[test]
 #[cfg(target_os = "linux")]
 fn clients_that_read_again_cost_no_buffer() {
-    let server = Service::EventLoop.start(&[]);
+    let server = Ours::new(&EVENT_LOOP).start().unwrap();
     let serve = |count: u64| -> Vec<Stream> {
         let one = |_| {
-            let client = server.connect();
-            let sent = send_until_stuck(&client) as u64;
+            let client = server.connect().unwrap();
+            let sent = send_until_stuck(&client).unwrap() as u64;
             let read = io::copy(&mut (&client).take(sent), &mut io::sink());
             assert_eq!(read.unwrap(), sent);
             client

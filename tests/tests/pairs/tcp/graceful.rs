@@ -1,6 +1,5 @@
 //! What only the example `graceful` of `tcp-server` promises: how it ends, and how another server
-//! takes its place. What it promises like `tcp-server` is in `tcp/server.rs` and
-//! `streams/server.rs`.
+//! takes its place. What it promises like `tcp-server` is in `promises`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,8 +12,8 @@ use std::time::{Duration, Instant};
 use harness::{Finished, LIMIT, Running, Server, echo, noise, program, run};
 use rustix::process::Signal;
 
-use crate::tcp::server::TcpServer::Graceful;
-use crate::tcp::server::{assert_serves, connect};
+use crate::tcp::{assert_serves, connect};
+use promises::catalog::GRACEFUL;
 
 /// Tells a server to go, and returns how many connections it has open.
 fn tell(server: &mut Server) -> usize {
@@ -66,7 +65,7 @@ fn assert_rest_comes_back(stream: &TcpStream, bytes: &[u8], sent: usize) {
 fn who_is_in_the_middle_of_something_gets_every_byte() {
     const CLIENTS: usize = 50;
     const ON_THE_WAY: usize = 256 * 1024;
-    let mut server = Graceful.start(&["--grace", "600"]);
+    let mut server = GRACEFUL.start(&["--grace", "600"]);
     let bytes = noise(8 << 20);
     let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&server)).collect();
     for mut client in &clients {
@@ -83,7 +82,7 @@ fn who_is_in_the_middle_of_something_gets_every_byte() {
 
 #[test]
 fn who_stays_idle_is_cut_when_the_grace_is_over_and_not_earlier() {
-    let mut server = Graceful.start(&["--grace", "0.5"]);
+    let mut server = GRACEFUL.start(&["--grace", "0.5"]);
     let mut idle = connect(&server);
     echo(&idle, b"hello");
     let told = Instant::now();
@@ -98,7 +97,7 @@ fn who_stays_idle_is_cut_when_the_grace_is_over_and_not_earlier() {
 /// anew, the grace would never be over here.
 #[test]
 fn to_be_suspended_does_not_prolong_the_grace() {
-    let mut server = Graceful.start(&["--grace", "0.5"]);
+    let mut server = GRACEFUL.start(&["--grace", "0.5"]);
     let _idle = connect(&server);
     assert_eq!(tell(&mut server), 1);
     let deadline = Instant::now() + LIMIT;
@@ -114,7 +113,7 @@ fn to_be_suspended_does_not_prolong_the_grace() {
 /// The grace is a day here. A client that has half-closed has finished.
 #[test]
 fn it_ends_with_its_last_client() {
-    let mut server = Graceful.start(&["--grace", "86400"]);
+    let mut server = GRACEFUL.start(&["--grace", "86400"]);
     let clients = [connect(&server), connect(&server)];
     clients.iter().for_each(|client| echo(client, b"hello"));
     assert_eq!(tell(&mut server), 2);
@@ -128,7 +127,7 @@ fn it_ends_with_its_last_client() {
 #[test]
 fn without_a_client_it_ends_at_once_whatever_the_signal() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-        let server = Graceful.start(&["--grace", "86400"]);
+        let server = GRACEFUL.start(&["--grace", "86400"]);
         server.running.signal(signal);
         assert_ended(server, 0, 0);
     }
@@ -137,7 +136,7 @@ fn without_a_client_it_ends_at_once_whatever_the_signal() {
 /// All places are taken, so nobody waits in accept when the signal comes.
 #[test]
 fn who_waits_for_a_place_is_served_and_who_comes_later_is_refused() {
-    let mut server = Graceful.start(&["--max-connections", "1"]);
+    let mut server = GRACEFUL.start(&["--max-connections", "1"]);
     let busy = connect(&server);
     echo(&busy, b"hello");
     let waiting = [(); 20].map(|()| connect(&server));
@@ -159,7 +158,7 @@ fn who_waits_for_a_place_is_served_and_who_comes_later_is_refused() {
 #[test]
 fn who_is_in_the_backlog_when_the_signal_comes_is_served() {
     for _ in 0..10 {
-        let server = Graceful.start(&["--max-connections", "3"]);
+        let server = GRACEFUL.start(&["--max-connections", "3"]);
         assert_serves(&server);
         server.running.suspend();
         let waiting = [(); 20].map(|()| connect(&server));
@@ -179,7 +178,7 @@ fn who_is_in_the_backlog_when_the_signal_comes_is_served() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let mut server = Graceful.start(&["--grace", "86400"]);
+    let mut server = GRACEFUL.start(&["--grace", "86400"]);
     let idle = connect(&server);
     echo(&idle, b"hello");
     assert_eq!(tell(&mut server), 1);
@@ -193,7 +192,7 @@ fn a_second_signal_ends_it_at_once() {
 #[test]
 fn a_signal_that_is_delivered_twice_counts_once() {
     for _ in 0..10 {
-        let mut server = Graceful.start(&["--grace", "86400"]);
+        let mut server = GRACEFUL.start(&["--grace", "86400"]);
         let busy = connect(&server);
         echo(&busy, b"hello");
         // Two of the same number could become one on their way.
@@ -211,7 +210,7 @@ fn a_signal_that_is_delivered_twice_counts_once() {
 fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP INT && exec \"$0\" --addr 127.0.0.1:0"]);
-    let server = Server::start(shell.arg(Graceful.command().get_program()));
+    let server = Server::start(shell.arg(GRACEFUL.command().get_program()));
     for signal in [Signal::HUP, Signal::INT] {
         server.running.signal(signal);
         thread::sleep(Duration::from_millis(100));
@@ -231,7 +230,7 @@ fn a_quiet_server_ends_even_if_nobody_reads_its_stderr() {
     stderr.set_nonblocking(true).unwrap();
     while (&stderr).write(b"a full page\n").is_ok() {}
     stderr.set_nonblocking(false).unwrap();
-    let mut command = Graceful.command();
+    let mut command = GRACEFUL.command();
     command.args(["-q", "--addr", "127.0.0.1:0"]);
     let stderr = OwnedFd::from(stderr).into();
     let server = Running::start_with(&mut command, std::process::Stdio::piped(), stderr);
@@ -246,7 +245,7 @@ fn a_quiet_server_ends_even_if_nobody_reads_its_stderr() {
 #[cfg(target_os = "linux")]
 fn if_the_kernel_refuses_to_wait_it_neither_spins_nor_misses_the_signal() {
     use rustix::process::{Pid, Resource, getrlimit, prlimit};
-    let server = Graceful.start(&["-q"]);
+    let server = GRACEFUL.start(&["-q"]);
     let busy = connect(&server);
     echo(&busy, b"hello");
     let (id, mut limit) = (server.running.id(), getrlimit(Resource::Nofile));
@@ -273,7 +272,7 @@ fn no_place_is_lost_with_a_message_that_cannot_be_sent() {
     };
     strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
     strace.args(["-e", "inject=sendto:error=ENOBUFS:when=1"]);
-    strace.arg(Graceful.command().get_program());
+    strace.arg(GRACEFUL.command().get_program());
     strace.args(["-q", "--max-connections", "1", "--addr", "127.0.0.1:0"]);
     let server = Server::start(&mut strace);
     drop(connect(&server));
@@ -288,7 +287,7 @@ fn no_place_is_lost_with_a_message_that_cannot_be_sent() {
 #[test]
 #[cfg(target_os = "linux")]
 fn out_of_descriptors_it_ends_as_well() {
-    let mut command = Graceful.command();
+    let mut command = GRACEFUL.command();
     command.args(["--grace", "0.2", "--addr", "127.0.0.1:0"]);
     command.args(["--max-connections", "1"]);
     let mut server = Server::start(&mut harness::limited("--nofile=24", &command));
@@ -301,7 +300,7 @@ fn out_of_descriptors_it_ends_as_well() {
 
 /// Starts a server on the listener of the test.
 fn inherit(listener: &TcpListener, args: &[&str]) -> Server {
-    let mut command = Graceful.command();
+    let mut command = GRACEFUL.command();
     let stdin = OwnedFd::from(listener.try_clone().unwrap());
     let server = Running::start_with_stdin(command.arg("--inherit").args(args), stdin);
     Server::of(server)
@@ -418,13 +417,13 @@ fn what_is_not_a_listener_is_refused() {
     let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let udp = harness::udp_socket("127.0.0.1");
     for stdin in [OwnedFd::from(connection), OwnedFd::from(udp)] {
-        let mut command = Graceful.command();
+        let mut command = GRACEFUL.command();
         let server = Running::start_with_stdin(command.arg("--inherit"), stdin);
         let error = "Error: cannot listen on stdin: it must be a listener\n";
         server.finish().assert_failed(error);
     }
     // Here stdin is a pipe.
-    let server = run(Graceful.command().arg("--inherit"), b"");
+    let server = run(GRACEFUL.command().arg("--inherit"), b"");
     server.assert_failed("Error: cannot listen on stdin: it must be a listener\n");
 }
 
@@ -435,7 +434,7 @@ fn wrong_usage_of_its_own_options_is_refused() {
         (["--grace", "-1"], "seconds from 0.001 to 86400"),
         (["--inherit", "--addr=127.0.0.1:0"], "cannot be used with"),
     ];
-    harness::assert_refuses(|| Graceful.command(), &wrong);
+    harness::assert_refuses(|| GRACEFUL.command(), &wrong);
 }
 
 /// This runs the lines that the head of the program shows, with another port.
@@ -448,7 +447,7 @@ fn a_shell_can_keep_the_listener_as_the_text_says() {
         return;
     };
     let mut shell = Running::start_with_children(shell.args(["0", "bash"]));
-    let graceful = Graceful.command();
+    let graceful = GRACEFUL.command();
     let graceful = graceful.get_program().to_str().unwrap();
     let start = format!("{graceful} --inherit <&9 &\n");
     shell.write(start.as_bytes());
@@ -476,7 +475,7 @@ fn inetd_can_keep_the_listener() {
     };
     let folder = harness::folder();
     let config = folder.path().join("inetd.conf");
-    let command = Graceful.command();
+    let command = GRACEFUL.command();
     let graceful = command.get_program().to_str().unwrap();
     let service = format!("7007 stream tcp wait root {graceful} graceful -q --inherit\n");
     std::fs::write(&config, service).unwrap();

@@ -244,7 +244,7 @@ fn a_client_that_resets_does_not_end_it() {
     let client = connect(&server);
     (&client).write_all(b"hello").unwrap();
     assert_eq!(read_all(&client), "hello\nlimit reached: 5 bytes\n");
-    super::server::reset(client);
+    super::reset(client);
     let line = server.running.stderr_line();
     assert!(line.contains(": closed, "), "{line}");
     echo(connect(&server), b"hi");

@@ -1,30 +1,16 @@
 //! What the threads of `tcp-server` cost, what happens if there are not enough, and its advice. What
-//! every TCP server promises is in `tcp/server.rs`.
+//! every TCP server promises is in `promises`.
 
 #[cfg(target_os = "linux")]
 use std::net::TcpStream;
 use std::process::Command;
 
 #[cfg(target_os = "linux")]
-use crate::tcp::server::TcpServer::Threads;
-#[cfg(target_os = "linux")]
-use crate::tcp::server::{assert_serves, connect};
+use crate::tcp::connect;
 #[cfg(target_os = "linux")]
 use harness::{Server, as_nobody, copy_for_everybody, echo, limited, run};
-
-#[test]
 #[cfg(target_os = "linux")]
-fn idle_workers_do_not_use_up_the_descriptors() {
-    let mut command = Threads.command();
-    let command = limited(
-        "--nofile=24",
-        command.args(["--addr", "127.0.0.1:0", "--max-connections", "100"]),
-    );
-    let server = Server::start(&mut { command });
-    assert_serves(&server);
-    let log = server.running.kill().stderr;
-    assert!(!log.contains("cannot accept"), "{log}");
-}
+use promises::catalog::TCP_SERVER;
 
 /// These are its stack, the stack that std gives it for signals, and a guard page before each.
 /// A process can have 65,530 mappings, unless somebody has changed `vm.max_map_count`.
@@ -32,7 +18,7 @@ fn idle_workers_do_not_use_up_the_descriptors() {
 #[cfg(target_os = "linux")]
 fn a_worker_takes_four_mappings_of_memory() {
     let mappings = |workers: usize| {
-        let mut command = Threads.command();
+        let mut command = TCP_SERVER.command();
         command.args([
             "-q",
             "--addr",
@@ -74,7 +60,7 @@ fn an_idle_connection_costs_less_than_24_kib() {
     // buffer. But if glibc takes the buffer from the reserve of its main heap, it writes zeros
     // into all of it. How many workers use that heap is chance, so here it has no reserve.
     let start = |workers: usize| {
-        let mut command = Threads.command();
+        let mut command = TCP_SERVER.command();
         command.args(["-q", "--addr", "127.0.0.1:0", "--max-connections"]);
         command.arg(workers.to_string());
         Server::start(command.env("MALLOC_TOP_PAD_", "0"))
@@ -126,7 +112,7 @@ fn it_gives_advice_only_where_it_is_true() {
         let inject = format!("inject=bind:error={error}");
         strace.args(["-o", "/dev/null", "-e", &inject]);
         strace
-            .arg(Threads.command().get_program())
+            .arg(TCP_SERVER.command().get_program())
             .args(["--addr", addr]);
         let server = run(&mut strace, b"");
         server.assert_failed(&format!(

@@ -1,6 +1,6 @@
 //! What only the example `batch` of `udp-server` promises: it answers the datagrams in its
 //! receive queue with few system calls, on Linux. What it promises like `udp-server` is in
-//! `udp/server.rs`.
+//! `promises`.
 
 #[test]
 #[cfg(not(target_os = "linux"))]
@@ -19,8 +19,8 @@ mod queued {
 
     use harness::{Server, can_trace, udp_socket};
 
-    use crate::udp::server::UdpServer::Batch;
-    use crate::udp::server::{echo, forge};
+    use promises::catalog::BATCH;
+    use promises::{Broken, forge};
 
     fn send(socket: &UdpSocket, server: &Server, datagram: &[u8]) {
         assert_eq!(
@@ -32,9 +32,9 @@ mod queued {
     /// It needs 2 MiB for them, and here 1 MiB is missing.
     #[test]
     fn without_memory_for_the_datagrams_it_does_not_start() {
-        let peak = harness::memory_kib(Batch.start_on_loopback().running.id(), "VmPeak");
+        let peak = harness::memory_kib(BATCH.start(&[]).running.id(), "VmPeak");
         let limit = format!("--as={}", (peak.unwrap() - 1024) * 1024);
-        let server = harness::limited(&limit, &Batch.command("127.0.0.1:0"));
+        let server = harness::limited(&limit, &BATCH.at("127.0.0.1:0"));
         let error = "Error: cannot get memory for the datagrams\n";
         harness::run(&mut { server }, b"").assert_failed(error);
     }
@@ -57,17 +57,10 @@ mod queued {
         );
     }
 
-    #[test]
-    fn a_lone_datagram_is_not_held_up_until_more_come() {
-        let server = Batch.start_on_loopback();
-        let socket = udp_socket("127.0.0.1");
-        assert_eq!(echo(&socket, &server, b"alone"), b"alone");
-    }
-
     /// There are more datagrams than one call takes, with long and empty ones among them.
     #[test]
     fn all_that_waited_come_back_whole_and_in_order_to_the_peer_they_came_from() {
-        let server = Batch.start_on_loopback();
+        let server = BATCH.start(&[]);
         let sockets = [(); 3].map(|()| udp_socket("127.0.0.1"));
         let datagram = |peer: usize, number: usize| match number {
             7 | 8 | 29 => vec![],
@@ -91,16 +84,17 @@ mod queued {
     /// A long datagram must leave nothing in its slot for the short ones that use it later.
     #[test]
     fn a_slot_that_held_a_long_datagram_then_holds_a_short_one() {
-        let server = Batch.start_on_loopback();
+        let server = BATCH.start(&[]);
         let socket = udp_socket("127.0.0.1");
         for datagram in [&harness::noise(65_507)[..], b"short", b"", b"again"] {
-            assert_eq!(echo(&socket, &server, datagram), datagram);
+            send(&socket, &server, datagram);
+            assert_next_echo(&socket, datagram);
         }
     }
 
     #[test]
     fn those_that_cannot_be_answered_harm_none_that_wait_with_them() {
-        let mut server = Batch.start_on_loopback();
+        let mut server = BATCH.start(&[]);
         let socket = udp_socket("127.0.0.1");
         let broadcast = SocketAddrV4::new([127, 255, 255, 255].into(), 40_000);
         let port_0 = SocketAddrV4::new([127, 0, 0, 1].into(), 0);
@@ -108,13 +102,14 @@ mod queued {
         // They are at the start, in the middle, twice in a row, and at the end.
         for part in [b"first", b"2nd  ", b"third"] {
             for forged in [broadcast, port_0, broadcast] {
-                if !forge(forged, &server) {
-                    return;
+                match forge(forged, server.addr) {
+                    Err(Broken::NotAsked(why)) => return harness::not_run(&why),
+                    forged => forged.unwrap(),
                 }
             }
             send(&socket, &server, part);
         }
-        forge(broadcast, &server);
+        forge(broadcast, server.addr).unwrap();
         server.running.resume();
         for part in [b"first", b"2nd  ", b"third"] {
             assert_next_echo(&socket, part);
@@ -144,7 +139,7 @@ mod queued {
     /// separately.
     #[test]
     fn like_ones_in_a_row_come_back_one_by_one_and_in_order_with_the_unlike_among_them() {
-        let server = Batch.start_on_loopback();
+        let server = BATCH.start(&[]);
         let lengths = [
             5, 5, 5, 0, 0, 1200, 1200, 5, 5, 6, 7, 2000, 2000, 2000, 1, 1,
         ];
@@ -169,7 +164,7 @@ mod queued {
 
     #[test]
     fn like_ones_that_are_too_long_for_one_piece_come_back_as_well() {
-        let server = Batch.start_on_loopback();
+        let server = BATCH.start(&[]);
         let socket = udp_socket("127.0.0.1");
         let datagrams = datagrams([9000; 8]);
         server.running.suspend();
@@ -199,7 +194,7 @@ mod queued {
             .args(["-D", "-qq", "-e", "trace=%network", "-o"])
             .arg(&log)
             .args(strace_options);
-        let server = Batch.command("127.0.0.1:0");
+        let server = BATCH.at("127.0.0.1:0");
         strace.arg(server.get_program()).args(server.get_args());
         let mut server = Server::start(&mut strace);
         let socket = udp_socket("127.0.0.1");

@@ -1,5 +1,5 @@
 //! The example `multicast` of `udp-server`: one datagram to a group reaches each member. What
-//! a member promises as a server is in `udp/server.rs`.
+//! a member promises as a server is in `promises`.
 //!
 //! The servers join the group on the loopback interface, so nothing leaves the machine.
 //! Several servers, each on its own host, are in `peers/hosts.rs`.
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use harness::{Server, example_of, not_run, program, run, udp_socket};
 
-use crate::udp::server::{GROUP, UdpServer};
+use promises::catalog::{GROUP, MULTICAST};
 
 fn multicast(args: &[&str]) -> Command {
     let mut command = example_of("udp-server", "multicast");
@@ -18,7 +18,7 @@ fn multicast(args: &[&str]) -> Command {
 
 #[test]
 fn a_member_of_an_ipv4_group_hears_it() {
-    let mut server = UdpServer::Multicast.start("0.0.0.0:0");
+    let mut server = MULTICAST.start_at("0.0.0.0:0");
     let to = format!("{GROUP}:{}", server.addr.port());
     let mut client = example_of("udp-client", "one_to_many");
     client.args(["--addr", &to, "--interface", "127.0.0.1", "to all members"]);
@@ -47,9 +47,9 @@ fn answers(to: &str) -> Vec<String> {
 #[test]
 #[cfg(target_os = "linux")]
 fn two_members_on_one_host_both_answer() {
-    let first = UdpServer::Multicast.start("0.0.0.0:0");
+    let first = MULTICAST.start_at("0.0.0.0:0");
     let port = first.addr.port();
-    let _second = UdpServer::Multicast.start(&format!("0.0.0.0:{port}"));
+    let _second = MULTICAST.start_at(&format!("0.0.0.0:{port}"));
     let member = format!("127.0.0.1:{port}");
     assert_eq!(answers(&format!("{GROUP}:{port}")), [&member[..], &member]);
     // Only the group is for both.
@@ -59,13 +59,13 @@ fn two_members_on_one_host_both_answer() {
 #[test]
 #[cfg(unix)]
 fn on_the_address_of_the_group_it_answers_the_group_alone() {
-    let member = UdpServer::Multicast.start(&format!("{GROUP}:0"));
+    let member = MULTICAST.start_at(&format!("{GROUP}:0"));
     let port = member.addr.port();
     let own = format!("127.0.0.1:{port}");
     assert_eq!(answers(&format!("{GROUP}:{port}")), [&own[..]]);
     assert!(answers(&own).is_empty());
     // By default it also answers what is sent to the host.
-    let member = UdpServer::Multicast.start("0.0.0.0:0");
+    let member = MULTICAST.start_at("0.0.0.0:0");
     let own = format!("127.0.0.1:{}", member.addr.port());
     assert_eq!(answers(&own), [&own[..]]);
 }

@@ -1,12 +1,12 @@
 //! What only the example `wildcard` of `udp-server` promises: on all addresses, it answers from
-//! the address that was asked. What it promises like `udp-server` is in `udp/server.rs`.
+//! the address that was asked. What it promises like `udp-server` is in `promises`.
 
 use std::process::Command;
 
 use harness::{Finished, Server, example_of, program, run};
 
-use crate::udp::server::UdpServer::{Plain, Wildcard};
 use harness::{Network, succeed};
+use promises::catalog::{UDP_SERVER, WILDCARD};
 
 /// `udp-client` connects its socket, so it hears only the address that it asks.
 fn udp_client(addr: &str) -> Command {
@@ -24,7 +24,7 @@ fn ask(server: &Server, host: &str) -> Finished {
 
 #[test]
 fn whatever_address_is_asked_is_the_one_that_answers() {
-    let server = Wildcard.start("0.0.0.0:0");
+    let server = WILDCARD.start_at("0.0.0.0:0");
     for host in ["127.0.0.2", "127.0.0.1", "127.1.2.3"] {
         ask(&server, host).assert_printed(b"hello\n");
     }
@@ -33,7 +33,7 @@ fn whatever_address_is_asked_is_the_one_that_answers() {
 /// The server answers each attempt. But the kernel chooses 127.0.0.1 as the sender.
 #[test]
 fn udp_server_on_all_addresses_is_not_heard_at_the_second() {
-    let mut server = Plain.start("0.0.0.0:0");
+    let mut server = UDP_SERVER.start_at("0.0.0.0:0");
     ask(&server, "127.0.0.1").assert_printed(b"hello\n");
     let addr = format!("127.0.0.2:{}", server.addr.port());
     let mut client = udp_client(&addr);
@@ -52,7 +52,7 @@ fn on_one_socket_for_both_families_it_does_the_same() {
     if !harness::has_ipv6() {
         return;
     }
-    let mut server = Wildcard.start("[::]:0");
+    let mut server = WILDCARD.start_at("[::]:0");
     for (host, peer) in [
         ("127.0.0.2", "[::ffff:127.0.0.1]:"),
         ("[::1]", "[::1]:"),
@@ -66,7 +66,7 @@ fn on_one_socket_for_both_families_it_does_the_same() {
 
 #[test]
 fn bound_to_one_address_it_answers_from_it_as_well() {
-    let server = Wildcard.start("127.0.0.2:0");
+    let server = WILDCARD.start_at("127.0.0.2:0");
     ask(&server, "127.0.0.2").assert_printed(b"hello\n");
 }
 
@@ -91,7 +91,7 @@ fn a_broadcast_is_answered_from_an_address_of_its_own() {
         if addr.starts_with('[') && !harness::has_ipv6() {
             return;
         }
-        let server = Wildcard.start(addr);
+        let server = WILDCARD.start_at(addr);
         let port = server.addr.port();
         let answers = answers(one_to_many(&format!("127.255.255.255:{port}")));
         assert_eq!(answers, [format!("127.0.0.1:{port}")]);
@@ -126,7 +126,7 @@ fn the_second_address_of_an_interface_answers() {
         ),
         ("[::]:7007", &["10.77.0.22", "[fd77::22]", "[fd77::2]"]),
     ] {
-        let Some((network, _server)) = with_second_addresses(Wildcard.command(listens)) else {
+        let Some((network, _server)) = with_second_addresses(WILDCARD.at(listens)) else {
             return;
         };
         for host in asked {
@@ -142,7 +142,7 @@ fn the_second_address_of_an_interface_answers() {
 /// The same network without the answer: the client asks one address, and another answers.
 #[test]
 fn udp_server_is_not_heard_at_the_second_address_of_an_interface() {
-    let Some((network, _server)) = with_second_addresses(Plain.command("0.0.0.0:7007")) else {
+    let Some((network, _server)) = with_second_addresses(UDP_SERVER.at("0.0.0.0:7007")) else {
         return;
     };
     let first = run(&mut network.on(1, &udp_client("10.77.0.2:7007")), b"");
@@ -163,7 +163,7 @@ fn the_answer_takes_the_way_that_the_routing_table_says() {
         ("0.0.0.0:7007", &["10.77.0.22"][..]),
         ("[::]:7007", &["10.77.0.22", "[fd77::22]"]),
     ] {
-        let Some((network, mut server)) = with_second_addresses(Wildcard.command(listens)) else {
+        let Some((network, mut server)) = with_second_addresses(WILDCARD.at(listens)) else {
             return;
         };
         let wire = format!(
@@ -200,7 +200,7 @@ fn the_answer_takes_the_way_that_the_routing_table_says() {
 /// nobody can send from a group.
 #[test]
 fn link_local_addresses_and_groups_of_ipv6_are_answered() {
-    let Some((network, _server)) = with_second_addresses(Wildcard.command("[::]:7007")) else {
+    let Some((network, _server)) = with_second_addresses(WILDCARD.at("[::]:7007")) else {
         return;
     };
     // A new address is checked for a twin on the link first, unless `nodad` says otherwise.

@@ -329,15 +329,6 @@ fn being_suspended_while_it_waits_costs_the_client_nothing() {
 }
 
 #[test]
-fn it_serves_on_when_nobody_reads_its_output_any_more() {
-    let mut server = start(&[]);
-    server.running.close_output();
-    for _ in 0..20 {
-        server.assert_serves();
-    }
-}
-
-#[test]
 #[cfg(target_os = "linux")]
 fn in_the_log_an_abstract_name_is_escaped_and_a_long_datagram_is_cut_short() {
     let mut server = start(&[]);
@@ -388,25 +379,6 @@ fn a_datagram_that_may_have_been_cut_is_not_answered() {
             "{line}"
         );
     }
-}
-
-#[test]
-fn an_answer_that_comes_while_it_is_suspended_is_not_lost() {
-    let folder = harness::folder();
-    let path = folder.path().join("s");
-    let server = UnixDatagram::bind(&path).unwrap();
-    server.set_read_timeout(Some(LIMIT)).unwrap();
-    let mut command = program("unix-echo");
-    command.args(["client", "--datagram", "--timeout", "1", "hello", "--path"]);
-    let client = Running::start(command.arg(&path));
-    let mut buffer = [0; 64];
-    let (len, addr) = server.recv_from(&mut buffer).unwrap();
-    thread::sleep(Duration::from_millis(100)); // Most likely it waits in its system call by then.
-    client.suspend();
-    server.send_to_addr(&buffer[..len], &addr).unwrap();
-    thread::sleep(Duration::from_millis(1200)); // The deadline passes.
-    client.resume();
-    client.finish().assert_printed(b"hello\n");
 }
 
 /// A client binds a path, sends from it, and puts a link there before it is answered. The server

@@ -1,5 +1,5 @@
 //! What only `unix-echo` and its example `credentials` promise. What all programs with streams
-//! promise is in `streams`.
+//! promise is in `promises`.
 
 #[cfg(target_os = "linux")]
 pub mod credentials;

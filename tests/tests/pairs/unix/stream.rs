@@ -1,4 +1,4 @@
-//! What only the streams of `unix-echo` promise. What all streams promise is in `streams`.
+//! What only the streams of `unix-echo` promise. What all streams promise is in `promises`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use harness::{LIMIT, Running, run};
 
-use crate::streams::server::send_until_stuck;
-use crate::streams::{Service, Stream, client_of};
+use promises::catalog::{UNIX_CLIENT, UNIX_ECHO};
+use promises::{Ours, Stream, send_until_stuck};
 
 /// Suspends and resumes a program until something has happened. Linux interrupts a call with a
 /// time limit then, and the next call has the whole limit again.
@@ -25,14 +25,16 @@ fn suspend_until(running: &mut Running, mut has_happened: impl FnMut(&mut Runnin
 
 #[test]
 fn a_server_that_is_suspended_again_and_again_still_closes_who_never_writes_or_reads() {
-    let mut server = Service::UnixEcho.start(&["--idle-timeout", "1"]);
-    let silent = server.connect();
+    let mut server = Ours::new(&UNIX_ECHO)
+        .start_with(&["--idle-timeout", "1"])
+        .unwrap();
+    let silent = server.connect().unwrap();
     silent.set_nonblocking(true).unwrap();
     let has_ended = |mut stream: &Stream| stream.read(&mut [0]).is_ok_and(|len| len == 0);
     suspend_until(&mut server.running, |_| has_ended(&silent));
 
-    let deaf = server.connect();
-    send_until_stuck(&deaf);
+    let deaf = server.connect().unwrap();
+    send_until_stuck(&deaf).unwrap();
     deaf.set_nonblocking(true).unwrap();
     let is_refused = |mut stream: &Stream| {
         let error = stream.write(b"more").err();
@@ -46,7 +48,7 @@ fn a_client_that_is_suspended_again_and_again_keeps_its_deadline() {
     let folder = harness::folder();
     let path = folder.path().join("s");
     let silent = UnixListener::bind(&path).unwrap();
-    let mut client = client_of(Service::UnixEcho, path.to_str().unwrap());
+    let mut client = UNIX_CLIENT.at(path.to_str().unwrap());
     let mut client = Running::start(client.args(["--timeout", "1", "hello"]));
     let _accepted = silent.accept().unwrap();
     suspend_until(&mut client, |client| !client.is_running());
@@ -58,7 +60,7 @@ fn a_client_that_is_suspended_again_and_again_keeps_its_deadline() {
 
 #[test]
 fn a_client_that_has_a_name_is_logged_by_it_and_escaped() {
-    let mut server = Service::UnixEcho.start(&[]);
+    let mut server = Ours::new(&UNIX_ECHO).start().unwrap();
     let name = Path::new(&server.addr).with_file_name("me\n\x1b[2J");
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     socket
@@ -83,7 +85,9 @@ fn a_server_whose_queue_is_full_is_given_up_in_time() {
     full.listen(0).unwrap();
     let _in_the_queue = UnixStream::connect(&path).unwrap();
     let client = run(
-        client_of(Service::UnixEcho, path.to_str().unwrap()).args(["--timeout", "0.3", "hello"]),
+        UNIX_CLIENT
+            .at(path.to_str().unwrap())
+            .args(["--timeout", "0.3", "hello"]),
         b"",
     );
     assert_eq!(client.code, Some(1));

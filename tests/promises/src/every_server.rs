@@ -1,0 +1,80 @@
+//! What every server promises, whatever its sockets are.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::Stdio;
+
+use harness::{LIMIT, Running};
+
+use crate::{Kept, Ours, Promised, Reach};
+
+promises! {
+    anybody: [],
+    ours: [
+        it_serves_on_when_nobody_reads_its_output_any_more,
+        it_serves_when_nobody_reads_even_where_it_listens,
+        a_log_line_is_one_write,
+        quiet_logs_nothing_per_message_or_connection,
+    ],
+}
+
+/// Returns options for one connection at a time: then one worker that has ended is noticed, and the
+/// main thread serves alone.
+fn one_place(ours: &Ours) -> &'static [&'static str] {
+    match ours.reach {
+        Reach::Tcp | Reach::UnixStream => &["--max-connections", "1"],
+        Reach::Udp | Reach::UnixDatagram => &[],
+    }
+}
+
+pub fn it_serves_on_when_nobody_reads_its_output_any_more(ours: &Ours) -> Kept {
+    let mut server = ours.start_with_stderr(UnixStream::pair()?.0, one_place(ours))?;
+    server.running.close_stdout();
+    (0..50).try_for_each(|_| server.serves())?;
+    ensure!(server.running.is_running(), "it has ended");
+    Ok(())
+}
+
+/// Nobody hears where it listens, so the test chooses the address.
+pub fn it_serves_when_nobody_reads_even_where_it_listens(ours: &Ours) -> Kept {
+    let stdout = OwnedFd::from(UnixStream::pair()?.0);
+    let start = |mut command: std::process::Command| {
+        let stdout = stdout
+            .try_clone()
+            .map_or_else(|_| Stdio::null(), Stdio::from);
+        Running::start_with(command.args(one_place(ours)), stdout, Stdio::piped())
+    };
+    ours.that_answers().start_by("127.0.0.1", start)?.serves()
+}
+
+/// A pair of datagram sockets keeps the boundaries of writes, where a pipe would join them.
+pub fn a_log_line_is_one_write(ours: &Ours) -> Kept {
+    let (stderr, log) = UnixDatagram::pair()?;
+    log.set_read_timeout(Some(LIMIT))?;
+    let server = ours.start_with_stderr(stderr, &[])?;
+    // Servers of streams log the begin and the end of a connection.
+    let lines = 1 + usize::from(matches!(ours.reach, Reach::Tcp | Reach::UnixStream));
+    for bytes in [&b"hello"[..], b"", &[0xff; 9000]] {
+        server.exchange(bytes)?;
+        for _ in 0..lines {
+            let mut write = [0; 4096];
+            let len = log.recv(&mut write).promised("a line of log")?;
+            let write = String::from_utf8_lossy(&write[..len]);
+            let is_whole = write.contains(": ") && write.ends_with('\n');
+            ensure!(
+                is_whole && write.lines().count() == 1,
+                "not a line: {write:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+pub fn quiet_logs_nothing_per_message_or_connection(ours: &Ours) -> Kept {
+    let server = ours.start_with(&["-q"])?;
+    // A server may log after it has answered, so only the first has its line for sure.
+    server.serves()?;
+    server.serves()?;
+    ensure_eq!(server.running.kill().stderr, "");
+    Ok(())
+}

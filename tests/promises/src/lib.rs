@@ -1,0 +1,226 @@
+//! What every server and every client of a kind promises, once. A promise is a function that asks a
+//! *subject* and returns what broke: it does not panic, so it can be asked of anybody's program.
+//!
+//! - [`catalog`] lists our programs, and which kinds of promises each keeps;
+//! - [`Subject`] is a program that can be asked; [`Ours`] is one of the catalog, with our options and
+//!   lines of log;
+//! - [`KINDS`] lists the promises. Each is a `pub fn` of the module that has the name of its kind. The
+//!   modules are private, so the compiler warns of a promise that is missing in its list.
+
+use std::fmt::{self, Display, Formatter};
+use std::io;
+
+use harness::Finished;
+
+/// Returns from a promise that is broken if a condition is false.
+macro_rules! ensure {
+    ($is_kept:expr, $($why:tt)+) => {
+        if !$is_kept {
+            return Err($crate::Broken::Promise(format!($($why)+)));
+        }
+    };
+}
+
+/// Returns from a promise that is broken if two values are not equal.
+macro_rules! ensure_eq {
+    ($left:expr, $right:expr $(, $($why:tt)+)?) => {
+        match (&$left, &$right) {
+            (left, right) => if *left != *right {
+                let what: &[String] = &[$(format!($($why)+))?];
+                let what = what.concat();
+                return Err($crate::Broken::Promise(format!("{what}\n  got:      {left:?}\n  expected: {right:?}")));
+            }
+        }
+    };
+}
+
+/// Lists the promises of a module: those that anybody can keep, and those that only our programs can.
+macro_rules! promises {
+    (
+        anybody: [$($(#[$on:meta])? $anybody:ident,)*],
+        ours: [$($(#[$here:meta])? $ours:ident,)*],
+    ) => {
+        /// The promises of this kind.
+        pub const PROMISES: &[$crate::Promise] = &[
+            $($(#[$on])? $crate::Promise { name: stringify!($anybody), ask: $crate::Ask::Anybody($anybody) },)*
+            $($(#[$here])? $crate::Promise { name: stringify!($ours), ask: $crate::Ask::Ours($ours) },)*
+        ];
+    };
+}
+
+pub mod catalog;
+#[cfg(unix)]
+mod datagram_client;
+#[cfg(unix)]
+mod every_server;
+#[cfg(target_os = "linux")]
+mod forge;
+mod stream;
+mod stream_client;
+mod stream_pair;
+mod stream_server;
+mod subject;
+mod tcp_server;
+mod udp_server;
+
+pub use catalog::Program;
+#[cfg(target_os = "linux")]
+pub use forge::forge;
+pub use stream::{Stream, send_until_stuck};
+pub use subject::{Listening, Ours, Reach, Ready, Subject};
+
+/// What a promise returns.
+pub type Kept = Result<(), Broken>;
+
+/// Why a promise was not kept, or not asked.
+#[derive(Debug)]
+pub enum Broken {
+    /// The subject does not do what it promises.
+    Promise(String),
+    /// The test could not do its own part.
+    Means(String),
+    /// The subject cannot be asked here.
+    NotAsked(String),
+}
+
+impl Broken {
+    /// Says why a subject cannot be asked here.
+    pub fn not_asked(why: impl Display) -> Broken {
+        Broken::NotAsked(why.to_string())
+    }
+}
+
+impl Display for Broken {
+    fn fmt(&self, to: &mut Formatter) -> fmt::Result {
+        match self {
+            Broken::Promise(why) => write!(to, "{why}"),
+            Broken::Means(why) => write!(to, "the test itself: {why}"),
+            Broken::NotAsked(why) => write!(to, "not asked: {why}"),
+        }
+    }
+}
+
+/// Without a word on what was promised, an error of the system is one of the test's own means.
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Broken {
+        Broken::Means(error.to_string())
+    }
+}
+
+/// What the harness says of a program, it says of the subject.
+impl From<String> for Broken {
+    fn from(why: String) -> Broken {
+        Broken::Promise(why)
+    }
+}
+
+/// Says that an error breaks a promise.
+trait Promised<T> {
+    /// Names what was promised.
+    fn promised(self, what: &str) -> Result<T, Broken>;
+}
+
+impl<T, E: Display> Promised<T> for Result<T, E> {
+    fn promised(self, what: &str) -> Result<T, Broken> {
+        self.map_err(|error| Broken::Promise(format!("{what}: {error}")))
+    }
+}
+
+/// Asks for what a program did, as the assertions of [`Finished`] do, but without a panic.
+trait Said {
+    /// It succeeded and printed exactly this.
+    fn printed(&self, stdout: &[u8]) -> Kept;
+    /// It failed with nothing on stdout, and with an error that begins like this.
+    fn failed(&self, stderr: &str) -> Kept;
+    /// It has this text on stderr.
+    fn says(&self, text: &str) -> Kept;
+}
+
+impl Said for Finished {
+    fn printed(&self, stdout: &[u8]) -> Kept {
+        let has_printed = self.code == Some(0) && self.stdout == stdout;
+        let shown = String::from_utf8_lossy(&self.stdout);
+        ensure!(has_printed, "{:?}, {shown:?}, {}", self.code, self.stderr);
+        Ok(())
+    }
+
+    fn failed(&self, stderr: &str) -> Kept {
+        let has_failed = self.code == Some(1) && self.stdout.is_empty();
+        let has_said = self.stderr.starts_with(stderr);
+        ensure!(has_failed && has_said, "{self:?}, and not {stderr:?}");
+        Ok(())
+    }
+
+    fn says(&self, text: &str) -> Kept {
+        ensure!(self.stderr.contains(text), "{self:?} does not say {text:?}");
+        Ok(())
+    }
+}
+
+/// One promise.
+#[derive(Clone, Copy)]
+pub struct Promise {
+    /// The name of the function.
+    pub name: &'static str,
+    /// The function.
+    pub ask: Ask,
+}
+
+/// Of whom a promise can be asked.
+#[derive(Clone, Copy)]
+pub enum Ask {
+    /// It needs a subject that can be started and reached.
+    Anybody(fn(&Subject) -> Kept),
+    /// It needs our options or lines of our log.
+    Ours(fn(&Ours) -> Kept),
+}
+
+/// All kinds of promises, by the names of their modules.
+pub const KINDS: &[(&str, &[Promise])] = &[
+    #[cfg(unix)]
+    ("datagram_client", datagram_client::PROMISES),
+    #[cfg(unix)]
+    ("every_server", every_server::PROMISES),
+    ("stream_client", stream_client::PROMISES),
+    ("stream_pair", stream_pair::PROMISES),
+    ("stream_server", stream_server::PROMISES),
+    ("tcp_server", tcp_server::PROMISES),
+    ("udp_server", udp_server::PROMISES),
+];
+
+/// A promise that one of our programs makes.
+pub struct Trial {
+    /// `KIND::PROMISE::PROGRAM`.
+    pub name: String,
+    promise: Promise,
+    program: &'static Program,
+}
+
+/// Returns each promise of each of our programs that runs on this system.
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for &(kind, promises) in KINDS {
+        let here = catalog::PROGRAMS
+            .iter()
+            .filter(|program| program.runs_here());
+        for program in here.filter(|program| program.keeps.contains(&kind)) {
+            trials.extend(promises.iter().map(|&promise| Trial {
+                name: format!("{kind}::{}::{}", promise.name, program.name),
+                promise,
+                program,
+            }));
+        }
+    }
+    trials
+}
+
+impl Trial {
+    /// Asks the program.
+    pub fn ask(&self) -> Kept {
+        let ours = Ours::new(self.program);
+        match self.promise.ask {
+            Ask::Anybody(ask) => ask(&ours),
+            Ask::Ours(ask) => ask(&ours),
+        }
+    }
+}
