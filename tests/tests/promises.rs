@@ -2,6 +2,7 @@
 //! `KIND::PROMISE::PROGRAM`, as in `stream_server::the_third_of_two_waits_and_is_then_served::unix_echo`.
 
 use std::env;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
 
@@ -23,10 +24,11 @@ fn ask(trial: promises::Trial) -> Result<(), Failed> {
     match kept?.join() {
         Ok(Ok(())) => Ok(()),
         Ok(Err(broken)) => {
-            eprintln!("promise '{name}' is broken:\n{broken}");
+            let line = format!("promise '{name}' is broken:\n{broken}\n");
+            let _ = io::stderr().write_all(line.as_bytes()); // At once, so that no other comes between.
             Err(broken.to_string().into())
         }
-        Err(_) => Err("the test itself panicked".into()),
+        Err(_) => Err("it panicked".into()),
     }
 }
 

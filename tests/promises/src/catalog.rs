@@ -134,14 +134,14 @@ pub static GRACEFUL: Program = Program {
 pub static TCP_CLIENT: Program = Program {
     name: "tcp_client",
     package: "tcp-client",
-    keeps: &["stream_client"],
+    keeps: &["every_client", "stream_client"],
     ..TCP
 };
 /// `udp-client`
 pub static UDP_CLIENT: Program = Program {
     name: "udp_client",
     package: "udp-client",
-    keeps: &["datagram_client"],
+    keeps: &["every_client", "datagram_client"],
     ..UDP
 };
 /// `udp-client --example one_to_many`
@@ -150,7 +150,7 @@ pub static ONE_TO_MANY: Program = Program {
     package: "udp-client",
     example: Some("one_to_many"),
     systems: Linux,
-    keeps: &["datagram_client"],
+    keeps: &["every_client", "datagram_client"],
     ..UDP
 };
 /// `udp-client --example dns`
@@ -159,7 +159,7 @@ pub static DNS: Program = Program {
     package: "udp-client",
     example: Some("dns"),
     address: Address::Server,
-    keeps: &["datagram_client"],
+    keeps: &["every_client", "datagram_client"],
     ..UDP
 };
 /// `unix-echo server`
@@ -167,7 +167,7 @@ pub static UNIX_ECHO: Program = UNIX;
 /// `unix-echo client`
 pub static UNIX_CLIENT: Program = Program {
     args: &["client"],
-    keeps: &["stream_client"],
+    keeps: &["every_client", "stream_client"],
     ..UNIX
 };
 
@@ -176,7 +176,7 @@ pub static UNIX_DATAGRAM: Program = UNIX_DATAGRAM_SERVER;
 /// `unix-echo client --datagram`
 pub static UNIX_DATAGRAM_CLIENT: Program = Program {
     args: &["client", "--datagram"],
-    keeps: &["datagram_client"],
+    keeps: &["every_client", "datagram_client"],
     ..UNIX_DATAGRAM_SERVER
 };
 

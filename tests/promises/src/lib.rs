@@ -9,6 +9,7 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 
 use harness::Finished;
 
@@ -51,6 +52,7 @@ macro_rules! promises {
 pub mod catalog;
 #[cfg(unix)]
 mod datagram_client;
+mod every_client;
 #[cfg(unix)]
 mod every_server;
 #[cfg(target_os = "linux")]
@@ -179,6 +181,7 @@ pub enum Ask {
 pub const KINDS: &[(&str, &[Promise])] = &[
     #[cfg(unix)]
     ("datagram_client", datagram_client::PROMISES),
+    ("every_client", every_client::PROMISES),
     #[cfg(unix)]
     ("every_server", every_server::PROMISES),
     ("stream_client", stream_client::PROMISES),
@@ -218,9 +221,22 @@ impl Trial {
     /// Asks the program.
     pub fn ask(&self) -> Kept {
         let ours = Ours::new(self.program);
-        match self.promise.ask {
+        caught(|| match self.promise.ask {
             Ask::Anybody(ask) => ask(&ours),
             Ask::Ours(ask) => ask(&ours),
-        }
+        })
     }
+}
+
+/// Asks, and returns a panic as an error of the test's own means: some parts of the harness panic.
+///
+/// # Errors
+///
+/// What the promise returns.
+pub fn caught(ask: impl FnOnce() -> Kept) -> Kept {
+    panic::catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|panic| {
+        let why = panic.downcast::<String>().map(|why| *why);
+        let why = why.unwrap_or_else(|_| "a panic".to_owned());
+        Err(Broken::Means(why))
+    })
 }

@@ -28,7 +28,6 @@ promises! {
         a_server_that_drips_within_the_time_limit_is_waited_for,
         #[cfg(unix)] a_reader_that_has_gone_is_an_error_and_not_a_panic,
         #[cfg(unix)] a_stdin_that_cannot_be_read_is_told,
-        wrong_usage_is_refused_with_what_is_right,
         each_answer_begins_the_time_limit_anew,
         a_silent_server_is_given_up_as_soon_as_the_limit_is_over,
         #[cfg(unix)] to_be_suspended_does_not_prolong_the_time_limit,
@@ -227,10 +226,6 @@ pub fn a_stdin_that_cannot_be_read_is_told(ours: &Ours) -> Kept {
     let client = client.try_finish()?;
     ensure_eq!(client.code, Some(1));
     client.says("0 of 0 bytes came back\n\nCaused by:\n    cannot read stdin: Is a directory")
-}
-
-pub fn wrong_usage_is_refused_with_what_is_right(ours: &Ours) -> Kept {
-    ours.refuses_seconds("--timeout")
 }
 
 /// The client learns that a limit has passed only when a read ends. So after a pause in which there was

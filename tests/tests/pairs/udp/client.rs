@@ -351,15 +351,7 @@ fn it_does_not_take_itself_for_the_server() {
 
 #[test]
 fn wrong_usage_is_refused_with_what_is_right() {
-    let wrong = [
-        (["--timeout", "0"], "seconds from 0.001 to 86400"),
-        (["--timeout", "-1"], "seconds from 0.001 to 86400"),
-        (["--timeout", "nan"], "seconds from 0.001 to 86400"),
-        (["--timeout", "inf"], "seconds from 0.001 to 86400"),
-        (["--timeout", "1e300"], "seconds from 0.001 to 86400"),
-        (["--timeout", "soon"], "seconds from 0.001 to 86400"),
-        (["--attempts", "0"], "0 is not in 1.."),
-    ];
+    let wrong = [(["--attempts", "0"], "0 is not in 1..")];
     harness::assert_refuses(|| program("udp-client"), &wrong);
     harness::assert_refuses_addresses(
         |addr| harness::at(program("udp-client"), addr),

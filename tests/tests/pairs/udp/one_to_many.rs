@@ -214,12 +214,7 @@ fn ipv6_has_no_broadcast() {
 
 #[test]
 fn wrong_usage_is_refused_with_what_is_right() {
-    let wrong = [
-        (["--timeout", "0"], "seconds from 0.001 to 86400"),
-        (["--timeout", "-1"], "seconds from 0.001 to 86400"),
-        (["--timeout", "nan"], "seconds from 0.001 to 86400"),
-        (["-q", "-q"], "cannot be used multiple times"),
-    ];
+    let wrong = [(["-q", "-q"], "cannot be used multiple times")];
     harness::assert_refuses(|| one_to_many(&[]), &wrong);
     for (addr, interface, right) in [
         ("239.1.2.3:7007", "lo", "for IPv4, write its address"),
