@@ -2,7 +2,7 @@
 //! thread. What it promises like `tcp-server` is in `promises`.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 #[cfg(target_os = "linux")]
 use std::{
     fs,
@@ -15,7 +15,7 @@ use std::{
 use crate::tcp::connect;
 #[cfg(target_os = "linux")]
 use crate::tcp::{assert_serves, reset};
-use harness::echo;
+use harness::{LIMIT, echo};
 use promises::catalog::EVENT_LOOP;
 #[cfg(target_os = "linux")]
 use promises::{Ours, Stream, send_until_stuck};
@@ -125,19 +125,18 @@ fn out_of_memory_for_one_client_it_ends_this_one_and_no_other() {
     };
     prlimit(Pid::from_raw(id as i32), Resource::As, limit).unwrap();
     let deaf: Vec<TcpStream> = (0..40).map(|_| connect(&server)).collect();
-    for mut client in &deaf {
+    for client in &deaf {
         client.set_nonblocking(true).unwrap();
-        let mut stuck = 0;
-        while stuck < 20 {
-            match client.write(&[b'x'; 64 * 1024]) {
-                Ok(_) => stuck = 0,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    stuck += 1;
-                    thread::sleep(Duration::from_millis(2));
-                }
-                Err(_) => break, // A reset: it was this one.
-            }
-        }
+    }
+    // Until the server ends one of them, which resets the connection.
+    let deadline = Instant::now() + LIMIT;
+    let is_ended = |mut client: &TcpStream| {
+        let error = client.write(&[b'x'; 64 * 1024]).err();
+        error.is_some_and(|error| error.kind() != io::ErrorKind::WouldBlock)
+    };
+    while !deaf.iter().any(is_ended) {
+        assert!(Instant::now() < deadline, "none of them is ended");
+        thread::sleep(Duration::from_millis(2));
     }
     echo(&good, b"still there?");
     assert!(server.running.is_running());
