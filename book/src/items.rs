@@ -79,9 +79,9 @@ fn type_name(kind: &syn::Type) -> String {
     .unwrap_or_default()
 }
 
-/// Whether an attribute makes a function a test: `#[test]`, `#[rstest]`, or `#[apply(..)]` of rstest.
+/// Whether an attribute makes a function a test: `#[test]`, or `#[rstest]`.
 fn is_test(attribute: &syn::Attribute) -> bool {
-    ["test", "rstest", "apply"]
+    ["test", "rstest"]
         .iter()
         .any(|name| attribute.path().is_ident(name))
 }
