@@ -1,2 +1,2 @@
-//! The pairs, held together by tests. All of them are in `tests/pairs`; the programs that start and
-//! watch processes are in `harness`.
+//! The pairs, held together by tests: `tests/pairs`, and `tests/promises.rs`, which asks each program for
+//! what the library `promises` says of its kind. The library `harness` starts and watches processes.
