@@ -1,18 +1,12 @@
 //! A UDP client that sends messages to an echo server and waits for each to come back.
 //!
 //! ```console
-//! $ cargo run -p udp-server                 # terminal 1
-//! listening on 127.0.0.1:7007
-//! 127.0.0.1:50931: length 5 "hello"
-//! ```
-//!
-//! ```console
-//! $ cargo run -p udp-client -- hello        # terminal 2
+//! $ cargo run -p udp-client -- hello        # start udp-server first
 //! hello
 //! 127.0.0.1:7007: answered in 86.4µs
 //! ```
 //!
-//! UDP can lose a datagram, deliver it twice, or deliver it late, and it tells nobody. So
+//! UDP can lose a datagram, deliver it twice, or deliver it late, without telling anybody. So
 //! the client sends a message, waits for the echo, and sends the message again if no echo
 //! comes in time. This is called *stop and wait*.
 //!
@@ -21,15 +15,19 @@
 //! - Stop the server (Ctrl-C) and send a message. You learn at once that nobody listens.
 //! - Suspend the server (Ctrl-Z) and send a message. Now only the time limit tells you that
 //!   something is wrong. A slow server and a lost datagram look the same to the client.
-//! - Leave out the message and type lines. Each line is a datagram, even an empty one.
+//! - Leave out the message, and type lines: `cargo run -p udp-client`. Each line is a datagram,
+//!   even an empty one.
 //!
 //! Read next: `tcp-server` and `tcp-client`, which leave all this work to the kernel.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
+#[cfg(unix)]
+use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+#[cfg(unix)]
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,13 +37,6 @@ use clap::Parser;
 /// The longest payloads, in bytes; `udp-server` explains them.
 const MAX_PAYLOAD_V4: usize = 65_507;
 const MAX_PAYLOAD_V6: usize = 65_527;
-
-/// The error of a read or write that ran out of time. Unix and Windows have different ones.
-const TIMED_OUT: ErrorKind = if cfg!(windows) {
-    ErrorKind::TimedOut
-} else {
-    ErrorKind::WouldBlock
-};
 
 /// Send datagrams to an echo server and wait for each to come back
 #[derive(Parser)]
@@ -95,64 +86,47 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Reads a time limit in seconds.
-fn seconds(text: &str) -> Result<Duration, &'static str> {
-    match text.parse::<f64>() {
-        Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
-        _ => Err("write a number of seconds from 0.001 to 86400"),
-    }
-}
-
 /// Finds all addresses of a name. Many names have several; `localhost` often has `[::1]` and
 /// `127.0.0.1`.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
     let found = addr.to_socket_addrs().map_err(|error| {
         let advice = match error.kind() {
-            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
-                ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
-            }
+            ErrorKind::InvalidInput => ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007",
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
     })?;
-    // The same address can stand twice in /etc/hosts.
-    let mut seen = HashSet::new();
-    let servers: Vec<_> = found.filter(|server| seen.insert(*server)).collect();
-    ensure!(
-        servers.iter().all(|server| server.port() != 0),
-        "cannot send to {addr}: port 0 stands for no socket; give the server's port"
-    );
+    let mut servers: Vec<_> = found.collect();
+    servers.dedup(); // The same address can stand twice in /etc/hosts.
     Ok(servers)
 }
 
 /// Reads a line with its newline. The end of the input is a line without one.
 fn next_line(stdin: &mut impl BufRead) -> Result<Vec<u8>> {
     let mut line = Vec::new();
-    // A line without end must not fill the memory. This much is already too long to send.
-    let limit = MAX_PAYLOAD_V6 as u64 + 1;
-    let read = stdin.take(limit).read_until(b'\n', &mut line);
+    // This much cannot be sent anyway, so that a line without end does not fill the memory.
+    let read = stdin
+        .take(MAX_PAYLOAD_V6 as u64 + 1)
+        .read_until(b'\n', &mut line);
     read.context("cannot read stdin")?;
     Ok(line)
 }
 
-/// Sends a message and prints its echo. Later messages go only to the address that answered.
+/// Asks one address after the other, and prints the echo of the first that answers. Later messages
+/// go to this one alone.
 fn ask_and_print(message: &[u8], servers: &mut Vec<SocketAddr>, args: &Args) -> Result<()> {
-    let (server, time) = ask_any(servers, message, args)?;
-    *servers = vec![server];
-    print(message)?;
-    log(args.quiet, format_args!("{server}: answered in {time:.1?}"));
-    Ok(())
-}
-
-/// Asks one address after the other. Returns the first that answers, and how long it took.
-fn ask_any(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<(SocketAddr, Duration)> {
-    let mut failure = anyhow!("cannot ask the server: its name has no address");
-    for (number, &server) in servers.iter().enumerate() {
+    let mut failure = anyhow!("cannot ask {}: the name has no address", args.addr);
+    for server in servers.clone() {
         match ask(server, message, args) {
-            Ok(time) => return Ok((server, time)),
+            Ok(time) => {
+                *servers = vec![server];
+                print(message).context("cannot write to stdout")?;
+                log(args.quiet, format_args!("{server}: answered in {time:.1?}"));
+                return Ok(());
+            }
             Err(error) => failure = error,
         }
-        if number + 1 < servers.len() {
+        if Some(&server) != servers.last() {
             log(
                 args.quiet,
                 format_args!("{failure:#}; trying the next address"),
@@ -162,13 +136,41 @@ fn ask_any(servers: &[SocketAddr], message: &[u8], args: &Args) -> Result<(Socke
     Err(failure)
 }
 
-/// Refuses a message that is too long. The kernel would as well (EMSGSIZE), but its error
-/// does not name the limit.
+/// Asks one address, and sends the message again and again until its echo comes. Returns how long
+/// that took.
+fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
+    check_length(message, server)?;
+    let socket = connect(server)?;
+    let started = Instant::now();
+    let (attempts, timeout) = (args.attempts, args.timeout);
+    let mut failure = io::Error::from(ErrorKind::TimedOut);
+    for attempt in 1..=attempts {
+        let deadline = Instant::now() + timeout;
+        let sent = socket.send(message);
+        match sent.and_then(|_| wait_for_echo(&socket, message, deadline)) {
+            Ok(()) => return Ok(started.elapsed()),
+            Err(error) if is_refusal(&error) => return Err(explain(error, server)),
+            // Any other error has cost us one datagram, and the next may arrive. For example, this
+            // one was too long for a router (EMSGSIZE); the kernel cuts the next into fragments.
+            Err(error) => failure = error,
+        }
+        log(
+            args.quiet,
+            format_args!("{server}: no answer to attempt {attempt} of {attempts}"),
+        );
+        thread::sleep(deadline.saturating_duration_since(Instant::now()));
+    }
+    Err(failure).with_context(|| {
+        format!("cannot get an answer from {server} in {attempts} attempts of {timeout:?}")
+    })
+}
+
+/// Refuses a message that is too long. The kernel would too (EMSGSIZE), without naming the limit.
 fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
-    // ::ffff:127.0.0.1 is an IPv4 address, which an IPv6 socket can reach as well.
-    let (limit, family) = match server.ip().to_canonical() {
-        IpAddr::V4(_) => (MAX_PAYLOAD_V4, "IPv4"),
-        IpAddr::V6(_) => (MAX_PAYLOAD_V6, "IPv6"),
+    // ::ffff:127.0.0.1 is an IPv4 address, in the form in which an IPv6 socket uses it.
+    let (limit, family) = match server.ip().to_canonical().is_ipv4() {
+        true => (MAX_PAYLOAD_V4, "IPv4"),
+        false => (MAX_PAYLOAD_V6, "IPv6"),
     };
     ensure!(
         message.len() <= limit,
@@ -178,42 +180,14 @@ fn check_length(message: &[u8], server: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Asks one address: sends the message again and again until its echo comes. Returns how long that
-/// took. An error ends it only if it says that nobody listens.
-fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
-    check_length(message, server)?;
-    let socket = connect(server)?;
-    let started = Instant::now();
-    let (attempts, timeout) = (args.attempts, args.timeout);
-    let mut failure = None;
-    for attempt in 1..=attempts {
-        let deadline = Instant::now() + timeout;
-        let sent = socket.send(message);
-        match sent.and_then(|_| wait_for_echo(&socket, message, deadline)) {
-            Ok(true) => return Ok(started.elapsed()),
-            Ok(false) => failure = None,
-            Err(error) if is_refusal(&error) => return Err(explain(error, server)),
-            // One datagram was lost. It was too long for a router (EMSGSIZE; the kernel cuts the
-            // next into fragments), a firewall dropped it (EPERM), or a queue was full (ENOBUFS).
-            Err(error) => {
-                failure = Some(explain(error, server));
-                thread::sleep(deadline.saturating_duration_since(Instant::now()));
-            }
-        }
-        log(
-            args.quiet,
-            format_args!("{server}: no answer to attempt {attempt} of {attempts}"),
-        );
-    }
-    let s = if attempts == 1 { "" } else { "s" };
-    Err(failure.unwrap_or_else(|| {
-        anyhow!("cannot get an answer from {server} in {attempts} attempt{s} of {timeout:?}")
-    }))
-}
-
-/// Opens a socket for one message. A late echo of an earlier message finds that its socket
-/// is closed, so nobody takes it for the echo of this one.
+/// Opens a socket for one message. A late echo of an earlier message comes to a socket that is
+/// closed by then, so it cannot be taken for the echo of this one.
 fn connect(server: SocketAddr) -> Result<UdpSocket> {
+    // Linux would connect to it, and even send.
+    ensure!(
+        server.port() != 0,
+        "cannot reach {server}: port 0 stands for no socket; give the server's port"
+    );
     // 0.0.0.0 and [::] stand for all addresses of this host, and port 0 for any free port.
     let any = if server.is_ipv4() {
         "0.0.0.0:0"
@@ -221,49 +195,44 @@ fn connect(server: SocketAddr) -> Result<UdpSocket> {
         "[::]:0"
     };
     let socket = UdpSocket::bind(any).context("cannot open a UDP socket on a free port")?;
-    // connect(2) on a UDP socket sends nothing. From now on the kernel drops datagrams from
-    // other senders. And if the server's host reports that nobody listens on the port, a
-    // call that waits, or the next one, fails with ECONNREFUSED.
-    if let Err(error) = socket.connect(server) {
-        // The kernel refuses a broadcast address unless the program asks for it (EACCES), but that
-        // error has other reasons too. If the address is accepted with the option, we know.
-        let is_broadcast = error.kind() == ErrorKind::PermissionDenied
-            && socket.set_broadcast(true).is_ok()
-            && socket.connect(server).is_ok();
-        ensure!(
-            !is_broadcast,
-            "cannot reach {server}: it is a broadcast address; run the example one_to_many"
-        );
-        return Err(explain(error, server));
-    }
+    // connect(2) on a UDP socket sends nothing. From now on the kernel gives us datagrams of this
+    // peer alone. And if its host reports that nobody listens on the port, the call that waits, or
+    // else the next one, fails with ECONNREFUSED.
+    let connected = socket.connect(server);
+    connected.map_err(|error| explain(error, server))?;
     // If no server has the port, the kernel may give it to us, and we would answer ourselves.
-    // We ask for both addresses: what was written may be 0.0.0.0, which stands for this host.
-    if socket.local_addr().ok() == socket.peer_addr().ok() {
+    // (We compare with the peer, since a connection to 0.0.0.0 goes to 127.0.0.1.)
+    if socket.local_addr()? == socket.peer_addr()? {
         return Err(explain(ErrorKind::ConnectionRefused.into(), server));
     }
     Ok(socket)
 }
 
-/// Waits for the echo of a message until the deadline. Other datagrams do not count.
-fn wait_for_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::Result<bool> {
+/// Waits for the echo of a message until the deadline, and ignores all other datagrams.
+fn wait_for_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::Result<()> {
     let peer = socket.peer_addr()?;
     let mut buffer = vec![0; MAX_PAYLOAD_V6];
     loop {
-        // The kernel applies a time limit to each call, so each call gets the time that is
-        // left. Zero is not allowed; one microsecond still takes an echo from the queue.
+        // The limit is for one call, so each call gets the time that is left. std refuses a limit of
+        // zero. With a microsecond, the call still returns an echo that is in the queue.
         let left = deadline.saturating_duration_since(Instant::now());
         socket.set_read_timeout(Some(left.max(Duration::from_micros(1))))?;
         match socket.recv_from(&mut buffer) {
-            // A datagram of another sender may have come before we called connect.
-            Ok((len, from)) if from == peer && buffer[..len] == *message => return Ok(true),
+            // Before we called connect, the queue may already have had a datagram of somebody else.
+            Ok((len, from)) if from == peer && buffer[..len] == *message => return Ok(()),
             Ok(_) => {}
-            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
-            Err(error) if matches!(error.kind(), TIMED_OUT | ErrorKind::Interrupted) => {}
+            // The time limit has passed (Unix, Windows), or we were suspended: then Linux ends a call
+            // that has a time limit when we are resumed (signal(7)).
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) => {}
             Err(error) => return Err(error),
         }
-        // Checked after a last call, because an echo may have come while we were suspended.
+        // Not before the call, because an echo may have come while we were suspended.
         if left.is_zero() {
-            return Ok(false);
+            return Err(ErrorKind::TimedOut.into());
         }
     }
 }
@@ -278,29 +247,38 @@ fn is_refusal(error: &io::Error) -> bool {
 
 /// Adds to an error of the socket what it means here and what to do.
 fn explain(error: io::Error, server: SocketAddr) -> anyhow::Error {
-    let advice = match is_refusal(&error) {
-        true => ": nobody listens there; start udp-server",
-        false => "",
+    let advice = match error.kind() {
+        _ if is_refusal(&error) => ": nobody listens there; start udp-server",
+        // Linux refuses a broadcast address in this way, but other addresses as well.
+        ErrorKind::PermissionDenied => {
+            ": if this is a broadcast address, run the example one_to_many"
+        }
+        _ => "",
     };
     anyhow::Error::new(error).context(format!("cannot reach {server}{advice}"))
 }
 
-/// Prints a line. std's own stdout hides the error of a stdout that is not open for writing (EBADF),
-/// and println! would panic if nobody reads it any more.
-fn print(line: &[u8]) -> Result<()> {
+/// Prints a line. println! would panic if nobody reads stdout any more.
+fn print(line: &[u8]) -> io::Result<()> {
+    // std's own stdout hides that a stdout is not open for writing (EBADF). A file does not.
     #[cfg(unix)]
-    use std::{fs::File, os::fd::AsFd};
-    #[cfg(unix)]
-    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     #[cfg(not(unix))]
-    let stdout = io::Result::Ok(io::stdout());
-    let written = stdout.and_then(|mut stdout| stdout.write_all(&[line, b"\n"].concat()));
-    written.context("cannot write to stdout")
+    let mut stdout = io::stdout();
+    stdout.write_all(&[line, b"\n"].concat())
 }
 
-/// Writes a line to stderr, if anybody reads it. eprintln! would panic if nobody does.
+/// Writes a line to stderr. eprintln! would panic if nobody reads it any more.
 fn log(quiet: bool, line: fmt::Arguments) {
     if !quiet {
         let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+    }
+}
+
+/// Reads a time limit in seconds.
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    match text.parse::<f64>() {
+        Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
+        _ => Err("write a number of seconds from 0.001 to 86400"),
     }
 }

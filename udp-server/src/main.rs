@@ -12,20 +12,20 @@
 //! 127.0.0.1:7007: answered in 86.4µs
 //! ```
 //!
-//! A *socket* is what a program sends and receives through. The kernel keeps it, and gives
-//! the program a number for it. Other programs find it by its *address*: an IP address,
-//! which stands for a *host* (a machine on a network), and a *port*, a number by which that
-//! host finds the socket. 127.0.0.1 is the *loopback* address, by which a host reaches
-//! itself. UDP carries *datagrams*: messages that travel separately and arrive whole or not
-//! at all. The bytes that a program puts into a datagram are its *payload*. The program at
-//! the other end is the *peer*.
+//! A *socket* is what a program sends and receives through. It lives in the kernel; the program
+//! holds a number that stands for it. Other programs find it by its *address*: an IP address,
+//! which names a *host* (a machine on a network), and a *port*, a number that names one socket
+//! of this host. 127.0.0.1 is the *loopback* address: every host reaches itself there. UDP
+//! carries *datagrams*: messages that travel separately and arrive whole or not at all. The
+//! bytes that a program puts into a datagram are its *payload*. The program at the other end is
+//! the *peer*.
 //!
 //! Try next:
 //!
-//! - Suspend the server (Ctrl-Z), send a message, and resume the server (`fg`). It answers
-//!   now, because what you sent waited in the kernel. The client gave up long ago.
-//! - Start a second server. It fails, because the port is taken. If you add
-//!   `-- --addr 127.0.0.1:0`, the kernel chooses a free port.
+//! - Suspend the server (Ctrl-Z), send a message, and resume the server (`fg`). It answers only
+//!   now: until then your datagrams waited in the kernel. The client gave up long ago.
+//! - Start a second server. It fails, because the port is taken. With a port of 0 the kernel
+//!   chooses a free one: `cargo run -p udp-server -- --addr 127.0.0.1:0`
 //!
 //! Read next: `udp-client`, the other half, which has to cope with lost datagrams.
 
@@ -38,25 +38,22 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-/// The longest payload, in bytes. The length field of UDP has 16 bits and includes the header of 8
-/// bytes (RFC 768), which leaves 65,527 bytes over IPv6. Over IPv4 it is 65,507 bytes, because the
-/// length field of IPv4 also includes its own header of 20 bytes (RFC 791).
-///
-/// The buffer must be this long: bytes that do not fit are lost, on most systems silently.
+/// The longest payload of all, in bytes: that of UDP over IPv6 (RFC 768). Over IPv4 it is 65,507.
+/// A shorter buffer would lose the end of a long datagram, on most systems without an error.
 const MAX_PAYLOAD: usize = 65_527;
 
 /// How many bytes of a datagram the log shows.
 const SHOWN: usize = 64;
 
-/// The pause after an error, so that an error that repeats does not keep a processor busy.
+/// The pause after an error of receive: one that comes again and again must not make us spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long an echo may wait to be sent; the kernel rounds it up to some milliseconds.
 ///
-/// While the kernel looks for a host on our own network, what is for this host waits in the send
-/// buffer of our socket, for three seconds if there is no such host. Somebody who forges such
-/// senders fills the buffer, and send_to would then wait, for all other peers as well. So an echo
-/// that cannot be sent at once is dropped, as UDP may. (The README says what to do if that is all.)
+/// While the kernel looks for a host of our own network, datagrams for it wait in the send buffer
+/// of our socket, for three seconds if there is no such host. Whoever forges such senders fills
+/// the buffer, and then every other peer would wait for send_to as well. So an echo that cannot be
+/// sent at once is dropped, as UDP may. (The README says what to do when that is not enough.)
 const AT_ONCE: Duration = Duration::from_micros(1);
 
 /// Send every UDP datagram back to its sender
@@ -79,13 +76,10 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let socket = bind(&args.addr)?;
-    socket
-        .set_write_timeout(Some(AT_ONCE))
-        .context("cannot set a time limit")?;
     let local = socket
         .local_addr()
         .context("cannot read the address of the socket")?;
-    // Nobody may be reading stdout any more: println! would panic, and this does not.
+    // println! would panic if nobody reads stdout any more. This does not.
     let _ = writeln!(io::stdout(), "listening on {local}");
     serve(&socket, local.port(), args.quiet)
 }
@@ -94,10 +88,10 @@ fn main() -> Result<()> {
 /// kernel puts the datagrams that arrive for this address into the socket's *receive
 /// queue*, and drops them while the queue is full.
 fn bind(addr: &str) -> Result<UdpSocket> {
-    UdpSocket::bind(addr).map_err(|error| {
+    let socket = UdpSocket::bind(addr).map_err(|error| {
         let port = addr.rsplit(':').next().and_then(|port| port.parse().ok());
         let advice = match (error.kind(), port) {
-            // Without a number it is std's own error, not the kernel's: the text is no address.
+            // An error of the kernel has a number. This one is std's own: the text is no address.
             (ErrorKind::InvalidInput, _) if error.raw_os_error().is_none() => {
                 ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
             }
@@ -109,7 +103,11 @@ fn bind(addr: &str) -> Result<UdpSocket> {
             _ => "",
         };
         anyhow::Error::new(error).context(format!("cannot bind a UDP socket to {addr}{advice}"))
-    })
+    })?;
+    socket
+        .set_write_timeout(Some(AT_ONCE))
+        .context("cannot set a time limit")?;
+    Ok(socket)
 }
 
 /// Echoes forever. UDP has no connections, so one socket serves all peers: with each
@@ -120,11 +118,11 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
         // Takes exactly one datagram from the queue, or waits for one.
         match socket.recv_from(&mut buffer) {
             Ok((len, peer)) => match refusal(peer, own_port) {
-                // `len` may be 0: an empty datagram is a datagram, and nothing has ended.
+                // A length of 0 is an empty datagram, and not the end of anything.
                 None => echo(socket, &buffer[..len], peer, quiet),
                 Some(reason) => log(quiet, format_args!("{peer}: not answered, {reason}")),
             },
-            // Only Windows reports this: nobody listened for an earlier echo.
+            // Windows alone reports that nobody took an earlier echo.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
             Err(error) => {
                 log(quiet, format_args!("cannot receive: {error}"));
@@ -136,18 +134,17 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
 
 /// Returns the reason not to answer this peer, if there is one.
 ///
-/// The sender address of a datagram can be forged. A datagram that seems to come from
-/// another echo server would make the two servers answer each other without end (CERT
-/// CA-1996-01, CVE-2024-2169). Most services that answer everything use a port below 1024,
-/// or our own port number. Against two servers like this one on different ports, the check
-/// does not help.
+/// The sender address of a datagram can be forged. A datagram that seems to come from another
+/// echo server would make the two servers answer each other without end (CERT CA-1996-01,
+/// CVE-2024-2169). Most services that answer every datagram have a port below 1024, and other
+/// servers like this one often have our port. Against one on another port the check does not help.
 ///
-/// 0.0.0.0, :: and groups are no address of a sender. Linux takes what is sent to the first two as
-/// sent to this host itself, so a stranger could send to its sockets that only listen on loopback.
+/// No host has the address 0.0.0.0 or ::, or that of a group. But Linux delivers to this host what is
+/// sent to the first two, so a stranger could make us send to sockets that listen on loopback alone.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
     let ip = peer.ip().to_canonical();
     match peer.port() {
-        0 => Some("port 0 asks for no answer (RFC 768)"),
+        0 => Some("port 0 stands for no port (RFC 768)"),
         1..1024 => Some("ports below 1024 belong to system services"),
         port if port == own_port => Some("our own port number, perhaps another echo server"),
         _ if ip.is_unspecified() || ip.is_multicast() => Some("an address that no host has"),
@@ -155,8 +152,8 @@ fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
     }
 }
 
-/// Sends a datagram back. The kernel takes all of it or none. Success means that the kernel
-/// has taken it, not that it has arrived. An error is no reason to stop serving others.
+/// Sends a datagram back. The kernel takes it whole or not at all. That it has taken it does not
+/// mean that it will arrive. An error with one peer is no reason to stop serving the others.
 fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, quiet: bool) {
     match socket.send_to(datagram, peer) {
         Ok(len) => {
@@ -172,9 +169,9 @@ fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, quiet: bool) {
     }
 }
 
-/// Writes a line to stderr with one system call. eprintln! makes one for each part of the
-/// line, and panics if nobody reads stderr any more. (format_args! is like format!, but the
-/// text is made only if it is needed.)
+/// Writes a line to stderr with one system call. eprintln! makes one for each part of the line, so
+/// that lines of several programs mix, and it panics if nobody reads stderr any more.
+/// (format_args! is like format!, but makes the text only if it is needed.)
 fn log(quiet: bool, line: fmt::Arguments) {
     if !quiet {
         let _ = io::stderr().write_all(format!("{line}\n").as_bytes());

@@ -186,7 +186,11 @@ fn lossy_text_keeps_what_commands_a_terminal_and_escaped_text_does_not() {
 #[test]
 #[cfg(target_os = "linux")]
 fn println_ends_a_server_whose_output_fails_and_writeln_does_not() {
-    use harness::peer;
+    let first_udp_server = || {
+        let mut command = harness::example_of("udp-server", "first");
+        command.arg("127.0.0.1:0");
+        command
+    };
     use std::fs::OpenOptions;
     use std::os::{fd::OwnedFd, unix::net::UnixStream};
     let outputs = || {
@@ -201,14 +205,14 @@ fn println_ends_a_server_whose_output_fails_and_writeln_does_not() {
         Running::start_with(&mut command, stdout.into(), Stdio::piped())
     };
     for (stdout, why) in outputs() {
-        let server = start(peer("plain_udp_echo"), stdout).finish();
+        let server = start(first_udp_server(), stdout).finish();
         assert_eq!(server.code, Some(101), "{server:?}");
         server.assert_stderr(&format!("failed printing to stdout: {why}"));
     }
     // A stdout that was never open is harmless: the runtime opens /dev/null in its place.
     let mut closed = Command::new("sh");
-    closed.args(["-c", "exec \"$0\" >&-"]);
-    closed.arg(peer("plain_udp_echo").get_program());
+    closed.args(["-c", "exec \"$0\" 127.0.0.1:0 >&-"]);
+    closed.arg(first_udp_server().get_program());
     let mut closed = Running::start(&mut closed);
     thread::sleep(SHORT);
     assert!(closed.is_running());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
@@ -21,20 +22,34 @@ pub fn root() -> PathBuf {
 /// first, from the current sources and in the profile of the running test. A test never runs
 /// an old program.
 pub fn program(name: &str) -> Command {
-    built(name, escargot::CargoBuild::new().package(name).bin(name))
+    let build = escargot::CargoBuild::new().package(name).bin(name);
+    built(name, build, |path| path)
 }
 
 /// Does the same for a program of the package `peers`, which holds what other people write.
 pub fn peer(name: &str) -> Command {
-    built(name, escargot::CargoBuild::new().package("peers").bin(name))
+    let build = escargot::CargoBuild::new().package("peers").bin(name);
+    built(name, build, |path| path)
 }
 
 /// Does the same for an example of another package.
+///
+/// Cargo puts the examples of all packages into one folder, where the example of one package takes the
+/// place of that with the same name of another. So each gets a link of its own.
 pub fn example_of(package: &str, name: &str) -> Command {
-    built(
-        name,
-        escargot::CargoBuild::new().package(package).example(name),
-    )
+    let build = escargot::CargoBuild::new().package(package).example(name);
+    built(&format!("{package}/{name}"), build, |path| {
+        let own_folder = path.with_file_name(package);
+        let own_path = own_folder.join(name);
+        let link = own_folder.join(format!("{name}-{}", std::process::id()));
+        let linked = fs::create_dir_all(own_folder)
+            .and_then(|()| fs::hard_link(&path, &link))
+            .and_then(|()| fs::rename(&link, &own_path));
+        linked.unwrap_or_else(|error| panic!("cannot link {}: {error}", own_path.display()));
+        // If both were links to one file already, rename(2) has done nothing.
+        let _ = fs::remove_file(link);
+        own_path
+    })
 }
 
 /// Returns a command for a program that is not ours. If it is not installed, prints `NOT RUN`
@@ -77,14 +92,14 @@ pub fn python(name: &str) -> Option<Command> {
     Some(command)
 }
 
-fn built(name: &str, build: escargot::CargoBuild) -> Command {
+/// Builds a program once, and returns a command for the file that `keep` makes of it.
+fn built(name: &str, build: escargot::CargoBuild, keep: impl Fn(PathBuf) -> PathBuf) -> Command {
     static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap();
     let path = built.entry(name.to_owned()).or_insert_with(|| {
         let run = build.args(["--profile", &profile()]).run();
-        run.unwrap_or_else(|error| panic!("cannot build {name}: {error}"))
-            .path()
-            .to_owned()
+        let run = run.unwrap_or_else(|error| panic!("cannot build {name}: {error}"));
+        keep(run.path().to_owned())
     });
     let mut command = Command::new(path);
     // With these variables, anyhow would add a stack trace to the errors that the tests read.

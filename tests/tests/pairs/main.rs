@@ -2,6 +2,7 @@
 //!
 //! - `udp`, `tcp`, `unix`: what one program promises, shown by peers that the tests play;
 //! - `peers`: our programs together with other people's;
+//! - `first`: the shortest programs, with each other and with those for real use;
 //! - `facts`: what std and the kernel do, whatever programs use them;
 //! - `leftovers`: that a test leaves nothing behind, however it ends;
 //! - `limits`: that an ordinary user has enough descriptors for them.
@@ -10,6 +11,7 @@
 //! target `promises`.
 
 mod facts;
+mod first;
 #[cfg(target_os = "linux")]
 mod leftovers;
 #[cfg(target_os = "linux")]

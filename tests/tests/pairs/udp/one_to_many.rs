@@ -187,7 +187,7 @@ fn udp_client_names_the_example_for_a_broadcast_address() {
     );
     assert_eq!(client.code, Some(1));
     let error = "Error: cannot reach 127.255.255.255:7007: \
-                 it is a broadcast address; run the example one_to_many\n";
+                 if this is a broadcast address, run the example one_to_many\n";
     assert!(client.stderr.starts_with(error), "{client:?}");
 }
 

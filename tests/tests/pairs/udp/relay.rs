@@ -142,7 +142,9 @@ fn udp_client_gives_up_after_too_few_attempts() {
         (Some(1), &b""[..]),
         "{client:?}"
     );
-    let error = format!("Error: cannot get an answer from {addr} in 3 attempts of 50ms\n");
+    let error = format!(
+        "Error: cannot get an answer from {addr} in 3 attempts of 50ms\n\nCaused by:\n    timed out\n"
+    );
     assert!(client.stderr.ends_with(&error), "{client:?}");
 }
 
