@@ -5,7 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::{Server, program, run};
+use harness::run;
+use promises::Program;
+use promises::catalog::{
+    TCP_CLIENT, TCP_SERVER, UDP_CLIENT, UDP_SERVER, UNIX_CLIENT, UNIX_DATAGRAM_CLIENT, UNIX_ECHO,
+};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -44,12 +48,12 @@ fn without_numbers(text: &str) -> String {
 #[cfg(unix)]
 fn the_errors_that_the_readme_explains_are_those_that_unix_echo_prints() {
     let folder = harness::folder();
-    let unix_echo = |args: &[&str]| {
-        let mut command = program("unix-echo");
-        command.args(args).env("XDG_RUNTIME_DIR", folder.path());
+    let at_its_path = |program: &Program| {
+        let mut command = program.command();
+        command.env("XDG_RUNTIME_DIR", folder.path());
         command
     };
-    let mut server = harness::Running::start(&mut unix_echo(&["server"]));
+    let mut server = harness::Running::start(&mut at_its_path(&UNIX_ECHO));
     server.announced();
     // The README shows these errors, with its own path.
     let assert_explained = |command: &mut Command| {
@@ -66,15 +70,15 @@ fn the_errors_that_the_readme_explains_are_those_that_unix_echo_prints() {
             "{finished:?}"
         );
     };
-    assert_explained(&mut unix_echo(&["server"]));
-    assert_explained(&mut unix_echo(&["client", "--datagram", "x"]));
+    assert_explained(&mut at_its_path(&UNIX_ECHO));
+    assert_explained(at_its_path(&UNIX_DATAGRAM_CLIENT).arg("x"));
     drop(server); // It gets SIGKILL, so its file stays.
-    assert_explained(&mut unix_echo(&["client", "x"]));
+    assert_explained(at_its_path(&UNIX_CLIENT).arg("x"));
     std::fs::remove_file(folder.path().join("unix-echo.sock")).unwrap();
-    assert_explained(&mut unix_echo(&["client", "x"]));
+    assert_explained(at_its_path(&UNIX_CLIENT).arg("x"));
     std::fs::write(folder.path().join("notes.txt"), "").unwrap();
-    for role in ["server", "client"] {
-        assert_explained(unix_echo(&[role, "--path", "notes.txt"]).current_dir(folder.path()));
+    for program in [&UNIX_ECHO, &UNIX_CLIENT] {
+        assert_explained(program.at("notes.txt").current_dir(folder.path()));
     }
 }
 
@@ -95,33 +99,27 @@ fn assert_readme_explains(command: &mut Command) {
 
 #[test]
 fn the_errors_that_the_readme_explains_are_those_that_the_programs_print() {
-    let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
+    let server = UDP_SERVER.start(&[]);
     let taken = server.addr.to_string();
     let deaf = harness::udp_socket("127.0.0.1");
     let silent = deaf.local_addr().unwrap().to_string();
-    assert_readme_explains(program("udp-server").args(["--addr", &taken]));
-    assert_readme_explains(program("udp-server").args(["--addr", "127.0.0.1"]));
-    assert_readme_explains(program("udp-client").args(["--addr", "127.0.0.1:70000"]));
-    assert_readme_explains(program("udp-client").args(["--addr", &silent, "x"]));
+    assert_readme_explains(&mut UDP_SERVER.at(&taken));
+    assert_readme_explains(&mut UDP_SERVER.at("127.0.0.1"));
+    assert_readme_explains(&mut UDP_CLIENT.at("127.0.0.1:70000"));
+    assert_readme_explains(UDP_CLIENT.at(&silent).arg("x"));
     // Windows takes no command line as long as this.
     if !cfg!(windows) {
-        let long = "x".repeat(65_508);
-        assert_readme_explains(program("udp-client").args(["--addr", &taken, &long]));
+        assert_readme_explains(UDP_CLIENT.at(&taken).arg("x".repeat(65_508)));
     }
-    let tcp = Server::start(program("tcp-server").args([
-        "--addr",
-        "127.0.0.1:0",
-        "--idle-timeout",
-        "0.2",
-    ]));
+    let tcp = TCP_SERVER.start(&["--idle-timeout", "0.2"]);
     let addr = tcp.addr.to_string();
-    assert_readme_explains(program("tcp-server").args(["--addr", &addr]));
+    assert_readme_explains(&mut TCP_SERVER.at(&addr));
     drop(tcp);
-    assert_readme_explains(program("tcp-client").args(["--addr", &addr, "x"]));
+    assert_readme_explains(TCP_CLIENT.at(&addr).arg("x"));
     drop(deaf);
-    assert_readme_explains(program("udp-client").args(["--addr", &silent, "x"]));
+    assert_readme_explains(UDP_CLIENT.at(&silent).arg("x"));
     if cfg!(target_os = "linux") {
-        assert_readme_explains(program("udp-client").args(["--addr", "127.255.255.255:7007", "x"]));
+        assert_readme_explains(UDP_CLIENT.at("127.255.255.255:7007").arg("x"));
     }
 }
 
