@@ -5,11 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use book::pages::Code;
 use harness::run;
 use promises::Program;
 use promises::catalog::{
     TCP_CLIENT, TCP_SERVER, UDP_CLIENT, UDP_SERVER, UNIX_CLIENT, UNIX_DATAGRAM_CLIENT, UNIX_ECHO,
 };
+use regex::Regex;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -23,25 +25,10 @@ fn read(path: &str) -> String {
 /// Replaces each number by `N` and each short time by `TIME`, because they differ from run to
 /// run.
 fn without_numbers(text: &str) -> String {
-    let mut out = String::new();
-    for word in text.split_inclusive(char::is_whitespace) {
-        let number = word
-            .trim_end()
-            .trim_end_matches("µs")
-            .trim_end_matches("ms");
-        if number.len() < word.trim_end().len() && number.parse::<f64>().is_ok() {
-            out.push_str("TIME\n");
-            continue;
-        }
-        for character in word.chars() {
-            match character {
-                '0'..='9' if out.ends_with('N') => {}
-                '0'..='9' => out.push('N'),
-                other => out.push(other),
-            }
-        }
-    }
-    out
+    let [times, numbers] =
+        [r"\d+(\.\d+)?(µs|ms)", r"\d+"].map(|pattern| Regex::new(pattern).unwrap());
+    let text = times.replace_all(text, "TIME");
+    numbers.replace_all(&text, "N").into_owned()
 }
 
 #[test]
@@ -57,18 +44,8 @@ fn the_errors_that_the_readme_explains_are_those_that_unix_echo_prints() {
     server.announced();
     // The README shows these errors, with its own path.
     let assert_explained = |command: &mut Command| {
-        let finished = run(command, b"");
-        let message = finished
-            .stderr
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix("Error: "))
-            .unwrap_or_default();
-        let message = message.replace(folder.path().to_str().unwrap(), "/run/user/1000");
-        assert!(
-            !message.is_empty() && read("README.md").contains(&message),
-            "{finished:?}"
-        );
+        let path = folder.path().to_str().unwrap();
+        assert_explains(&error_of(command).replace(path, "/run/user/1000"));
     };
     assert_explained(&mut at_its_path(&UNIX_ECHO));
     assert_explained(at_its_path(&UNIX_DATAGRAM_CLIENT).arg("x"));
@@ -82,19 +59,26 @@ fn the_errors_that_the_readme_explains_are_those_that_unix_echo_prints() {
     }
 }
 
-fn assert_readme_explains(command: &mut Command) {
+/// Returns the error with which a command ends.
+fn error_of(command: &mut Command) -> String {
     let finished = run(command, b"");
     assert_ne!(finished.code, Some(0), "{command:?}");
-    let message = finished
-        .stderr
-        .lines()
-        .find_map(|line| line.split_once("rror: "));
+    let mut lines = finished.stderr.lines();
+    let message = lines.find_map(|line| line.split_once("rror: "));
     let (_, message) = message.unwrap_or_else(|| panic!("no error: {finished:?}"));
+    message.to_owned()
+}
+
+fn assert_explains(message: &str) {
     let message = without_numbers(message);
     assert!(
-        without_numbers(&read("README.md")).contains(&message),
+        !message.is_empty() && without_numbers(&read("README.md")).contains(&message),
         "README.md does not explain {message:?}"
     );
+}
+
+fn assert_readme_explains(command: &mut Command) {
+    assert_explains(&error_of(command));
 }
 
 #[test]
@@ -123,32 +107,33 @@ fn the_errors_that_the_readme_explains_are_those_that_the_programs_print() {
     }
 }
 
-/// The glossary names a file for each term. The file must explain the term, in *emphasis*.
+/// A program explains a term, in *emphasis*, where a reader first meets it.
 #[test]
-fn the_terms_of_the_glossary_are_explained_where_it_says() {
-    let readme = read("README.md");
-    let glossary = readme.split("## Glossary").nth(1).unwrap();
-    let rows = glossary.split("\n## ").next().unwrap().lines();
+fn the_glossary_has_each_term_that_a_program_explains() {
+    let emphasis = Regex::new(r"\*([A-Za-z][^*]*)\*").unwrap();
+    let glossary = read("book/en/glossary.md");
     let mut explained = 0;
-    for row in rows.filter(|row| row.starts_with('|')) {
-        let Some((terms, link)) = row.split_once("](") else {
-            continue;
-        };
-        let text = read(link.split(')').next().unwrap());
-        let lines = text
+    for (_, program) in Code::read(&root()).pages("programs") {
+        let code = read(program);
+        let comments = code
             .lines()
-            .map(|line| line.trim_start().trim_start_matches(['/', '!']));
-        let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
-        let text = words.join(" ");
-        for term in terms.split('*').skip(1).step_by(2) {
+            .filter_map(|line| line.trim_start().strip_prefix("//"));
+        let words = comments.map(|line| line.trim_start_matches(['/', '!']).trim());
+        let text = words.collect::<Vec<_>>().join(" ");
+        for term in emphasis
+            .captures_iter(&text)
+            .map(|found| found[1].to_owned())
+        {
+            // It may be a plural, or a word of a longer term.
+            let entry = format!("\n\n{}", term.trim_end_matches('s'));
             assert!(
-                text.contains(&format!("*{term}")),
-                "{term} is not explained in {link}"
+                glossary.contains(&entry),
+                "no {term}, which {program} explains"
             );
             explained += 1;
         }
     }
-    assert!(explained > 20, "the glossary has {explained} terms");
+    assert!(explained > 20, "the programs explain {explained} terms");
 }
 
 #[test]
