@@ -2,20 +2,15 @@
 //! check the terms and files that the pages name.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use book::pages::Code;
-use harness::run;
+use harness::{root, run};
 use promises::Program;
 use promises::catalog::{
     TCP_CLIENT, TCP_SERVER, UDP_CLIENT, UDP_SERVER, UNIX_CLIENT, UNIX_DATAGRAM_CLIENT, UNIX_ECHO,
 };
 use regex::Regex;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path))
