@@ -161,7 +161,7 @@ fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
         thread::sleep(deadline.saturating_duration_since(Instant::now()));
     }
     Err(failure).with_context(|| {
-        format!("cannot get an answer from {server} in {attempts} attempts of {timeout:?}")
+        format!("cannot get an answer from {server} (attempts: {attempts}, each of {timeout:?})")
     })
 }
 

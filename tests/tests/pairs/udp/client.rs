@@ -105,7 +105,7 @@ fn a_silent_server_is_asked_as_often_as_said_and_then_given_up() {
     assert_eq!(client.code, Some(1));
     assert_eq!(client.stdout, b"");
     let error = format!(
-        "Error: cannot get an answer from {} in 4 attempts of 50ms\n\nCaused by:\n    timed out\n",
+        "Error: cannot get an answer from {} (attempts: 4, each of 50ms)\n\nCaused by:\n    timed out\n",
         server.local_addr().unwrap()
     );
     assert!(client.stderr.ends_with(&error), "{}", client.stderr);
@@ -264,7 +264,7 @@ fn an_address_that_is_silent_is_asked_for_the_first_message_only() {
     };
     let client = run(&mut client, b"");
     client.assert_printed(b"one\ntwo\nthree\n");
-    client.assert_stderr("in 2 attempts of 1s: timed out; trying the next address");
+    client.assert_stderr("(attempts: 2, each of 1s): timed out; trying the next address");
     assert_eq!(count_waiting(&silent), 2);
 }
 

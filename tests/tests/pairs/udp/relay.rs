@@ -143,7 +143,7 @@ fn udp_client_gives_up_after_too_few_attempts() {
         "{client:?}"
     );
     let error = format!(
-        "Error: cannot get an answer from {addr} in 3 attempts of 50ms\n\nCaused by:\n    timed out\n"
+        "Error: cannot get an answer from {addr} (attempts: 3, each of 50ms)\n\nCaused by:\n    timed out\n"
     );
     assert!(client.stderr.ends_with(&error), "{client:?}");
 }
