@@ -206,40 +206,6 @@ fn an_answer_from_somebody_else_is_passed_over() {
 }
 
 #[test]
-fn that_nobody_listens_is_told_at_once() {
-    // This socket is connected elsewhere: it keeps its port, but takes nothing from the
-    // client.
-    let deaf = udp_socket("127.0.0.1");
-    deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap())
-        .unwrap();
-    let client = ask(&deaf, &["--timeout", "3600", "hello"]).finish();
-    assert_eq!(client.code, Some(1));
-    let addr = deaf.local_addr().unwrap();
-    let error = format!("Error: cannot reach {addr}: nobody listens there; start udp-server\n");
-    assert!(client.stderr.starts_with(&error), "{}", client.stderr);
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn of_a_name_with_two_addresses_the_one_that_answers_is_used() {
-    if !harness::has_ipv6() {
-        return;
-    }
-    for host in ["127.0.0.1", "[::1]"] {
-        let server = Server::start(program("udp-server").args(["--addr", &format!("{host}:0")]));
-        let addr = format!("twofold:{}", server.addr.port());
-        let Some(mut client) = harness::with_twofold_name(
-            program("udp-client").args(["--addr", &addr, "hello", "again"]),
-        ) else {
-            return;
-        };
-        let client = run(&mut client, b"");
-        client.assert_printed(b"hello\nagain\n");
-        client.assert_stderr(&format!("{}: answered in", server.addr));
-    }
-}
-
-#[test]
 #[cfg(target_os = "linux")]
 fn an_address_that_is_silent_is_asked_for_the_first_message_only() {
     let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
@@ -308,30 +274,6 @@ fn the_longest_datagram_passes_and_a_longer_one_is_explained() {
     }
 }
 
-/// If no server has the port that the client asks for, the kernel may give this port to the
-/// client. Then UDP, like TCP, can connect the socket to itself, and also by the addresses that
-/// stand for this host.
-#[test]
-#[cfg(target_os = "linux")]
-fn it_does_not_take_itself_for_the_server() {
-    let v4 = ["127.0.0.1", "0.0.0.0"];
-    let v6 = ["[::1]", "[::]", "[::1%1]", "[::ffff:0.0.0.0]"];
-    let v6 = if harness::has_ipv6() { &v6[..] } else { &[] };
-    for host in v4.iter().chain(v6) {
-        let addr = format!("{host}:7007");
-        let client = harness::at(program("udp-client"), &addr);
-        let client = harness::where_7007_is_the_only_free_port(&client);
-        let Some(mut client) = client else { return };
-        let client = run(client.arg("hello"), b"");
-        assert_eq!(
-            (client.code, &client.stdout[..]),
-            (Some(1), &b""[..]),
-            "{addr}: {client:?}"
-        );
-        client.assert_stderr(": nobody listens there; start udp-server");
-    }
-}
-
 #[test]
 fn wrong_usage_is_refused_with_what_is_right() {
     let wrong = [(["--attempts", "0"], "0 is not in 1..")];
@@ -339,20 +281,6 @@ fn wrong_usage_is_refused_with_what_is_right() {
     harness::assert_refuses_addresses(
         |addr| harness::at(program("udp-client"), addr),
         "cannot find the address of ",
-    );
-}
-
-/// On Linux, connect(2) accepts port 0, and send(2) sends.
-#[test]
-fn port_0_is_refused_before_anything_is_sent() {
-    let mut client = harness::at(program("udp-client"), "127.0.0.1:0");
-    let client = run(client.arg("x"), b"");
-    let error = "Error: cannot send to 127.0.0.1:0: \
-                 port 0 stands for no socket; give the server's port\n";
-    assert_eq!(
-        (client.code, &client.stderr[..]),
-        (Some(1), error),
-        "{client:?}"
     );
 }
 
@@ -369,18 +297,6 @@ fn an_address_that_a_name_has_twice_is_asked_once() {
     };
     assert_eq!(run(&mut client, b"").code, Some(1));
     assert_eq!(count_waiting(&server), 2);
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn that_no_local_port_is_free_is_told() {
-    let Some(mut client) = harness::where_no_port_is_free(program("udp-client").arg("hello"))
-    else {
-        return;
-    };
-    let error = "Error: cannot open a UDP socket on a free port\n\n\
-                 Caused by:\n    Address already in use";
-    run(&mut client, b"").assert_failed(error);
 }
 
 /// None of these is a broadcast address, so the example `one_to_many` is no help.

@@ -142,7 +142,8 @@ fn it_does_not_take_itself_for_a_server() {
     for addr in ["127.255.255.255:7007", "0.0.0.0:7007"] {
         let client = one_to_many(&["--addr", addr, "hello"]);
         let client = harness::where_7007_is_the_only_free_port(&client);
-        let Some(mut client) = client else { return };
+        let client = client.map_err(|why| harness::not_run(&why));
+        let Ok(mut client) = client else { return };
         let client = run(&mut client, b"");
         client.assert_failed("Error: cannot open a UDP socket on a free port\n");
     }

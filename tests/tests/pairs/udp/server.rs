@@ -53,9 +53,8 @@ fn a_port_of_the_system_needs_the_right_to_it() {
 #[cfg(target_os = "linux")]
 fn advice_is_given_only_where_it_is_true() {
     let server = UDP_SERVER.at("127.0.0.1:0");
-    let Some(mut server) = harness::where_no_port_is_free(&server) else {
-        return;
-    };
+    let server = harness::where_no_port_is_free(&server).map_err(|why| not_run(&why));
+    let Ok(mut server) = server else { return };
     let error = "Error: cannot bind a UDP socket to 127.0.0.1:0\n";
     run(&mut server, b"").assert_failed(error);
     if !harness::can_trace() {
