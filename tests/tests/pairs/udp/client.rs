@@ -1,5 +1,5 @@
-//! What `udp-client` promises, shown by servers that are slow, silent, wrong or missing. How
-//! it copes with a bad network is in `udp/relay.rs`.
+//! What `udp-client` promises, shown by servers that are slow, silent or wrong, and by a bad
+//! network. What every client of datagrams, or of a server on IP, promises is in `promises`.
 
 use std::net::{SocketAddr, UdpSocket};
 
@@ -469,4 +469,40 @@ fn on_a_terminal_two_ctrl_d_end_a_line_without_newline_and_the_input() {
     let mut keyboard = std::fs::File::from(keyboard);
     keyboard.write_all(b"first\nhello\x04\x04").unwrap();
     client.finish().assert_printed(b"first\nhello\n");
+}
+
+#[test]
+fn it_names_the_example_for_a_broadcast_address() {
+    let mut client = harness::at(program("udp-client"), "127.255.255.255:7007");
+    let error = "Error: cannot reach 127.255.255.255:7007: \
+                 it is a broadcast address; run the example one_to_many\n";
+    run(client.arg("hello"), b"").assert_failed(error);
+}
+
+#[test]
+fn it_gets_every_echo_through_a_bad_network_complete_and_in_order() {
+    let messages: String = (0..40)
+        .map(|number| format!("message {number}\n"))
+        .collect();
+    let start = |seed| {
+        let options = format!("--drop 0.3 --duplicate 0.1 --reorder 0.2 --delay 5 --seed {seed}");
+        let (relay, server) = super::relay::relay_to_echo(&options);
+        let mut client = harness::at(program("udp-client"), &relay.addr.to_string());
+        client.args(["--timeout", "0.02", "--attempts", "2000"]);
+        let mut client = Running::start(&mut client);
+        client.write(messages.as_bytes());
+        (client, relay, server)
+    };
+    let mut log = String::new();
+    // All run at the same time, because each of them mostly waits.
+    for (client, relay, _server) in [1, 2, 3, 4].map(start) {
+        client.finish().assert_printed(messages.as_bytes());
+        log += &relay.running.kill().stderr;
+    }
+    for name in ["question", "answer"] {
+        for fate in ["lost", "doubled", "held back", "passed"] {
+            let is_it = |line: &str| line.contains(name) && line.contains(fate);
+            assert!(log.lines().any(is_it), "no {name} was {fate}: {log}");
+        }
+    }
 }
