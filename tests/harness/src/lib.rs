@@ -6,6 +6,7 @@ use std::env;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -33,6 +34,18 @@ pub use programs::*;
 
 /// The limit of every wait. Nothing takes nearly that long, even on a slow machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
+
+static PATIENCE_MILLIS: AtomicU64 = AtomicU64::new(LIMIT.as_millis() as u64);
+
+/// Returns the limit of every wait for a program: [`LIMIT`], unless somebody is less patient.
+pub fn patience() -> Duration {
+    Duration::from_millis(PATIENCE_MILLIS.load(Relaxed))
+}
+
+/// Makes all waits for programs as short as this.
+pub fn set_patience(limit: Duration) {
+    PATIENCE_MILLIS.store(limit.as_millis() as u64, Relaxed);
+}
 
 /// Says why the test, or a part of it, did not run here: now with a line `NOT RUN`, which goes
 /// directly to stderr, past `cargo test`, which hides what passing tests print; and at the end of

@@ -107,12 +107,24 @@ pub fn memory_kib(process: u32, name: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// Returns the processor time that a process has used, in its own code and in the kernel.
+/// Returns the fields of /proc/PID/stat after the name, which may contain anything (proc_pid_stat(5)).
+#[cfg(target_os = "linux")]
+fn stat(process: u32) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let fields = stat.rsplit_once(") ")?.1.split(' ');
+    Some(fields.map(str::to_owned).collect())
+}
+
+/// Returns the process group of a process that exists.
+#[cfg(target_os = "linux")]
+pub(crate) fn group_of(process: u32) -> Option<u32> {
+    stat(process)?.get(2)?.parse().ok()
+}
+
+/// Returns the processor time that a process has used, in its own code and in the kernel. A tick is 10 ms.
 #[cfg(target_os = "linux")]
 pub fn processor_time(process: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // proc_pid_stat(5): the name may contain anything, so we count after it. A tick is 10 ms.
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let fields = stat(process).unwrap();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)
 }

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::UdpSocket;
 use std::thread;
 
-use crate::{LIMIT, not_run};
+use crate::{not_run, patience};
 
 /// Returns bytes without a pattern (xorshift), so that a lost or moved block is noticed.
 pub fn noise(len: usize) -> Vec<u8> {
@@ -67,7 +67,7 @@ pub fn payloads() -> Vec<Vec<u8>> {
 pub fn udp_socket(host: &str) -> UdpSocket {
     let socket =
         UdpSocket::bind((host, 0)).unwrap_or_else(|error| panic!("cannot bind to {host}: {error}"));
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket.set_read_timeout(Some(patience())).unwrap();
     socket
 }
 

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::LIMIT;
+use crate::patience;
 
 /// A program that runs. It is killed when this is dropped, also when a test fails.
 pub struct Running {
@@ -92,12 +92,18 @@ impl Running {
         }
     }
 
-    /// Starts a server that starts children for its clients. They are killed together with it.
+    /// Starts a server that starts children for its clients. What is done to it is done to them as well.
     #[cfg(unix)]
     pub fn start_with_children(command: &mut Command) -> Running {
+        Running::start_group(command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// Does the same, with this stdout and this stderr.
+    #[cfg(unix)]
+    pub fn start_group(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
         use std::os::unix::process::CommandExt;
         let command = command.process_group(0).stdin(Stdio::piped());
-        let mut running = Running::spawn(command, Stdio::piped(), Stdio::piped());
+        let mut running = Running::spawn(command, stdout, stderr);
         running.leads_group = true;
         crate::leftovers::also_kill(running.id());
         running
@@ -185,6 +191,10 @@ impl Running {
 
     /// Kills the program and returns what it wrote before.
     pub fn kill(mut self) -> Finished {
+        #[cfg(unix)]
+        if self.leads_group {
+            self.signal(rustix::process::Signal::KILL);
+        }
         self.child.kill().unwrap();
         let finished = self.wait().map(|status| status.code());
         let finished = finished.and_then(|code| self.collect(code));
@@ -192,13 +202,13 @@ impl Running {
     }
 
     fn wait(&mut self) -> Result<ExitStatus, String> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + patience();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return Ok(status);
             }
             if Instant::now() >= deadline {
-                return Err(format!("still running after {LIMIT:?}"));
+                return Err(format!("still running after {:?}", patience()));
             }
             thread::sleep(Duration::from_millis(2));
         }
@@ -228,18 +238,40 @@ impl Running {
     /// Waits for a server that does not say when it is ready. Returns `false` if the server
     /// has ended, because then any answer came from another program.
     pub fn becomes_ready(&mut self, is_ready: impl Fn() -> bool) -> bool {
-        let deadline = Instant::now() + LIMIT;
+        self.try_becomes_ready(patience(), is_ready)
+            .unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Does the same, and returns an error if the server is not ready in time.
+    pub fn try_becomes_ready(
+        &mut self,
+        limit: Duration,
+        is_ready: impl Fn() -> bool,
+    ) -> Result<bool, String> {
+        let deadline = Instant::now() + limit;
         while self.is_running() {
             if is_ready() {
-                return self.is_running();
+                return Ok(self.is_running());
             }
-            assert!(
-                Instant::now() < deadline,
-                "the server is not ready after {LIMIT:?}"
-            );
+            if Instant::now() >= deadline {
+                let why = format!("the server is not ready after {limit:?}");
+                return Err(self.explained(&why));
+            }
             thread::sleep(Duration::from_millis(10));
         }
-        false
+        Ok(false)
+    }
+
+    /// Returns the processes that were started: one, or a group.
+    #[cfg(target_os = "linux")]
+    pub fn processes(&self) -> Vec<u32> {
+        if !self.leads_group {
+            return vec![self.id()];
+        }
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        ids.filter(|id| crate::group_of(*id) == Some(self.id()))
+            .collect()
     }
 }
 
@@ -260,9 +292,27 @@ impl Running {
         self.signal(rustix::process::Signal::CONT);
     }
 
+    /// Sends SIGCONT later, while the caller goes on.
+    pub fn resume_after(&self, time: Duration) {
+        use rustix::process::{Signal, kill_process, kill_process_group};
+        let (pid, is_group) = (self.pid(), self.leads_group);
+        thread::spawn(move || {
+            thread::sleep(time);
+            // An error means that the program has ended.
+            let _ = match is_group {
+                true => kill_process_group(pid, Signal::CONT),
+                false => kill_process(pid, Signal::CONT),
+            };
+        });
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(self.pid(), signal).unwrap();
+        use rustix::process::{kill_process, kill_process_group};
+        match self.leads_group {
+            true => kill_process_group(self.pid(), signal).unwrap(),
+            false => kill_process(self.pid(), signal).unwrap(),
+        }
     }
 
     fn pid(&self) -> rustix::process::Pid {
@@ -326,11 +376,20 @@ pub fn on_a_free_port(
     start: impl Fn(SocketAddr) -> Option<Running>,
     is_ready: impl Fn(SocketAddr) -> bool,
 ) -> Option<(Running, SocketAddr)> {
+    try_on_a_free_port(patience(), start, is_ready).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// Does the same, and returns why if the server does not start, or is not ready within the limit.
+pub fn try_on_a_free_port(
+    limit: Duration,
+    start: impl Fn(SocketAddr) -> Option<Running>,
+    is_ready: impl Fn(SocketAddr) -> bool,
+) -> Result<Option<(Running, SocketAddr)>, String> {
     /// No kernel gives these ports to a socket that does not choose one, so other tests get none.
     const PORTS: Range<u16> = 10_000..32_000;
     static USED: AtomicU16 = AtomicU16::new(0);
     let mut said = String::new();
-    for _ in 0..100 {
+    for _ in 0..20 {
         // Another process of tests begins somewhere else.
         let begin = std::process::id() as u16;
         let number = begin
@@ -341,13 +400,17 @@ pub fn on_a_free_port(
         if TcpListener::bind(addr).is_err() || UdpSocket::bind(addr).is_err() {
             continue;
         }
-        let mut server = start(addr)?;
-        if server.becomes_ready(|| is_ready(addr)) {
-            return Some((server, addr));
+        let Some(mut server) = start(addr) else {
+            return Ok(None);
+        };
+        if server.try_becomes_ready(limit, || is_ready(addr))? {
+            return Ok(Some((server, addr)));
         }
-        said = server.finish().stderr;
+        said = server.try_finish()?.stderr;
     }
-    panic!("the server finds no port, or ends by itself: {said}");
+    Err(format!(
+        "the server finds no port, or ends by itself: {said}"
+    ))
 }
 
 /// An output of a program, which a thread reads.
@@ -390,7 +453,7 @@ impl Output {
 
     /// Waits until `end_of` finds the end of something, and takes everything up to there.
     fn take(&mut self, end_of: impl Fn(&[u8]) -> Option<usize>) -> Result<Vec<u8>, String> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + patience();
         loop {
             if let Some(end) = end_of(&self.unread) {
                 return Ok(self.unread.drain(..end).collect());
@@ -414,14 +477,14 @@ impl Output {
     }
 
     fn rest(mut self) -> Result<Vec<u8>, String> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + patience();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.chunks.recv_timeout(left) {
                 Ok(chunk) => self.unread.extend(chunk),
                 Err(RecvTimeoutError::Disconnected) => return Ok(self.unread),
                 Err(RecvTimeoutError::Timeout) => {
-                    return Err(format!("an output stays open after {LIMIT:?}"));
+                    return Err(format!("an output stays open after {:?}", patience()));
                 }
             }
         }

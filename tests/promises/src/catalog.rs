@@ -62,7 +62,7 @@ const UDP: Program = Program {
     address: Addr,
     reach: Udp,
     systems: All,
-    keeps: &["every_server", "udp_server"],
+    keeps: &["every_server", "datagram_server", "udp_server"],
 };
 
 const TCP: Program = Program {
@@ -88,7 +88,7 @@ const UNIX_DATAGRAM_SERVER: Program = Program {
     name: "unix_datagram",
     args: &["server", "--datagram"],
     reach: UnixDatagram,
-    keeps: &["every_server"],
+    keeps: &["every_server", "datagram_server"],
     ..UNIX
 };
 
@@ -134,14 +134,25 @@ pub static GRACEFUL: Program = Program {
 pub static TCP_CLIENT: Program = Program {
     name: "tcp_client",
     package: "tcp-client",
-    keeps: &["every_client", "ip_client", "stream_client"],
+    keeps: &[
+        "every_client",
+        "ip_client",
+        "line_client",
+        "tcp_line_client",
+        "stream_client",
+    ],
     ..TCP
 };
 /// `udp-client`
 pub static UDP_CLIENT: Program = Program {
     name: "udp_client",
     package: "udp-client",
-    keeps: &["every_client", "ip_client", "datagram_client"],
+    keeps: &[
+        "every_client",
+        "ip_client",
+        "line_client",
+        "datagram_client",
+    ],
     ..UDP
 };
 /// `udp-client --example one_to_many`

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{LIMIT, Running};
+use harness::{Running, patience};
 use tempfile::TempDir;
 
 use crate::{Broken, Kept, Ours, Promised, Reach, Said};
@@ -76,7 +76,7 @@ fn asked_with_stdout(stdout: Stdio, ours: &Ours, seconds: &str) -> Result<Asked,
     let (client, len, reply): (_, _, Reply) = if ours.reach == Reach::UnixDatagram {
         let path = folder.path().join("s");
         let server = UnixDatagram::bind(&path)?;
-        server.set_read_timeout(Some(LIMIT))?;
+        server.set_read_timeout(Some(patience()))?;
         let client = start(&path.to_string_lossy());
         let (len, peer) = server.recv_from(&mut question).promised("a question")?;
         server.set_nonblocking(true)?; // A client that does not read is no reason to wait.
@@ -88,7 +88,7 @@ fn asked_with_stdout(stdout: Stdio, ours: &Ours, seconds: &str) -> Result<Asked,
             _ => ("127.0.0.1:0", "127.0.0.1"),
         };
         let server = UdpSocket::bind(listens)?;
-        server.set_read_timeout(Some(LIMIT))?;
+        server.set_read_timeout(Some(patience()))?;
         let client = start(&format!("{asks}:{}", server.local_addr()?.port()));
         let (len, peer) = server.recv_from(&mut question).promised("a question")?;
         let reply = move |answer: &[u8]| drop(server.send_to(answer, peer));
@@ -106,7 +106,7 @@ fn asked_with_stdout(stdout: Stdio, ours: &Ours, seconds: &str) -> Result<Asked,
 fn gives_up(mut asked: Asked, mut again: impl FnMut(&Asked)) -> Kept {
     let started = Instant::now();
     while asked.client.is_running() {
-        ensure!(started.elapsed() < LIMIT, "it waits on and on");
+        ensure!(started.elapsed() < patience(), "it waits on and on");
         again(&asked);
     }
     let client = asked.client.try_finish()?;

@@ -1,58 +1,67 @@
 //! What every server promises, whatever its sockets are.
 
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::process::Stdio;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
-use harness::{LIMIT, Running, try_run};
+use harness::{patience, try_run};
 
 use crate::catalog::UDP_SERVER;
-use crate::{Kept, Ours, Promised, Reach, Said};
+use crate::{Kept, Ours, Promised, Reach, Said, Subject};
 
 promises! {
-    anybody: [],
-    ours: [
+    anybody: [
+        what_is_sent_comes_back,
+        #[cfg(target_os = "linux")] while_nothing_happens_it_costs_no_processor_time,
+        what_came_while_it_was_suspended_comes_back,
         it_serves_on_when_nobody_reads_its_output_any_more,
         it_serves_when_nobody_reads_even_where_it_listens,
+    ],
+    ours: [
         a_log_line_is_one_write,
         quiet_logs_nothing_per_message_or_connection,
         a_second_server_on_the_address_is_told_that_it_is_in_use,
     ],
 }
 
-/// Returns options for one connection at a time: then one worker that has ended is noticed, and the
-/// main thread serves alone.
-fn one_place(ours: &Ours) -> &'static [&'static str] {
-    match ours.reach {
-        Reach::Tcp | Reach::UnixStream => &["--max-connections", "1"],
-        Reach::Udp | Reach::UnixDatagram => &[],
-    }
+pub fn what_is_sent_comes_back(subject: &Subject) -> Kept {
+    subject.start()?.exchange(b"hello")
 }
 
-pub fn it_serves_on_when_nobody_reads_its_output_any_more(ours: &Ours) -> Kept {
-    let mut server = ours.start_with_stderr(UnixStream::pair()?.0, one_place(ours))?;
-    server.running.close_stdout();
-    (0..50).try_for_each(|_| server.serves())?;
+#[cfg(target_os = "linux")]
+pub fn while_nothing_happens_it_costs_no_processor_time(subject: &Subject) -> Kept {
+    let server = subject.start()?;
+    server.serves()?;
+    server.rests()
+}
+
+pub fn what_came_while_it_was_suspended_comes_back(subject: &Subject) -> Kept {
+    let server = subject.start()?;
+    server.serves()?;
+    server.running.suspend();
+    server.running.resume_after(Duration::from_millis(200));
+    server.exchange(b"are you back?")
+}
+
+/// The server has one place, so that a worker that has ended is noticed.
+pub fn it_serves_on_when_nobody_reads_its_output_any_more(subject: &Subject) -> Kept {
+    let mut server = subject.start_for(1)?;
+    server.running.close_output();
+    (0..300).try_for_each(|_| server.serves())?;
     ensure!(server.running.is_running(), "it has ended");
     Ok(())
 }
 
-/// Nobody hears where it listens, so the test chooses the address.
-pub fn it_serves_when_nobody_reads_even_where_it_listens(ours: &Ours) -> Kept {
-    let stdout = OwnedFd::from(UnixStream::pair()?.0);
-    let start = |mut command: std::process::Command| {
-        let stdout = stdout
-            .try_clone()
-            .map_or_else(|_| Stdio::null(), Stdio::from);
-        Running::start_with(command.args(one_place(ours)), stdout, Stdio::piped())
-    };
-    ours.that_answers().start_by("127.0.0.1", start)?.serves()
+pub fn it_serves_when_nobody_reads_even_where_it_listens(subject: &Subject) -> Kept {
+    let mut server = subject.start_unread()?;
+    server.serves()?;
+    ensure!(server.running.is_running(), "it has ended");
+    Ok(())
 }
 
 /// A pair of datagram sockets keeps the boundaries of writes, where a pipe would join them.
 pub fn a_log_line_is_one_write(ours: &Ours) -> Kept {
     let (stderr, log) = UnixDatagram::pair()?;
-    log.set_read_timeout(Some(LIMIT))?;
+    log.set_read_timeout(Some(patience()))?;
     let server = ours.start_with_stderr(stderr, &[])?;
     // Servers of streams log the begin and the end of a connection.
     let lines = 1 + usize::from(matches!(ours.reach, Reach::Tcp | Reach::UnixStream));

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 
 use harness::try_run;
 #[cfg(target_os = "linux")]
-use harness::{LIMIT, Running};
+use harness::{Running, patience};
 
 #[cfg(target_os = "linux")]
 use crate::{
@@ -38,7 +38,7 @@ pub fn of_a_name_with_two_addresses_the_one_that_answers_is_used(ours: &Ours) ->
             try_run(&mut client(server.ip()?.port())?, b"")?
         } else {
             let server = UdpSocket::bind(format!("{host}:0"))?;
-            server.set_read_timeout(Some(LIMIT))?;
+            server.set_read_timeout(Some(patience()))?;
             let client = Running::start(&mut client(server.local_addr()?.port())?);
             let mut question = [0; 512];
             let (len, peer) = server.recv_from(&mut question).promised("a question")?;

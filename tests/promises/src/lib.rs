@@ -52,12 +52,16 @@ macro_rules! promises {
 pub mod catalog;
 #[cfg(unix)]
 mod datagram_client;
+#[cfg(unix)]
+mod datagram_server;
 mod every_client;
 #[cfg(unix)]
 mod every_server;
 #[cfg(target_os = "linux")]
 mod forge;
 mod ip_client;
+#[cfg(unix)]
+mod line_client;
 mod stream;
 mod stream_client;
 mod stream_pair;
@@ -70,7 +74,7 @@ pub use catalog::Program;
 #[cfg(target_os = "linux")]
 pub use forge::forge;
 pub use stream::{Stream, send_until_stuck};
-pub use subject::{Listening, Ours, Reach, Ready, Subject};
+pub use subject::{Listening, Ours, Peer, Reach, Ready, Subject};
 
 /// What a promise returns.
 pub type Kept = Result<(), Broken>;
@@ -182,10 +186,18 @@ pub enum Ask {
 pub const KINDS: &[(&str, &[Promise])] = &[
     #[cfg(unix)]
     ("datagram_client", datagram_client::PROMISES),
+    #[cfg(unix)]
+    ("datagram_server", datagram_server::PROMISES),
     ("every_client", every_client::PROMISES),
     #[cfg(unix)]
     ("every_server", every_server::PROMISES),
     ("ip_client", ip_client::PROMISES),
+    #[cfg(unix)]
+    ("line_client", line_client::PROMISES),
+    #[cfg(unix)]
+    ("udp_line_client", line_client::of_datagrams::PROMISES),
+    #[cfg(unix)]
+    ("tcp_line_client", line_client::of_streams::PROMISES),
     ("stream_client", stream_client::PROMISES),
     ("stream_pair", stream_pair::PROMISES),
     ("stream_server", stream_server::PROMISES),

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{LIMIT, Running, try_run};
+use harness::{Running, patience, try_run};
 use tempfile::TempDir;
 
 use crate::{Broken, Kept, Ours, Reach, Said, Stream, Subject};
@@ -69,7 +69,7 @@ impl Listener {
             #[cfg(unix)]
             Listener::Unix(listener, _) => Stream::Unix(listener.accept()?.0),
         };
-        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_read_timeout(Some(patience()))?;
         Ok(stream)
     }
 }
@@ -264,7 +264,7 @@ pub fn a_silent_server_is_given_up_as_soon_as_the_limit_is_over(ours: &Ours) -> 
 pub fn to_be_suspended_does_not_prolong_the_time_limit(ours: &Ours) -> Kept {
     let (mut client, stream) = accept_from(ours, &["--timeout", "0.5", "hello"])?;
     ensure_eq!(stream.receive_all()?, b"hello\n");
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + patience();
     while client.is_running() {
         ensure!(Instant::now() < deadline, "it has not ended");
         client.suspend();

@@ -10,7 +10,7 @@ use std::{
 };
 
 #[cfg(unix)]
-use harness::LIMIT;
+use harness::patience;
 use harness::{Running, noise, try_run};
 
 use crate::{Kept, Said, Subject};
@@ -70,7 +70,7 @@ fn exchange_in_one_thread(command: &mut Command, input: &[u8]) -> Vec<u8> {
     fcntl_setfl(stdin.as_ref().unwrap(), OFlags::NONBLOCK).unwrap();
     let (done, in_time) = mpsc::channel();
     let guard = thread::spawn(move || {
-        let too_late = in_time.recv_timeout(LIMIT).is_err();
+        let too_late = in_time.recv_timeout(patience()).is_err();
         if too_late {
             client.kill().unwrap();
         }

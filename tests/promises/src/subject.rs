@@ -1,6 +1,5 @@
 //! A program that is asked to keep promises, and a server that has been started for it.
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::ops::Deref;
 #[cfg(unix)]
@@ -12,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use harness::{LIMIT, Running, try_run, udp_socket};
+use harness::{Running, patience, try_run, udp_socket};
 use tempfile::TempDir;
 
 use crate::catalog::{Program, TCP_CLIENT, UNIX_CLIENT};
@@ -51,6 +50,14 @@ pub struct Subject {
     pub ready: Ready,
     /// Returns the command that gives it an address.
     pub command: Box<dyn Fn(&str) -> Command + Send + Sync>,
+    /// Whether it can be given another host than 127.0.0.1.
+    pub takes_host: bool,
+    /// Returns the arguments that let a server serve at most so many connections at a time, if there are any.
+    pub at_most: Option<Box<dyn Fn(usize) -> Vec<String> + Send + Sync>>,
+    /// Whether it may start processes of its own, to which is done what is done to it.
+    pub has_children: bool,
+    /// How long a server may take until it listens.
+    pub starts_within: Duration,
 }
 
 impl Subject {
@@ -59,27 +66,94 @@ impl Subject {
         (self.command)(addr)
     }
 
+    /// Starts a command, and reads its output.
+    pub fn run(&self, command: &mut Command) -> Running {
+        self.run_with(command, Stdio::piped(), Stdio::piped())
+    }
+
+    fn run_with(&self, command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
+        #[cfg(unix)]
+        if self.has_children {
+            return Running::start_group(command, stdout, stderr);
+        }
+        Running::start_with(command, stdout, stderr)
+    }
+
+    /// Starts a command whose stdout nobody reads.
+    #[cfg(unix)]
+    pub fn run_unread(&self, command: &mut Command) -> Running {
+        self.run_with(command, unread(), Stdio::piped())
+    }
+
     /// Starts a server at an address of its own, and waits until it listens.
     pub fn start(&self) -> Result<Listening, Broken> {
-        self.start_by("127.0.0.1", |mut command| Running::start(&mut command))
+        self.start_by("127.0.0.1", |mut command| self.run(&mut command))
     }
 
     /// Does the same on an IP address of this host.
     pub fn start_on_host(&self, host: &str) -> Result<Listening, Broken> {
-        self.start_by(host, |mut command| Running::start(&mut command))
+        self.start_by(host, |mut command| self.run(&mut command))
     }
 
-    /// Does the same, with this way to start the command.
+    /// Starts a server of streams with a limit of connections.
+    pub fn start_at_most(&self, connections: usize) -> Result<Listening, Broken> {
+        let Some(at_most) = &self.at_most else {
+            return Err(Broken::not_asked("no limit of connections is known"));
+        };
+        let args = at_most(connections);
+        self.start_by("127.0.0.1", |mut command| self.run(command.args(&args)))
+    }
+
+    /// Does the same with a server that may have no such limit: then it has none.
+    pub fn start_for(&self, connections: usize) -> Result<Listening, Broken> {
+        match self.at_most {
+            Some(_) => self.start_at_most(connections),
+            None => self.start(),
+        }
+    }
+
+    /// Starts a server under a limit in the form of prlimit(1).
+    #[cfg(target_os = "linux")]
+    pub fn start_limited(&self, limit: &str) -> Result<Listening, Broken> {
+        harness::installed("prlimit").map_err(Broken::NotAsked)?;
+        self.start_by("127.0.0.1", |command| {
+            self.run(&mut harness::limited(limit, &command))
+        })
+    }
+
+    /// Starts a server whose output nobody reads from the beginning. So it cannot say where it listens.
+    #[cfg(unix)]
+    pub fn start_unread(&self) -> Result<Listening, Broken> {
+        let at_most = self.at_most.as_ref();
+        let args = at_most.map(|at_most| at_most(1)).unwrap_or_default();
+        self.start_as(Ready::Answers, "127.0.0.1", |mut command| {
+            self.run_with(command.args(&args), unread(), unread())
+        })
+    }
+
+    /// Starts a server on this host, with this way to start the command.
     pub fn start_by(
         &self,
         host: &str,
         start: impl Fn(Command) -> Running,
     ) -> Result<Listening, Broken> {
+        self.start_as(self.ready, host, start)
+    }
+
+    fn start_as(
+        &self,
+        ready: Ready,
+        host: &str,
+        start: impl Fn(Command) -> Running,
+    ) -> Result<Listening, Broken> {
         let is_path = matches!(self.reach, Reach::UnixStream | Reach::UnixDatagram);
+        if !is_path && !self.takes_host && host != "127.0.0.1" {
+            return Err(Broken::not_asked("its command takes no host"));
+        }
         let folder = is_path.then(harness::folder);
         let path = |folder: &TempDir| folder.path().join("s").to_string_lossy().into_owned();
         let path = folder.as_ref().map(path);
-        let (running, addr) = match (self.ready, path) {
+        let (running, addr) = match (ready, path) {
             (Ready::Says, path) => {
                 let addr = path.unwrap_or_else(|| format!("{host}:0"));
                 let mut running = start(self.at(&addr));
@@ -88,16 +162,22 @@ impl Subject {
             }
             (Ready::Answers, Some(path)) => {
                 let mut running = start(self.at(&path));
-                let listens = running.becomes_ready(|| self.listens_at(&path));
-                ensure!(listens, "it ends before it listens");
+                let is_ready = || self.listens_at(&path);
+                if !running.try_becomes_ready(self.starts_within, is_ready)? {
+                    let said = running.try_finish()?.stderr;
+                    return Err(Broken::Promise(format!(
+                        "it ends before it listens: {said}"
+                    )));
+                }
                 (running, path)
             }
             (Ready::Answers, None) => {
                 let at = |free: SocketAddr| format!("{host}:{}", free.port());
-                let started = harness::on_a_free_port(
+                let started = harness::try_on_a_free_port(
+                    self.starts_within,
                     |free| Some(start(self.at(&at(free)))),
                     |free| self.answers_at(&at(free)),
-                );
+                )?;
                 let (running, free) = started.ok_or_else(|| Broken::not_asked("no server"))?;
                 (running, at(free))
             }
@@ -119,27 +199,27 @@ impl Subject {
         Path::new(path).exists()
     }
 
-    /// Whether a server at this IP address answers what is sent.
-    pub fn answers_at(&self, addr: &str) -> bool {
+    /// Whether a server at this IP address accepts, or answers what is sent.
+    fn answers_at(&self, addr: &str) -> bool {
         let answers = || {
             let addr: SocketAddr = addr.parse().ok()?;
-            let mut buffer = [0; 8];
-            if self.reach == Reach::Udp {
-                let socket = udp_socket(&addr.ip().to_string());
-                let limit = Duration::from_millis(200);
-                socket.set_read_timeout(Some(limit)).ok()?;
-                socket.send_to(b"anybody?", addr).ok()?;
-                socket.recv(&mut buffer).ok()?;
-            } else {
-                let mut stream = TcpStream::connect(addr).ok()?;
-                stream.set_read_timeout(Some(LIMIT)).ok()?;
-                stream.write_all(b"anybody?").ok()?;
-                stream.read_exact(&mut buffer).ok()?;
+            if self.reach == Reach::Tcp {
+                return TcpStream::connect(addr).ok().map(drop);
             }
-            Some(())
+            let socket = udp_socket(&addr.ip().to_string());
+            let limit = Duration::from_millis(100);
+            socket.set_read_timeout(Some(limit)).ok()?;
+            socket.send_to(b"anybody?", addr).ok()?;
+            socket.recv(&mut [0; 8]).ok().map(drop)
         };
         answers().is_some()
     }
+}
+
+/// Returns an output that nobody reads.
+#[cfg(unix)]
+fn unread() -> Stdio {
+    UnixStream::pair().map_or_else(|_| Stdio::null(), |(end, _)| OwnedFd::from(end).into())
 }
 
 /// One of our programs: it has our options, and our lines of log.
@@ -160,24 +240,19 @@ impl Deref for Ours {
 impl Ours {
     /// Returns a program of the catalog as a subject.
     pub fn new(program: &'static Program) -> Ours {
+        let is_stream = matches!(program.reach, Reach::Tcp | Reach::UnixStream);
+        let at_most = |count: usize| vec!["--max-connections".to_owned(), count.to_string()];
         let subject = Subject {
             name: program.name.to_owned(),
             reach: program.reach,
             ready: Ready::Says,
             command: Box::new(|addr| program.at(addr)),
+            takes_host: true,
+            at_most: is_stream.then(|| Box::new(at_most) as Box<_>),
+            has_children: false,
+            starts_within: patience(),
         };
         Ours { subject, program }
-    }
-
-    /// Returns the same program, as one that does not say where it listens.
-    pub fn that_answers(&self) -> Subject {
-        let program = self.program;
-        Subject {
-            name: self.name.clone(),
-            reach: self.reach,
-            ready: Ready::Answers,
-            command: Box::new(|addr| program.at(addr)),
-        }
     }
 
     /// Returns the command of a client with this address and something to ask: nearly all send a message,
@@ -224,14 +299,6 @@ impl Ours {
     pub fn refuses_seconds(&self, option: &str) -> Kept {
         let wrong = ["0", "-1", "nan", "inf", "1e300", "soon"];
         self.refuses(&wrong.map(|wrong| ([option, wrong], "seconds from 0.001 to 86400")))
-    }
-
-    /// Starts a server under a limit in the form of prlimit(1).
-    #[cfg(target_os = "linux")]
-    pub fn start_limited(&self, limit: &str) -> Result<Listening, Broken> {
-        self.start_by("127.0.0.1", |command| {
-            Running::start(&mut harness::limited(limit, &command))
-        })
     }
 
     /// Starts a server under strace(1) with these options. strace writes the calls into a file.
@@ -282,11 +349,11 @@ impl Listening {
         let stream = match self.reach {
             #[cfg(unix)]
             Reach::UnixStream => UnixStream::connect(&self.addr).map(Stream::Unix),
-            _ => TcpStream::connect_timeout(&self.ip()?, LIMIT).map(Stream::Tcp),
+            _ => TcpStream::connect_timeout(&self.ip()?, patience()).map(Stream::Tcp),
         };
         let stream = stream.promised("a connection")?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.set_write_timeout(Some(LIMIT))?;
+        stream.set_read_timeout(Some(patience()))?;
+        stream.set_write_timeout(Some(patience()))?;
         Ok(stream)
     }
 
@@ -326,26 +393,30 @@ impl Listening {
 
     /// Asks it for an echo of these bytes, by a socket of their own.
     pub fn exchange(&self, bytes: &[u8]) -> Kept {
-        let back = match self.reach {
+        if let Reach::Tcp | Reach::UnixStream = self.reach {
+            return self.connect()?.echo(bytes);
+        }
+        let peer = self.peer()?;
+        peer.send(bytes)?;
+        ensure_eq!(peer.receive()?, bytes);
+        Ok(())
+    }
+
+    /// Returns a new peer of a server of datagrams.
+    pub fn peer(&self) -> Result<Peer, Broken> {
+        match self.reach {
             #[cfg(unix)]
             Reach::UnixDatagram => {
-                let (socket, _folder) = unix_socket()?;
-                socket.set_read_timeout(Some(LIMIT))?;
-                let sent = socket.send_to(bytes, &self.addr);
-                sent.promised("it takes what is sent")?;
-                let mut back = vec![0; 65_536];
-                let len = socket.recv(&mut back).promised("an echo")?;
-                back.truncate(len);
-                back
+                let (socket, folder) = unix_socket()?;
+                socket.set_read_timeout(Some(patience()))?;
+                socket.set_write_timeout(Some(patience()))?;
+                Ok(Peer::Unix(socket, self.addr.clone(), folder))
             }
-            Reach::Udp => {
-                let socket = udp_socket(&self.ip()?.ip().to_string());
-                self.echo(&socket, bytes)?
+            _ => {
+                let addr = self.ip()?;
+                Ok(Peer::Udp(udp_socket(&addr.ip().to_string()), addr))
             }
-            _ => return self.connect()?.echo(bytes),
-        };
-        ensure_eq!(back, bytes);
-        Ok(())
+        }
     }
 
     /// Returns the next line of its log.
@@ -356,7 +427,18 @@ impl Listening {
     /// Returns the processor time that it has used.
     #[cfg(target_os = "linux")]
     pub fn processor_time(&self) -> Duration {
-        harness::processor_time(self.running.id())
+        let processes = self.running.processes();
+        processes.into_iter().map(harness::processor_time).sum()
+    }
+
+    /// Returns how many descriptors it has open, and its memory in KiB.
+    #[cfg(target_os = "linux")]
+    pub fn uses(&self) -> (usize, u64) {
+        let processes = self.running.processes();
+        let open = |id| std::fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count);
+        let memory = |id| harness::memory_kib(id, "VmRSS").unwrap_or(0);
+        let descriptors = processes.iter().map(open).sum();
+        (descriptors, processes.into_iter().map(memory).sum())
     }
 
     /// Breaks the promise not to spin, if it uses a tenth of a processor for a second.
@@ -370,6 +452,43 @@ impl Listening {
             "it spins: {used:?} of processor time in a second"
         );
         Ok(())
+    }
+}
+
+/// A socket of the test itself, and the server that it asks.
+pub enum Peer {
+    /// Over IP.
+    Udp(UdpSocket, SocketAddr),
+    /// To a path.
+    #[cfg(unix)]
+    Unix(UnixDatagram, String, TempDir),
+}
+
+impl Peer {
+    /// Sends a datagram.
+    pub fn send(&self, bytes: &[u8]) -> Kept {
+        let sent = match self {
+            Peer::Udp(socket, server) => socket.send_to(bytes, server),
+            #[cfg(unix)]
+            Peer::Unix(socket, server, _) => socket.send_to(bytes, server),
+        };
+        sent.promised("it takes what is sent").map(drop)
+    }
+
+    /// Returns the next datagram, which comes from the server.
+    pub fn receive(&self) -> Result<Vec<u8>, Broken> {
+        let mut buffer = vec![0; 65_536];
+        let len = match self {
+            Peer::Udp(socket, server) => {
+                let (len, from) = socket.recv_from(&mut buffer).promised("an echo")?;
+                ensure_eq!(from, *server, "the echo comes from where the datagram went");
+                len
+            }
+            #[cfg(unix)]
+            Peer::Unix(socket, ..) => socket.recv(&mut buffer).promised("an echo")?,
+        };
+        buffer.truncate(len);
+        Ok(buffer)
     }
 }
 

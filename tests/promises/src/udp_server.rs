@@ -25,6 +25,7 @@ promises! {
         ipv6_works_up_to_its_longer_limit,
         a_datagram_from_our_own_port_number_is_not_answered,
         a_datagram_from_a_port_of_the_system_is_not_answered,
+        #[cfg(target_os = "linux")] a_forged_sender_does_not_end_it,
     ],
     ours: [
         one_socket_on_all_addresses_serves_both_families,
@@ -140,6 +141,17 @@ pub fn who_is_not_answered_is_logged_with_the_reason(ours: &Ours) -> Kept {
     privileged_socket()?.send_to(b"forged", server.ip()?)?;
     let line = server.log_line()?;
     ensure!(line.contains("not answered, ports below 1024"), "{line}");
+    Ok(())
+}
+
+/// An answer to port 0, or to a broadcast address, is an error that concerns this datagram alone.
+#[cfg(target_os = "linux")]
+pub fn a_forged_sender_does_not_end_it(subject: &Subject) -> Kept {
+    let server = subject.start()?;
+    for (host, port) in [([127, 0, 0, 1], 0), ([127, 255, 255, 255], 40_000)] {
+        forge(SocketAddrV4::new(host.into(), port), server.ip()?)?;
+        server.serves()?;
+    }
     Ok(())
 }
 
