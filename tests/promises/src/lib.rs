@@ -127,9 +127,15 @@ trait Promised<T> {
     fn promised(self, what: &str) -> Result<T, Broken>;
 }
 
-impl<T, E: Display> Promised<T> for Result<T, E> {
+impl<T> Promised<T> for io::Result<T> {
     fn promised(self, what: &str) -> Result<T, Broken> {
-        self.map_err(|error| Broken::Promise(format!("{what}: {error}")))
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        self.map_err(|error| match error.kind() {
+            TimedOut | WouldBlock => {
+                Broken::Promise(format!("{what}: not within {:?}", harness::patience()))
+            }
+            _ => Broken::Promise(format!("{what}: {error}")),
+        })
     }
 }
 

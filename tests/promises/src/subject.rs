@@ -364,7 +364,8 @@ impl Listening {
 
     /// Returns the address of a server on IP.
     pub fn ip(&self) -> Result<SocketAddr, Broken> {
-        self.addr.parse().promised("an address")
+        let addr = self.addr.parse();
+        addr.map_err(|error| Broken::Promise(format!("{}: {error}", self.addr)))
     }
 
     /// Returns our client of this server.
