@@ -20,8 +20,8 @@
 //!
 //! Try next:
 //!
-//! - Start the server without `--addr`. A socket that is bound to 127.0.0.1 does not receive what
-//!   is sent to the broadcast address, so nobody answers.
+//! - Start the server by `cargo run -p udp-server`. A socket that is bound to 127.0.0.1 does not
+//!   receive what is sent to the broadcast address, so nobody answers.
 //! - Send to the broadcast address of your own network, which `ip -4 addr` shows after `brd`: add
 //!   `--addr 192.0.2.255:7007`, with that address.
 //!

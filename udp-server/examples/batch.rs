@@ -12,27 +12,28 @@
 //! 127.0.0.1:7007: answered in 86.4µs
 //! ```
 //!
-//! recvmmsg(2) takes all datagrams from the queue, up to a limit. And with the option UDP_SEGMENT,
-//! sendmsg(2) sends datagrams of one length to one peer as one large piece. It goes through the
-//! network code of the kernel once, and is cut into datagrams at the end.
+//! recvmmsg(2) takes all datagrams from the queue, up to a limit, and sendmmsg(2) sends many. The
+//! option UDP_SEGMENT goes further: datagrams of one length for one peer are sent as one large
+//! piece. The piece goes through the network code of the kernel once, and is cut at the end.
 //!
 //! This is for many small datagrams that arrive faster than a server can echo them one by one. With
 //! 128 datagrams of 64 bytes in flight, all from one peer, it echoes three times as many as
-//! `udp-server`, and as many as the same in C (`c_segment` in the table of the command below).
-//! Nearly all of this comes from UDP_SEGMENT. recvmmsg(2) with sendmmsg(2), which sends many
-//! datagrams separately, brings 1.03 to 1.06 times as many (`c_batch`): what takes the time is the
-//! way through the network code, and not the system calls.
+//! `udp-server`, and as many as the same in C. Nearly all of this comes from UDP_SEGMENT. In the
+//! table of this command, `c_segment` is the same in C. Without UDP_SEGMENT (`c_batch`) it echoes
+//! only 1.03 to 1.06 times as many as a server that takes and sends them one by one.
 //!
 //! ```console
 //! $ cargo bench -p bench -- udp_128_on_their_way
 //! ```
 //!
-//! Nothing is gained where datagrams arrive one at a time. Each is echoed at once, but recvmmsg(2)
-//! costs more than recvfrom(2): 0.9 times as many round trips (`udp_stop_and_wait`). And little is
-//! gained with long datagrams, because copying them is what takes the time.
+//! Where datagrams arrive one at a time, each is echoed at once, but recvmmsg(2) costs more than
+//! recvfrom(2): 0.9 times as many round trips (`udp_stop_and_wait`). And little is gained with long
+//! datagrams, because copying them is what takes the time.
 //!
-//! The price is clarity. std has neither call, the kernel fills headers that point to buffers and
-//! addresses, and an error concerns one datagram of many.
+//! The price is clarity. The kernel fills and reads headers that point to buffers and addresses,
+//! an error concerns one datagram of many, and there are two ways to send. std has none of this, and
+//! two crates are needed: rustix has no recvmmsg and no UDP_SEGMENT, and sendmmsg of nix 0.31 does
+//! not tell reliably how many datagrams it has sent.
 //!
 //! Try next:
 //!
@@ -42,8 +43,7 @@
 //! - Watch `sudo tcpdump -n -i lo udp` during the measurement. The long datagrams are pieces that
 //!   are not cut yet.
 //!
-//! Read `udp-server` first: what it explains is not explained again. Read next: `event_loop` of
-//! `tcp-server`, which is for many connections.
+//! Read `udp-server` first: what it explains is not explained again. Read next: `tcp-server`.
 
 // On systems other than Linux, most of this is unused.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
@@ -63,6 +63,8 @@ use nix::sys::socket::{
     ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmsg, setsockopt,
     sockopt::UdpGsoSegment,
 };
+#[cfg(target_os = "linux")]
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, addr::SocketAddrArg, sendmmsg};
 
 /// How many datagrams one system call takes or sends at most. Every kernel with UDP_SEGMENT cuts
 /// pieces of 64 datagrams, newer ones also longer pieces.
@@ -71,7 +73,6 @@ const BATCH: usize = 32;
 /// The same as in `udp-server`, which explains them.
 const MAX_PAYLOAD: usize = 65_527;
 const PAUSE: Duration = Duration::from_millis(100);
-const AT_ONCE: Duration = Duration::from_micros(1);
 
 /// Send every UDP datagram back to its sender
 #[derive(Parser)]
@@ -92,9 +93,8 @@ fn main() -> Result<()> {
     let addr = &args.addr;
     let socket = UdpSocket::bind(addr);
     let socket = socket.with_context(|| format!("cannot bind a UDP socket to {addr}"))?;
-    socket.set_write_timeout(Some(AT_ONCE))?;
-    // This changes nothing, but fails before Linux 4.18, which would send a piece uncut, without an
-    // error.
+    // A value of 0 changes nothing. But it is an error before Linux 4.18, which would send a piece
+    // without cutting it.
     setsockopt(&socket, UdpGsoSegment, &0).context("cannot use UDP_SEGMENT of Linux 4.18")?;
     let local = socket.local_addr()?;
     let _ = writeln!(io::stdout(), "listening on {local}");
@@ -102,6 +102,7 @@ fn main() -> Result<()> {
 }
 
 /// A datagram that is to be sent back.
+#[derive(Clone, Copy)]
 struct Datagram<'a> {
     bytes: &'a [u8],
     peer: SocketAddr,
@@ -132,9 +133,7 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
                         batch.push(Datagram { bytes, peer });
                     }
                 }
-                for run in batch.chunk_by(can_share_a_piece) {
-                    echo(socket, run, quiet);
-                }
+                echo(socket, &batch, quiet);
             }
             Err(error) => {
                 let error = io::Error::from(error);
@@ -163,23 +162,26 @@ fn can_share_a_piece(a: &Datagram, b: &Datagram) -> bool {
     a.peer == b.peer && a.bytes.len() == b.bytes.len() && !a.bytes.is_empty()
 }
 
-/// Sends datagrams of one length back to one peer.
+/// Sends each datagram back to its peer, in the order in which they came.
 #[cfg(target_os = "linux")]
-fn echo(socket: &UdpSocket, run: &[Datagram], quiet: bool) {
-    // If the piece cannot be sent, nothing was sent. The datagrams may be too long for the path, or
-    // the network interface cannot cut, or the peer is at fault. One by one shows which.
-    let is_sent = run.len() > 1 && send_as_one(socket, run).is_ok();
-    for Datagram { bytes, peer } in run {
-        let sent = if is_sent {
-            Ok(bytes.len())
-        } else {
-            socket.send_to(bytes, peer)
-        };
-        match sent {
-            Ok(len) => log(quiet, format_args!("{peer}: length {len}")),
-            Err(error) => log(quiet, format_args!("{peer}: cannot send the echo: {error}")),
+fn echo(socket: &UdpSocket, batch: &[Datagram], quiet: bool) {
+    let mut singles = Vec::with_capacity(BATCH);
+    for run in batch.chunk_by(can_share_a_piece) {
+        if run.len() == 1 {
+            singles.extend(run);
+            continue;
+        }
+        // The singles came before this run, so they go before it.
+        send_each(socket, &singles, quiet);
+        singles.clear();
+        // If it fails, nothing was sent: the datagrams may be too long for the path, or the network
+        // interface cannot cut, or the peer is at fault. One by one shows which.
+        match send_as_one(socket, run) {
+            Ok(_) => log_all(run, quiet),
+            Err(_) => send_each(socket, run, quiet),
         }
     }
+    send_each(socket, &singles, quiet);
 }
 
 /// Hands datagrams to the kernel as one piece, to be cut as late as possible: by the network card
@@ -192,8 +194,49 @@ fn send_as_one(socket: &UdpSocket, run: &[Datagram]) -> nix::Result<usize> {
     let slices = run.iter().map(|datagram| IoSlice::new(datagram.bytes));
     let slices: Vec<_> = slices.collect();
     let cut = [ControlMessage::UdpGsoSegments(&len)];
-    let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
+    let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
     sendmsg(fd, &slices, &cut, flags, Some(&peer))
+}
+
+/// Sends datagrams of any length to any peers.
+#[cfg(target_os = "linux")]
+fn send_each(socket: &UdpSocket, datagrams: &[Datagram], quiet: bool) {
+    // Each header points to an address, to the slices that make up the datagram (here one), and to
+    // control messages for the kernel (here none).
+    let mut peers = Vec::with_capacity(BATCH);
+    let mut slices = Vec::with_capacity(BATCH);
+    let mut controls = Vec::with_capacity(BATCH);
+    for datagram in datagrams {
+        peers.push(datagram.peer.as_any());
+        slices.push([IoSlice::new(datagram.bytes)]);
+        controls.push(SendAncillaryBuffer::default());
+    }
+    let parts = peers.iter().zip(&slices).zip(&mut controls);
+    let headers = parts.map(|((peer, slices), none)| MMsgHdr::new_with_addr(peer, slices, none));
+    let mut headers: Vec<_> = headers.collect();
+    let mut done = 0;
+    while done < datagrams.len() {
+        // The kernel stops at the first datagram that it cannot send. If it has sent others, it
+        // returns their number. The next call then begins with this one, and returns its error.
+        // An echo that cannot be sent at once is dropped; see `udp-server`.
+        match sendmmsg(socket, &mut headers[done..], SendFlags::DONTWAIT) {
+            Ok(sent) => {
+                log_all(&datagrams[done..done + sent], quiet);
+                done += sent;
+            }
+            Err(error) => {
+                let (peer, error) = (datagrams[done].peer, io::Error::from(error));
+                log(quiet, format_args!("{peer}: cannot send the echo: {error}"));
+                done += 1;
+            }
+        }
+    }
+}
+
+fn log_all(datagrams: &[Datagram], quiet: bool) {
+    for Datagram { bytes, peer } in datagrams {
+        log(quiet, format_args!("{peer}: length {}", bytes.len()));
+    }
 }
 
 fn log(quiet: bool, line: fmt::Arguments) {

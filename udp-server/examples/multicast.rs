@@ -28,8 +28,8 @@
 //! - Leave out `--interface` in both commands, and run members on several hosts of a network. The
 //!   kernel then chooses the interface by its routing table.
 //!
-//! Read `udp-server` first: what it explains is not explained again. Read next: `wildcard`, for a
-//! host with several addresses.
+//! Read `udp-server` first: only `bind` and `join` are new here. Read next: `wildcard`, for a host
+//! with several addresses.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -63,7 +63,7 @@ struct Args {
     ///
     /// On all addresses, the member also answers what is sent to the host itself; see
     /// `udp-server --help`. On the address of the group (239.1.2.3:7007), which Windows cannot
-    /// bind, it answers the group alone. On one address of the host it receives nothing of the group.
+    /// bind, it answers the group alone. On one address of the host it hears no group.
     #[arg(long, value_name = "HOST:PORT")]
     addr: Option<String>,
 
@@ -122,7 +122,8 @@ fn join(socket: &UdpSocket, group: IpAddr, interface: Option<&str>) -> Result<()
     Ok(())
 }
 
-/// Echoes forever, as `udp-server` does: each member answers from its host's own address.
+/// Echoes forever, as `udp-server` does. The echo comes from an address of the host, and not from
+/// the group.
 fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
     let mut buffer = vec![0; MAX_PAYLOAD];
     loop {
@@ -132,7 +133,8 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
                 Ok(_) => format!("{peer}: length {len}"),
                 Err(error) => format!("{peer}: cannot send the echo: {error}"),
             },
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => continue, // Windows
+            // Windows alone; see `udp-server`.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => continue,
             Err(error) => {
                 thread::sleep(PAUSE);
                 format!("cannot receive: {error}")

@@ -37,8 +37,8 @@
 //! - Send to all hosts: `cargo run -p udp-client --example one_to_many -- hello`. The kernel sends
 //!   nothing from a broadcast address, so the echo comes from an address of the host.
 //!
-//! Read `udp-server` first: what it explains is not explained again. Read next: `batch`, for a
-//! server with more to do.
+//! Read `udp-server` first: what it explains is not explained again. Read next: `batch`, for
+//! more datagrams than `udp-server` can echo.
 
 // On systems other than Linux, most of this is unused.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
