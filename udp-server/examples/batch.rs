@@ -31,8 +31,8 @@
 //! datagrams, because copying them is what takes the time.
 //!
 //! The price is clarity. The kernel fills and reads headers that point to buffers and addresses,
-//! an error concerns one datagram of many, and there are two ways to send. std has none of this, and
-//! two crates are needed: rustix has no recvmmsg and no UDP_SEGMENT, and sendmmsg of nix 0.31 does
+//! an error concerns one datagram of many, and there are two ways to send. std has none of them.
+//! Two crates are needed: rustix has no recvmmsg and no UDP_SEGMENT, and sendmmsg of nix 0.31 does
 //! not tell reliably how many datagrams it has sent.
 //!
 //! Try next:
