@@ -29,8 +29,12 @@
 //! `udp-server`.
 
 use std::ffi::OsString;
+#[cfg(unix)]
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+#[cfg(unix)]
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -82,9 +86,7 @@ fn main() -> Result<()> {
     sent.with_context(|| format!("cannot send to {to}"))?;
     let mut answers = 0;
     while let Some(from) = next_echo(&socket, message, started + timeout)? {
-        let line = [message, b"\n"].concat();
-        let printed = io::stdout().write_all(&line);
-        printed.context("cannot write to stdout")?;
+        print(message).context("cannot write to stdout")?;
         if !args.quiet {
             let line = format!("{from}: answered in {:.1?}\n", started.elapsed());
             let _ = io::stderr().write_all(line.as_bytes());
@@ -162,6 +164,15 @@ fn next_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> Result<Op
             },
         }
     }
+}
+
+/// Prints a line; see `udp-client`.
+fn print(line: &[u8]) -> io::Result<()> {
+    #[cfg(unix)]
+    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    #[cfg(not(unix))]
+    let mut stdout = io::stdout();
+    stdout.write_all(&[line, b"\n"].concat())
 }
 
 /// Reads a time limit in seconds.
