@@ -15,7 +15,7 @@
 //! ```
 //!
 //! A *multicast group* is an address that no host has as its own: 224.0.0.0 to 239.255.255.255
-//! over IPv4, ff00::/8 over IPv6. A socket *joins* the group, and then its host takes what is sent
+//! over IPv4, ff00::/8 over IPv6. A socket joins the group, and then its host takes what is sent
 //! to this address. So one datagram can reach every member, by default only those on the network of
 //! the sender. A socket joins on one *interface*, the place where a host is connected to a network:
 //! a network card, or the loopback interface within the host.
