@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
-use crate::unix::credentials::{pipe, send};
+use crate::unix::pass_descriptor::{pipe, send};
 
 /// CMSG_SPACE for one descriptor is aligned, so there is room for two, and the kernel fills
 /// it. It joins several messages into one.
