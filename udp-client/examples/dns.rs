@@ -133,9 +133,13 @@ fn encode(name: &str) -> Result<Vec<u8>> {
 
 /// Asks one address of the server after the other, and returns the first answer.
 fn ask_any(server: &str, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
-    let found = server.to_socket_addrs();
+    let found = server
+        .to_socket_addrs()
+        .with_context(|| format!("cannot find the address of {server}"))?;
+    let mut addresses: Vec<_> = found.collect();
+    addresses.dedup(); // The same address can stand twice in /etc/hosts.
     let mut outcome = Err(anyhow!("cannot ask {server}: the name has no address"));
-    for server in found.with_context(|| format!("cannot find the address of {server}"))? {
+    for server in addresses {
         outcome = ask(server, query, timeout);
         if outcome.is_ok() {
             break;

@@ -313,6 +313,23 @@ fn port_0_is_refused_before_anything_is_sent() {
 
 #[test]
 #[cfg(target_os = "linux")]
+fn an_address_that_a_name_has_twice_is_asked_once() {
+    let server = udp_socket("127.0.0.1");
+    let mut command = example_of("udp-client", "dns");
+    let addr = format!("double:{}", server.local_addr().unwrap().port());
+    command.args(["--server", &addr, "--timeout", "0.1", "name.test"]);
+    let hosts = r"127.0.0.1 double\n127.0.0.1 double\n";
+    let Some(mut command) = harness::with_hosts(hosts, &command) else {
+        return;
+    };
+    assert_fails(&run(&mut command, b""), "within 100ms");
+    server.recv(&mut [0; 64]).unwrap();
+    server.set_nonblocking(true).unwrap();
+    assert!(server.recv(&mut [0; 64]).is_err(), "asked twice");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
 fn that_no_local_port_is_free_is_told() {
     let question = question("127.0.0.1:53".parse().unwrap(), "name.test");
     if let Some(mut command) = harness::where_no_port_is_free(&question) {
