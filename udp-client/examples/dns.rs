@@ -1,8 +1,9 @@
 //! A DNS client: asks a server for the IPv4 addresses of a name, with one datagram.
 //!
 //! ```console
-//! $ dnsmasq --keep-in-foreground --log-facility=/dev/null --pid-file= --conf-file=/dev/null --no-resolv --no-hosts \
-//!     --port=7053 --listen-address=127.0.0.1 --bind-interfaces --address=/name.test/192.0.2.7    # terminal 1
+//! $ dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --log-facility=/dev/null \
+//!     --no-resolv --no-hosts --port=7053 --listen-address=127.0.0.1 --bind-interfaces \
+//!     --address=/name.test/192.0.2.7    # terminal 1
 //! ```
 //!
 //! ```console
@@ -21,8 +22,8 @@
 //!
 //! Try next:
 //!
-//! - Ask for another name, such as `other.test`. dnsmasq does not know it, and we have told it to ask
-//!   nobody else. So it refuses, and the client says that it was refused.
+//! - Ask for another name, such as `other.test`. dnsmasq does not know it, and we have told it to
+//!   ask nobody else. So it refuses, and the client says that it was refused.
 //! - Ask a server that sends back what it gets: `cargo run -p udp-server`, and then
 //!   `cargo run -p udp-client --example dns -- --server 127.0.0.1:7007 name.test`. The id and the
 //!   question are right, but a question is no answer, and the client waits until its time limit.
@@ -88,9 +89,9 @@ fn main() -> Result<()> {
 /// Returns a number that is hard to predict. Whoever knows it, and the port that the kernel has
 /// chosen for us, can answer before the server does.
 ///
-/// std has no random numbers. But its hash maps have a secret key, which it makes from random numbers
-/// of the system, and a hash with such a key is hard to predict. std does not promise how hard. A
-/// real resolver asks the system itself, with the crate getrandom.
+/// std has no random numbers. But its hash maps have a secret key, which it makes from random
+/// numbers of the system, and a hash with such a key is hard to predict. std does not promise how
+/// hard. A real resolver asks the system itself, with the crate getrandom.
 fn random_id() -> u16 {
     RandomState::new().hash_one("id") as u16
 }
@@ -136,10 +137,10 @@ fn ask_any(server: &str, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
     let found = server
         .to_socket_addrs()
         .with_context(|| format!("cannot find the address of {server}"))?;
-    let mut addresses: Vec<_> = found.collect();
-    addresses.dedup(); // The same address can stand twice in /etc/hosts.
+    let mut servers: Vec<_> = found.collect();
+    servers.dedup(); // The same address can stand twice in /etc/hosts.
     let mut outcome = Err(anyhow!("cannot ask {server}: the name has no address"));
-    for server in addresses {
+    for server in servers {
         outcome = ask(server, query, timeout);
         if outcome.is_ok() {
             break;
@@ -148,8 +149,8 @@ fn ask_any(server: &str, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
     outcome
 }
 
-/// Sends the query to one address, and waits for a datagram that answers it. All others are ignored:
-/// if one of them were an error, a forger could make us give up.
+/// Sends the query to one address, and waits for a datagram that answers it. All others are
+/// ignored: if one of them were an error, a forger could make us give up.
 fn ask(server: SocketAddr, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
     ensure!(
         server.port() != 0,

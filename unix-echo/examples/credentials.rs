@@ -1,4 +1,4 @@
-//! A server that learns from the kernel who connects, and serves only the users whom it trusts. (Linux)
+//! A server that learns from the kernel who connects, and serves users that it trusts. (Linux)
 //!
 //! ```console
 //! $ cargo run -p unix-echo --example credentials -- server                      # terminal 1
@@ -11,10 +11,10 @@
 //! you are uid 1001, gid 1001, pid 4242
 //! ```
 //!
-//! The client sends nothing, and cannot lie about these *credentials*: its user, its group and its
-//! process. At connect(2) the kernel notes them, and the server asks for them (SO_PEERCRED, unix(7)).
-//! This needs no password, because one kernel serves both sides. The client can ask as well: for it,
-//! the credentials are those of the process that called listen(2).
+//! The client sends nothing, and cannot lie about these *credentials*: its user, its group and
+//! its process. At connect(2) the kernel notes them, and the server asks for them (SO_PEERCRED,
+//! unix(7)). This needs no password, because one kernel serves both sides. The client can ask as
+//! well: for it, the credentials are those of the process that called listen(2).
 //!
 //! A name in the abstract namespace needs this. A file has permissions, but an abstract name has
 //! none: every program in the same network namespace can connect to it, or take it before the real
@@ -28,11 +28,11 @@
 //!
 //! - Start the client as another user: `sudo -u nobody target/debug/examples/credentials
 //!   --allow $(id -u) client`. It is refused. Then start the server with `--allow $(id -u nobody)`.
-//! - Connect without a program that knows this server: `socat - abstract-connect:credentials`. It is
-//!   named as well, because it does not name itself.
+//! - Connect with another program: `socat - abstract-connect:credentials`. The server knows all the
+//!   same who runs it.
 //!
-//! Read `unix-echo` first, which explains the address. Read next: the example `pass_descriptor`, for
-//! what else a Unix socket can do; unix(7).
+//! Read `unix-echo` first, which explains the address. Read next: the example `pass_descriptor`,
+//! for what else a Unix socket can do; unix(7).
 
 // On systems other than Linux, most of this is unused.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
@@ -128,11 +128,11 @@ fn serve(listener: &UnixListener, allow: &[u32]) -> ! {
 #[cfg(target_os = "linux")]
 fn answer(mut stream: &UnixStream, allow: &[u32]) -> Result<String> {
     let peer = peer_of(stream)?;
-    let shown = shown(&peer);
+    let shown = describe(&peer);
     if !is_allowed(&peer, allow) {
         return Ok(format!("{shown}: refused"));
     }
-    // So few bytes fit into the buffer of a new stream, so this does not wait for the client.
+    // The buffer of a new stream has room for so few bytes, so this does not wait for the client.
     let written = stream.write_all(format!("you are {shown}\n").as_bytes());
     written.with_context(|| format!("{shown}: cannot send the answer"))?;
     Ok(format!("{shown}: served"))
@@ -155,7 +155,7 @@ fn is_allowed(peer: &UnixCredentials, allow: &[u32]) -> bool {
 }
 
 #[cfg(target_os = "linux")]
-fn shown(peer: &UnixCredentials) -> String {
+fn describe(peer: &UnixCredentials) -> String {
     format!("uid {}, gid {}, pid {}", peer.uid(), peer.gid(), peer.pid())
 }
 
@@ -166,7 +166,7 @@ fn ask(mut stream: UnixStream, allow: &[u32]) -> Result<String> {
     ensure!(
         is_allowed(&server, allow),
         "its server is {}; if you trust it, add --allow {}",
-        shown(&server),
+        describe(&server),
         server.uid()
     );
     let mut answer = String::new();

@@ -22,8 +22,8 @@
 //!
 //! - Run it as root: `sudo target/debug/examples/families`. What was `not permitted` requires the
 //!   capability CAP_NET_RAW, because such sockets can read and forge the traffic of other programs.
-//! - If the last line names TIPC, load it (`sudo modprobe tipc`) and run the example again. A family
-//!   can come while the kernel runs.
+//! - If the last line names TIPC, load it (`sudo modprobe tipc`) and run the example again. A
+//!   kernel can get a family while it runs.
 //!
 //! Read next: the example `netlink`, which uses a socket of the fourth row; address_families(7).
 
@@ -68,8 +68,8 @@ struct Args {}
 #[cfg(target_os = "linux")]
 fn main() -> Result<()> {
     Args::parse();
-    let table = table().context("cannot ask for a socket")?;
-    let printed = io::stdout().write_all(table.as_bytes());
+    let text = table().context("cannot ask for a socket")?;
+    let printed = io::stdout().write_all(text.as_bytes());
     printed.context("cannot write to stdout")
 }
 

@@ -9,16 +9,18 @@
 //! datagrams to list and to change network interfaces, addresses and routes. This one sends a
 //! question, and prints of each interface its name, its state and its hardware address.
 //!
-//! A datagram of netlink consists of *messages*, and each message of a header, a fixed part, and any
-//! number of *attributes*. Messages and attributes begin with their own length. So a program can skip
-//! what it does not know, and the kernel can add an attribute without harm to old programs.
+//! A datagram of netlink consists of *messages*, and each message of a header, a fixed part, and
+//! any number of *attributes*. Messages and attributes begin with their own length. So a program
+//! can skip what it does not know, and the kernel can add an attribute without harm to old
+//! programs.
 //!
 //! Try next:
 //!
 //! - Run `strace -e network target/debug/examples/netlink`. The kernel sends the list in several
 //!   datagrams, and then the message NLMSG_DONE. Without it nobody would know that the list ends.
-//! - Run `unshare -rn target/debug/examples/netlink`. Now there is one interface, which is down: the
-//!   kernel answers for the *network namespace* in which the socket was opened, and this one is new.
+//! - Run `unshare -rn target/debug/examples/netlink`. Now there is one interface, which is down:
+//!   the kernel answers for the *network namespace* in which the socket was opened, and this one
+//!   is new.
 //!
 //! Read `families` first. Read next: netlink(7), rtnetlink(7).
 
@@ -75,8 +77,8 @@ struct Args {}
 #[cfg(target_os = "linux")]
 fn main() -> Result<()> {
     Args::parse();
-    let list = list().context("cannot list the interfaces")?;
-    let printed = io::stdout().write_all(list.as_bytes());
+    let lines = list().context("cannot list the interfaces")?;
+    let printed = io::stdout().write_all(lines.as_bytes());
     printed.context("cannot write to stdout")
 }
 
@@ -96,11 +98,11 @@ fn list() -> Result<String> {
 #[cfg(target_os = "linux")]
 fn open() -> nix::Result<OwnedFd> {
     let (flags, protocol) = (SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute);
-    let socket = socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)?;
-    // Port 0 is the kernel; all others are sockets of programs. As with UDP, a socket that is
-    // connected receives nothing from anybody else.
-    connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-    Ok(socket)
+    let netlink = socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)?;
+    // Port 0 is the kernel; all others are sockets of programs. Those with CAP_NET_ADMIN could send
+    // to ours as well. As with UDP, a socket that is connected receives from its peer alone.
+    connect(netlink.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    Ok(netlink)
 }
 
 /// Sends the question: RTM_GETLINK ("get an interface") with NLM_F_DUMP ("get all").
@@ -113,7 +115,7 @@ fn ask(socket: &OwnedFd) -> nix::Result<usize> {
     question.extend(len.to_ne_bytes());
     question.extend(RTM_GETLINK.to_ne_bytes());
     question.extend(flags.to_ne_bytes());
-    // What is left of the header is for programs that ask several questions at a time. The fixed part
+    // The rest of the header is for programs that ask several questions at a time. The fixed part
     // could name one interface.
     question.resize(HEADER + FIXED_PART, 0);
     send(socket.as_raw_fd(), &question, MsgFlags::empty())
@@ -129,20 +131,24 @@ fn receive(socket: &OwnedFd) -> Result<Option<String>> {
         let datagram = next_datagram(socket).context("cannot receive from the kernel")?;
         let mut rest = &datagram[..];
         while !rest.is_empty() {
-            let (kind, flags, body);
-            (kind, flags, body, rest) = split_message(rest).context("cannot read a message")?;
+            let message = split_message(rest).context("cannot read a message")?;
+            let (kind, flags, body, next) = message;
             has_changed |= flags & NLM_F_DUMP_INTR != 0;
             match kind {
-                // They begin with the number of an error, which is negative, or with 0.
-                NLMSG_DONE | NLMSG_ERROR => match body.first_chunk() {
-                    Some([0, 0, 0, 0]) | None => return Ok((!has_changed).then_some(list)),
-                    Some(number) => {
-                        return Err(Errno::from_raw(-i32::from_ne_bytes(*number)).into());
-                    }
-                },
                 _ if kind == RTM_NEWLINK.into() => list += &line(body)?,
+                // The body begins with 0, or with the number of an error, which is negative here.
+                NLMSG_DONE | NLMSG_ERROR => {
+                    let number = body
+                        .first_chunk()
+                        .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+                    if number != 0 {
+                        return Err(Errno::from_raw(-number).into());
+                    }
+                    return Ok((!has_changed).then_some(list));
+                }
                 _ => bail!("the kernel sent a message of type {kind}"),
             }
+            rest = next;
         }
     }
 }
@@ -186,11 +192,11 @@ fn line(body: &[u8]) -> Result<String> {
     let (mut name, mut state, mut address) = (String::new(), "?", String::new());
     let mut rest = body.get(FIXED_PART..).unwrap_or_default();
     while !rest.is_empty() {
-        let (kind, value);
-        (kind, value, rest) = split_attribute(rest).context("cannot read an attribute")?;
+        let attribute = split_attribute(rest).context("cannot read an attribute")?;
+        let (kind, value, next) = attribute;
         match (kind, value) {
-            // A name is any bytes but `/` and white space. Escaped, so that it cannot send commands to the
-            // terminal. A zero byte ends it.
+            // A name is nearly any bytes, and a zero byte ends it. Escaped, so that it cannot send
+            // commands to the terminal.
             (IFLA_IFNAME, [bytes @ .., 0]) => name = bytes.escape_ascii().to_string(),
             (IFLA_OPERSTATE, [number]) => {
                 state = STATES.get(usize::from(*number)).unwrap_or(&"?");
@@ -198,6 +204,7 @@ fn line(body: &[u8]) -> Result<String> {
             (IFLA_ADDRESS, bytes) => address = hardware_address(bytes),
             _ => {}
         }
+        rest = next;
     }
     Ok(format!("{name:16} {state:14} {address}\n"))
 }

@@ -1,4 +1,4 @@
-//! A client passes an open file to a server, which reads a file that it may not open itself. (Linux)
+//! A client passes an open file to a server that may not open it itself. (Linux)
 //!
 //! ```console
 //! $ cargo run -p unix-echo --example pass_descriptor -- server                      # terminal 1
@@ -12,21 +12,23 @@
 //! ```
 //!
 //! A *descriptor* is a number by which one process refers to an open file or socket. To *pass* it
-//! (SCM_RIGHTS, unix(7)) is more than to send the number: the kernel gives the receiver a descriptor
-//! of its own for the same open file. Permissions are checked when a file is opened, and not again.
-//! So a server with few rights can read just the files that its clients have opened for it.
+//! (SCM_RIGHTS, unix(7)) is more than to send this number: the kernel gives the receiver a
+//! descriptor of its own for the same open file. Permissions are checked when a file is opened,
+//! and not again. So a server with few rights can read just the files that its clients have
+//! opened for it.
 //!
-//! A descriptor travels beside the bytes of the stream, in a *control message*, and belongs to one of
-//! these bytes: whoever reads this byte without asking for control messages loses it. What comes can
-//! be any descriptor, such as one of a pipe into which nobody writes. And a server that forgets to
-//! close them soon has none left.
+//! A descriptor travels beside the bytes of the stream, in a *control message*, and belongs to
+//! one of these bytes: a program that reads this byte without asking for control messages loses
+//! it. And what comes can be anything, such as a pipe into which nobody writes. A server that
+//! forgets to close what comes soon has no descriptor left.
 //!
-//! This is for services on one machine, such as D-Bus or systemd. The price: std can neither send nor
-//! receive control messages. The crates that can keep the names of C.
+//! This is for services on one machine, such as D-Bus or systemd. The price: std can neither send
+//! nor receive control messages. The crates that can keep the names of C.
 //!
 //! Try next:
 //!
-//! - Pass what is no file: `cargo run -p unix-echo --example pass_descriptor -- client /dev/zero`.
+//! - Pass what is no file: `cargo run -p unix-echo --example pass_descriptor -- client
+//!   /dev/zero`. The server looks before it reads.
 //! - Pass a file that only root may open, to a server of somebody who may not:
 //!   `sudo -u nobody target/debug/examples/pass_descriptor server --peer 0`, and then
 //!   `sudo target/debug/examples/pass_descriptor client --peer $(id -u nobody) /etc/shadow`.
@@ -119,8 +121,8 @@ fn main() -> Result<()> {
     }
 }
 
-/// Serves each client in a thread of its own, which the client can make wait: it may send nothing, or
-/// pass a file of a slow file system, or a socket whose close waits (SO_LINGER).
+/// Serves each client in a thread of its own, which the client can make wait: it may send
+/// nothing, or pass a file of a slow file system, or a socket whose close waits (SO_LINGER).
 #[cfg(target_os = "linux")]
 fn serve(listener: &UnixListener, trusted: u32) -> ! {
     loop {
@@ -175,8 +177,8 @@ fn receive(stream: &UnixStream) -> Result<File> {
             received.extend(descriptors);
         }
     }
-    // A descriptor that does not fit into the buffer, or into our table of descriptors (`ulimit -n`),
-    // is closed by the kernel, which then sets this flag.
+    // A descriptor that does not fit into the buffer, or into our table of descriptors (`ulimit
+    // -n`), is closed by the kernel, which then sets this flag.
     let is_cut = message.flags.contains(ReturnFlags::CTRUNC);
     ensure!(!is_cut, "there is no room for a descriptor");
     let one = <[OwnedFd; 1]>::try_from(received);

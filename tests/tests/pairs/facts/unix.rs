@@ -47,6 +47,17 @@ fn a_control_buffer_for_one_descriptor_may_receive_two() {
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
 }
 
+/// Who reads a byte without a control buffer does not get what came with it.
+#[test]
+fn a_descriptor_is_lost_with_its_byte() {
+    let (sender, mut receiver) = UnixStream::pair().unwrap();
+    let (mut reader, writer) = pipe();
+    send(&sender, &[&[writer.as_raw_fd()]]).unwrap();
+    drop(writer);
+    assert_eq!(receiver.read(&mut [0]).unwrap(), 1);
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+}
+
 /// A socket closes what is still on its way in it.
 #[test]
 fn a_descriptor_that_nobody_receives_is_closed_with_the_socket() {

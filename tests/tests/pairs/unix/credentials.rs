@@ -175,7 +175,8 @@ pub fn make_close_wait(stream: &TcpStream) {
     socket2::SockRef::from(stream).set_linger(wait).unwrap();
 }
 
-/// The server has the last descriptor of the socket, because its client comes while it is suspended.
+/// The server has the last descriptor of the socket, because its client comes while it is
+/// suspended.
 #[test]
 fn nobody_can_hold_it_up_with_a_socket_whose_close_waits() {
     for options in [&[][..], &["--allow", STRANGER]] {

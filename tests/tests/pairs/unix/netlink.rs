@@ -34,6 +34,31 @@ mod linux {
         }
     }
 
+    /// A program with CAP_NET_ADMIN may send to the sockets of others, as long as they are not connected.
+    #[test]
+    fn a_connected_socket_receives_from_the_kernel_alone() {
+        let script = "import socket
+def netlink():
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
+free, connected, other = netlink(), netlink(), netlink()
+free.bind((0, 0))
+connected.connect((0, 0))
+other.sendto(b'hello', free.getsockname())
+assert free.recv(8) == b'hello'
+try:
+    other.sendto(b'hello', connected.getsockname())
+except ConnectionRefusedError:
+    print('refused')
+";
+        if let Err(error) = Command::new("python3").arg("--version").output() {
+            return not_run(&format!("cannot start python3: {error}"));
+        }
+        let mut python = Command::new("python3");
+        if let Some(mut python) = unshared("-rn", "true", python.args(["-c", script])) {
+            assert_eq!(stdout(&mut python), "refused\n");
+        }
+    }
+
     /// Asserts that the example lists the interfaces as `ip` does, and returns its list. If
     /// this cannot be seen here, prints `NOT RUN` and returns `None`.
     fn links_as_ip_shows_them(set_up: Option<&str>) -> Option<String> {
@@ -64,8 +89,8 @@ mod linux {
         None
     }
 
-    /// Returns the name, the state and the hardware address of each interface. `ip` puts `@` and the other
-    /// end of a tunnel or a veth behind the name.
+    /// Returns the name, the state and the hardware address of each interface. `ip` puts `@` and
+    /// the other end of a tunnel or a veth behind the name.
     fn columns(links: &str) -> Vec<Vec<&str>> {
         let words = links.lines().map(|line| line.split_whitespace().take(3));
         words

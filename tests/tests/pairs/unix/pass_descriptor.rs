@@ -322,8 +322,8 @@ fn ten_thousand_connections_leave_no_descriptor_behind() {
 #[test]
 fn a_server_without_a_free_descriptor_goes_on() {
     let name = unused_name();
-    // 0, 1, 2, the listener, and two connections. One of them stays, so the other leaves no room, neither
-    // for a file nor for the next accept.
+    // 0, 1, 2, the listener, and two connections. One of them stays, so the other leaves no room,
+    // neither for a file nor for the next accept.
     let mut server = announced(
         &mut harness::limited("--nofile=6", &server(&name, &[])),
         &name,
