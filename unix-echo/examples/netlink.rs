@@ -9,7 +9,7 @@
 //! datagrams to list and to change network interfaces, addresses and routes. This one sends a
 //! question, and prints of each interface its name, its state and its hardware address.
 //!
-//! A datagram of netlink consists of *messages*, and each message of a header, a fixed part, and
+//! A datagram of netlink consists of messages, and each message of a header, a fixed part, and
 //! any number of *attributes*. Messages and attributes begin with their own length. So a program
 //! can skip what it does not know, and the kernel can add an attribute without harm to old
 //! programs.
