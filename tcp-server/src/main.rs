@@ -180,9 +180,9 @@ fn serve(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> i
     // milliseconds. An echo should not wait, so TCP_NODELAY switches the algorithm off.
     stream.set_nodelay(true)?;
     // The limit is for each call, which fails if it has moved no byte in this time. A write that has
-    // moved some returns their number, and the next one fails. So it can take twice the time until
-    // we close the connection of a client that does not read. A client that reads slowly can meet
-    // the limit too, because Linux wakes a writer only when a third of its buffer is free.
+    // moved some returns their number instead, and the next one begins anew. So a client that does
+    // not read is closed up to twice the time after the last byte has moved. One that reads slowly
+    // can be closed too, because Linux wakes a writer only when a third of its buffer is free.
     stream.set_read_timeout(Some(idle_timeout))?;
     stream.set_write_timeout(Some(idle_timeout))?;
     echo(stream, idle_timeout, buffer)
