@@ -13,8 +13,8 @@
 //!
 //! - `yes | head -c 1000000000 | cargo run -p tcp-client | wc -c`: every byte comes back, and the
 //!   client needs little memory for it.
-//! - Run `cargo run -p tcp-client`, type a line, and stop the server (Ctrl-C). The client says how
-//!   many bytes came back.
+//! - Run `cargo run -p tcp-client`, type a line, and stop the server (Ctrl-C). The client says
+//!   how many bytes came back.
 //!
 //! Read next: `unix-echo`, the same on one machine.
 
@@ -32,15 +32,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 
-/// How many bytes to read at once. Any size is correct, since a stream has no boundaries. A pipe on
-/// Linux holds this much.
+/// How many bytes to read at once. Any size is correct, since a stream has no boundaries. A
+/// pipe on Linux holds this much.
 const BUFFER_SIZE: usize = 64 * 1024;
 
 /// How long a read waits until we look at the clock, and at whether everything is sent.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The error of a read whose time limit has passed. On Unix, `ErrorKind::TimedOut` is another: the
-/// kernel has given the connection up, because the peer's host no longer acknowledges.
+/// The error of a read whose time limit has passed. On Unix, `ErrorKind::TimedOut` is another:
+/// the kernel has given the connection up, because the peer's host no longer acknowledges.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
     ErrorKind::TimedOut
 } else {
@@ -72,6 +72,7 @@ fn main() -> Result<()> {
     stream
         .set_read_timeout(Some(args.timeout.min(TICK)))
         .context("cannot set a time limit")?;
+    // Never freed, since nobody waits for the thread that sends.
     let exchange: &'static Mutex<Exchange> = Box::leak(Box::default());
     start_sending(args.messages, &stream, exchange)?;
     receive(&mut stream, exchange, args.timeout).with_context(|| {
@@ -218,8 +219,8 @@ fn receive(stream: &mut TcpStream, exchange: &Mutex<Exchange>, timeout: Duration
                 printed.context("cannot write to stdout")?;
                 silent_since = Instant::now();
             }
-            // A tick has passed, or we were suspended: then Linux ends a call that has a time limit
-            // when we are resumed (signal(7)).
+            // A tick has passed, or we were suspended: then Linux ends a call that has a time
+            // limit when we are resumed (signal(7)).
             Err(error) if [TIMED_OUT, ErrorKind::Interrupted].contains(&error.kind()) => {
                 ensure!(!is_late, "nothing came for {timeout:?}");
                 // The server may be silent as long as there is something to send.
@@ -237,7 +238,7 @@ fn check(exchange: &Exchange) -> Result<()> {
     match &exchange.end {
         None => bail!("the server closed the connection before everything was sent"),
         Some(Err(error)) => bail!("{error:#}"),
-        // A server that sends back more than it has received is no echo server, but nothing is lost.
+        // More bytes than we have sent are not an echo, but nothing is lost.
         Some(Ok(())) if exchange.received >= exchange.sent => Ok(()),
         Some(Ok(())) => bail!("the server closed the connection"),
     }

@@ -21,9 +21,9 @@
 //!
 //! - Run `cargo run -p udp-server` at the same time. It can use the same port number, because the
 //!   ports of UDP and those of TCP are independent.
-//! - Start the server with `cargo run -p tcp-server -- --max-connections 1`. Then run
-//!   `cargo run -p tcp-client` in two terminals, and type lines. Both clients connect, but the lines
-//!   of the second come back only after the first has ended (Ctrl-D).
+//! - Start the server with `cargo run -p tcp-server -- --max-connections 1`. Then run the client
+//!   without a message, `cargo run -p tcp-client`, in two terminals, and type lines. Both
+//!   connect, but the lines of the second come back only after the first has ended (Ctrl-D).
 //!
 //! Read next: `tcp-client`, which must send and receive at the same time.
 
@@ -37,14 +37,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Parser;
 
-/// How many bytes to read at once. Any size is correct. (The book measures why it is this one.)
+/// How many bytes to read at once. Any size is correct. (The book says why it is this one.)
 const BUFFER_SIZE: usize = 48 * 1024;
 
 /// The pause after an error of accept: one that comes again and again must not make us spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The error of a read or write whose time limit has passed. On Unix, `ErrorKind::TimedOut` is
-/// another: the kernel has given the connection up, because the peer's host is silent.
+/// another: the kernel gave the connection up, as the peer's host no longer acknowledges.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
     ErrorKind::TimedOut
 } else {
@@ -90,12 +90,12 @@ fn main() -> Result<()> {
     work(listener, args)
 }
 
-/// Opens a *listener*: a socket that carries no data, but only accepts connections. From now on the
-/// kernel completes connections without us, and keeps them in a queue, the *backlog*, until we
-/// accept them. std asks for a backlog of 128.
+/// Opens a *listener*: a socket that carries no data, but only accepts connections. From now on
+/// the kernel completes connections without us, and keeps them in a queue, the *backlog*, until
+/// we accept them. std asks for a backlog of 128.
 ///
-/// On Unix, std also sets SO_REUSEADDR. Without it the port would stay taken, on Linux for a minute,
-/// if the server was the first to close a connection (TIME_WAIT).
+/// On Unix, std also sets SO_REUSEADDR. Without it the port would stay taken, on Linux for a
+/// minute, if the server was the first to close a connection (TIME_WAIT).
 fn listen(addr: &str) -> Result<TcpListener> {
     TcpListener::bind(addr).map_err(|error| {
         let port = addr.rsplit(':').next().and_then(|port| port.parse().ok());
@@ -115,8 +115,8 @@ fn listen(addr: &str) -> Result<TcpListener> {
     })
 }
 
-/// Starts all *workers* except one, which is the main thread. Each serves one connection at a time,
-/// so there are never more accepted connections than workers.
+/// Starts all *workers* except one, which is the main thread. Each serves one connection at a
+/// time, so there are never more accepted connections than workers.
 fn start_workers(listener: &'static Mutex<TcpListener>, args: &'static Args) -> Result<()> {
     let wanted = args.max_connections;
     for number in 1..wanted {
@@ -129,8 +129,8 @@ fn start_workers(listener: &'static Mutex<TcpListener>, args: &'static Args) -> 
     Ok(())
 }
 
-/// Serves one client after the other, forever (so it returns `!`, which means never). An error with
-/// one client is no reason to stop serving the others.
+/// Serves one client after the other, forever (so it returns `!`, which means never). An error
+/// with one client is no reason to stop serving the others.
 fn work(listener: &Mutex<TcpListener>, args: &Args) -> ! {
     // If there is no memory for it, the program is aborted: at its start, and not later.
     let mut buffer = vec![0; BUFFER_SIZE];
@@ -149,12 +149,12 @@ fn work(listener: &Mutex<TcpListener>, args: &Args) -> ! {
     }
 }
 
-/// Takes the next connection from the backlog. Because of the lock, only one worker at a time waits
-/// for it.
+/// Takes the next connection from the backlog. Because of the lock, only one worker at a time
+/// waits for it.
 ///
-/// A *descriptor* is the number by which a process knows a socket or a file. Linux reserves one for
-/// each accept(2) that waits. So without the lock, a hundred waiting workers would use up a hundred
-/// of the descriptors that `ulimit -n` allows.
+/// A *descriptor* is the number by which a process knows a socket or a file. Linux reserves one
+/// for each accept(2) that waits. So without the lock, a hundred waiting workers would use up a
+/// hundred of the descriptors that `ulimit -n` allows.
 fn accept(listener: &Mutex<TcpListener>, quiet: bool) -> (TcpStream, SocketAddr) {
     // A thread that panics while it has the lock *poisons* it. None does.
     let listener = listener.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,7 +162,8 @@ fn accept(listener: &Mutex<TcpListener>, quiet: bool) -> (TcpStream, SocketAddr)
         match listener.accept() {
             Ok(connection) => return connection,
             Err(error) => match error.kind() {
-                // The client has already gone. Linux does not report it here, but in the first read.
+                // The client has already gone. Linux does not report it here, but in the first
+                // read.
                 ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset => {}
                 _ => {
                     log(quiet, format_args!("cannot accept: {error}"));
@@ -175,14 +176,16 @@ fn accept(listener: &Mutex<TcpListener>, quiet: bool) -> (TcpStream, SocketAddr)
 
 /// Prepares a connection and echoes on it. Returns how many bytes it echoed.
 fn serve(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
-    // *Nagle's algorithm* holds back a small segment until the peer has acknowledged what was sent
-    // before (RFC 9293, 3.7.4). The peer may delay that (RFC 9293, 3.8.6.3), on Linux by 40 to 200
-    // milliseconds. An echo should not wait, so TCP_NODELAY switches the algorithm off.
+    // *Nagle's algorithm* holds back a small segment until the peer has acknowledged what was
+    // sent before (RFC 9293, 3.7.4). The peer may delay that (RFC 9293, 3.8.6.3), on Linux by
+    // 40 to 200 milliseconds. An echo should not wait, so TCP_NODELAY switches the algorithm
+    // off.
     stream.set_nodelay(true)?;
-    // The limit is for each call, which fails if it has moved no byte in this time. A write that has
-    // moved some returns their number instead, and the next one begins anew. So a client that does
-    // not read is closed up to twice the time after the last byte has moved. One that reads slowly
-    // can be closed too, because Linux wakes a writer only when a third of its buffer is free.
+    // The limit is for each call, which fails if it has moved no byte in this time. A write
+    // that has moved some returns their number instead, and the next one begins anew. So a
+    // client that does not read is closed up to twice the time after the last byte has moved.
+    // One that reads slowly can be closed too, because Linux wakes a writer only when a third
+    // of its buffer is free.
     stream.set_read_timeout(Some(idle_timeout))?;
     stream.set_write_timeout(Some(idle_timeout))?;
     echo(stream, idle_timeout, buffer)
@@ -194,15 +197,15 @@ fn echo(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io
     loop {
         let len = retry(idle_timeout, || stream.read(buffer))?;
         if len == 0 {
-            // The end of the stream: the client's kernel has sent a *FIN*. After a *half-close* the
-            // client can still receive; after a full close it cannot, but the FIN is the same. When
-            // `work` drops the stream, our side is closed too: the kernel still sends what it has
-            // not sent yet, and then our FIN.
+            // The end of the stream: the client's kernel has sent a *FIN*. After a *half-close*
+            // the client can still receive; after a full close it cannot, but the FIN is the
+            // same. When `work` drops the stream, our side is closed too: the kernel still
+            // sends what it has not sent yet, and then our FIN.
             return Ok(echoed);
         }
-        // A write may take only a part. If the client does not read, the write waits, so we stop
-        // reading, and in the end the client's own writes must wait. This is the *flow control* of
-        // TCP.
+        // A write may take only a part. If the client does not read, the write waits, so we
+        // stop reading, and in the end the client's own writes must wait. This is the *flow
+        // control* of TCP.
         let mut unsent = &buffer[..len];
         while !unsent.is_empty() {
             match retry(idle_timeout, || stream.write(unsent))? {
@@ -214,9 +217,10 @@ fn echo(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io
     }
 }
 
-/// Repeats a call that was interrupted: if we are suspended in a call with a time limit, Linux ends
-/// it when we are resumed (signal(7)). Each repetition has all of the limit again, so we look at the
-/// clock: before the call, so that the last one still takes what came while we were suspended.
+/// Repeats a call that was interrupted: if we are suspended in a call with a time limit, Linux
+/// ends it when we are resumed (signal(7)). Each repetition has all of the limit again, so we
+/// look at the clock: before the call, so that the last one still takes what came while we were
+/// suspended.
 fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     let started = Instant::now();
     loop {
