@@ -149,9 +149,9 @@ struct Exchange {
     end: Option<Result<()>>,
 }
 
-/// Waits until the other thread does not use the exchange. (A thread that panics while it has the
-/// lock *poisons* it. Neither does.)
+/// Waits until the other thread does not use the exchange.
 fn lock(exchange: &Mutex<Exchange>) -> MutexGuard<'_, Exchange> {
+    // lock() fails only if the other thread has panicked while it had the lock. It does not.
     exchange.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

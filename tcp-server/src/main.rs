@@ -77,7 +77,7 @@ struct Args {
 }
 
 fn main() -> Result<()> {
-    // What is *leaked* is never freed, so every thread may use it until the program ends.
+    // What Box::leak returns is never freed, so every thread may use it until the program ends.
     let args: &'static Args = Box::leak(Box::new(Args::parse()));
     let listener = listen(&args.addr)?;
     let local = listener
@@ -156,7 +156,7 @@ fn work(listener: &Mutex<TcpListener>, args: &Args) -> ! {
 /// for each accept(2) that waits. So without the lock, a hundred waiting workers would use up a
 /// hundred of the descriptors that `ulimit -n` allows.
 fn accept(listener: &Mutex<TcpListener>, quiet: bool) -> (TcpStream, SocketAddr) {
-    // A thread that panics while it has the lock *poisons* it. None does.
+    // lock() fails only if another thread has panicked while it had the lock. None does.
     let listener = listener.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         match listener.accept() {
