@@ -162,8 +162,7 @@ fn accept(listener: &Mutex<TcpListener>, quiet: bool) -> (TcpStream, SocketAddr)
         match listener.accept() {
             Ok(connection) => return connection,
             Err(error) => match error.kind() {
-                // The client has already gone. Linux does not report it here, but in the first
-                // read.
+                // The client has already gone. Linux reports this only in the first read.
                 ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset => {}
                 _ => {
                     log(quiet, format_args!("cannot accept: {error}"));
@@ -178,8 +177,7 @@ fn accept(listener: &Mutex<TcpListener>, quiet: bool) -> (TcpStream, SocketAddr)
 fn serve(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
     // *Nagle's algorithm* holds back a small segment until the peer has acknowledged what was
     // sent before (RFC 9293, 3.7.4). The peer may delay that (RFC 9293, 3.8.6.3), on Linux by
-    // 40 to 200 milliseconds. An echo should not wait, so TCP_NODELAY switches the algorithm
-    // off.
+    // 40 to 200 milliseconds. An echo should not wait: TCP_NODELAY switches this off.
     stream.set_nodelay(true)?;
     // The limit is for each call, which fails if it has moved no byte in this time. A write
     // that has moved some returns their number instead, and the next one begins anew. So a
