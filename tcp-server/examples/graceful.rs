@@ -201,7 +201,7 @@ impl Server {
                     ErrorKind::ConnectionAborted => {}
                     // The backlog is empty, or we have no descriptor for the clients in it.
                     _ if is_told => return,
-                    // Nobody is there: `told` has become readable.
+                    // No client is there: `told` can be read.
                     ErrorKind::WouldBlock => {}
                     _ => self.pause(format_args!("cannot accept: {error}")),
                 },
@@ -211,6 +211,7 @@ impl Server {
 
     /// Starts a thread that serves a client.
     fn start_thread(&'static self, stream: TcpStream, peer: SocketAddr) {
+        self.log(format_args!("{peer}: connected"));
         // With the lock, so that the thread does not count down before we have counted up.
         let mut state = self.state();
         match thread::Builder::new().spawn(move || self.work(stream, peer)) {
@@ -224,9 +225,9 @@ impl Server {
         }
     }
 
+    /// Serves a client, and tells the main thread when its connection is closed.
     fn work(&self, stream: TcpStream, peer: SocketAddr) {
         let idle_timeout = self.args.idle_timeout;
-        self.log(format_args!("{peer}: connected"));
         let outcome = match serve(stream, idle_timeout) {
             Ok(echoed) => format!("bytes echoed: {echoed}"),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -251,7 +252,7 @@ impl Server {
         self.log(format_args!("ended, finished: {}, cut: {cut}", open - cut));
     }
 
-    /// Locks the state.
+    /// Locks the state. (A thread that panics while it has the lock poisons it. None does.)
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -275,6 +276,7 @@ fn serve(mut stream: TcpStream, idle_timeout: Duration) -> io::Result<u64> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(idle_timeout))?;
     stream.set_write_timeout(Some(idle_timeout))?;
+    // On the stack: a thread that has started has the memory for it. `vec!` might abort us all.
     let mut buffer = [0; BUFFER_SIZE];
     let mut echoed = 0;
     loop {

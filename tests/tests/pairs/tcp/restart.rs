@@ -167,6 +167,21 @@ fn who_stays_is_cut_after_ten_seconds_and_not_earlier() {
     ended.assert_stderr("ended, some connections are cut\n");
 }
 
+/// poll wakes both servers for a client that only one of them can accept.
+#[test]
+fn a_client_that_wakes_both_servers_keeps_neither_from_its_signal() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let servers = [inherit(&listener), inherit(&listener)];
+    for _ in 0..20 {
+        assert_serves(&servers[0]);
+        thread::sleep(Duration::from_millis(10));
+    }
+    for server in servers {
+        server.running.signal(Signal::TERM);
+        assert_all_finished(server);
+    }
+}
+
 #[test]
 fn what_is_not_a_listener_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
