@@ -167,16 +167,25 @@ fn who_stays_is_cut_after_ten_seconds_and_not_earlier() {
     ended.assert_stderr("ended, some connections are cut\n");
 }
 
-/// poll wakes both servers for a client that only one of them can accept.
+/// poll tells both servers of a client that only one of them can accept. strace makes them slow, so
+/// that none accepts it before the other is told.
 #[test]
-fn a_client_that_wakes_both_servers_keeps_neither_from_its_signal() {
+#[cfg(target_os = "linux")]
+fn a_client_of_which_both_servers_are_told_keeps_neither_from_its_signal() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let servers = [inherit(&listener), inherit(&listener)];
-    for _ in 0..20 {
-        assert_serves(&servers[0]);
-        thread::sleep(Duration::from_millis(10));
-    }
-    for server in servers {
+    let start = || {
+        let mut strace = harness::foreign("strace")?;
+        strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
+        strace.args(["-e", "inject=accept4:delay_enter=300000"]);
+        strace.arg(restart().get_program());
+        let stdin = OwnedFd::from(listener.try_clone().unwrap());
+        Some(Server::of(Running::start_with_stdin(&mut strace, stdin)))
+    };
+    let (Some(first), Some(second)) = (start(), start()) else {
+        return;
+    };
+    (0..3).for_each(|_| assert_serves(&first));
+    for server in [first, second] {
         server.running.signal(Signal::TERM);
         assert_all_finished(server);
     }
