@@ -164,8 +164,8 @@ fn wait_for_signals(server: &'static Server) -> Result<UnixStream> {
 }
 
 /// Returns those signals that were not ignored when we started. The others stay ignored, as SIGHUP
-/// does after nohup(1). Linux shows in a file which are ignored: one bit for each, in hexadecimal. On
-/// other systems we assume that none is.
+/// does after nohup(1). Linux shows in a file which are ignored, with one bit for each. On other
+/// systems we assume that none is.
 #[cfg(unix)]
 fn not_ignored(mut signals: Vec<i32>) -> Vec<i32> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
