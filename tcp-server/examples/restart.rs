@@ -1,5 +1,5 @@
-//! A TCP server that can be restarted without one client that is refused or reset: it gets its
-//! listener from another program, and leaves it to the next server.
+//! A TCP server that can be restarted, and no client is refused or reset: it gets its listener from
+//! another program, and leaves it to the next server.
 //!
 //! ```console
 //! $ python3 tests/peers/python/keep_listener.py 7007 bash      # terminal 1
@@ -16,27 +16,27 @@
 //! hello
 //! ```
 //!
-//! A server that opens its own listener cannot do this. While it is closed and the next one is not
-//! open yet, clients are refused. And between the last accept and the close, the kernel may complete
-//! one more connection, which the close resets. With SO_REUSEPORT two servers can listen on one port
-//! at the same time, but each listener has its own backlog. Linux moves the connections of a closed
-//! listener to the other one only if `net.ipv4.tcp_migrate_req` is 1 (since Linux 5.14); by default
-//! it resets them.
+//! A server that opens its own listener cannot do this. From the moment when it closes the listener
+//! until the next server has opened one, clients are refused. And between the last accept and the
+//! close, the kernel may complete more connections, which the close resets. With SO_REUSEPORT, two
+//! servers can listen on one port at the same time, but each listener has its own backlog. By default,
+//! Linux resets the backlog of a listener that is closed. It moves these connections to the other
+//! listener only if `net.ipv4.tcp_migrate_req` is 1 (since Linux 5.14).
 //!
-//! But processes can share one listener, with one backlog. The kernel closes it when the last
-//! descriptor for it is closed. So another program opens it, and passes it to each server as stdin.
-//! inetd does this (with `wait`), and systemd (with `StandardInput=socket`). Above, a shell keeps the
-//! listener as descriptor 9, and `<&9` makes it the stdin of a server.
+//! But several processes can have one listener, with one backlog. The kernel closes it when the last
+//! descriptor for it is closed. So another program opens it, and passes it to each server as stdin:
+//! inetd does this if its configuration says `wait`, and systemd with `StandardInput=socket`. Above,
+//! a shell keeps the listener as descriptor 9, and `<&9` makes it the stdin of a server.
 //!
-//! The server ends when it gets SIGTERM. It leaves the backlog to the next server, and lets its own
-//! connections finish. `graceful` is more careful with signals, and `tcp-server` with the number of
-//! clients and with its log.
+//! At SIGTERM a server leaves the backlog to the next one, and lets its own connections finish. Other
+//! signals end it at once; `graceful` shows how to wait for more of them. A limit for the number of
+//! clients, and options, are left to `tcp-server`.
 //!
 //! Try next:
 //!
 //! - Start only one server, and `kill %1`. The next client is neither refused nor served, since the
-//!   shell still has the listener. Start a server again: it serves this client first.
-//! - See who has the listener, before `kill %1` and after it: `ss -ltnp`
+//!   shell still has the listener. Start a server again, and it serves this client.
+//! - See which processes have the listener, before `kill %1` and after it: `ss -ltnp`
 //!
 //! Read `tcp-server` and `graceful` first: what they explain is not explained again.
 
@@ -70,10 +70,10 @@ const BACKLOG: i32 = 128;
 /// How long the open connections have to finish after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How long a connection may be idle.
+/// How long a read or write may wait. Then it fails with WouldBlock, and the connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The pause after an error, so that a repeated error does not make the loop spin.
+/// The pause after an error: one that comes again and again must not make us spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Send every byte back, over TCP, to the clients of a listener that another program has opened
@@ -179,5 +179,5 @@ fn log(line: fmt::Arguments) {
 #[cfg(not(unix))]
 fn main() -> Result<()> {
     Args::parse(); // It answers --help and --version here as well.
-    anyhow::bail!("cannot take a listener from stdin: only Unix has sockets that are descriptors")
+    anyhow::bail!("cannot take a listener from stdin: this needs Unix")
 }
