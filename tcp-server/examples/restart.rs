@@ -28,9 +28,9 @@
 //! inetd does this if its configuration says `wait`, and systemd with `StandardInput=socket`. Above,
 //! a shell keeps the listener as descriptor 9, and `<&9` makes it the stdin of a server.
 //!
-//! At SIGTERM a server leaves the backlog to the next one, and lets its own connections finish. Other
-//! signals end it at once; `graceful` shows how to wait for more of them. A limit for the number of
-//! clients, and options, are left to `tcp-server`.
+//! At SIGTERM a server leaves the backlog to the next one, and lets its own connections finish. SIGINT
+//! and SIGHUP end it at once; `graceful` shows how to wait for several signals. A limit for the number
+//! of clients, and options, are left to `tcp-server`.
 //!
 //! Try next:
 //!
@@ -100,10 +100,11 @@ fn main() -> Result<()> {
     accept_until_told(&listener, &told, sender);
     drop(listener);
     log(format_args!("ending"));
-    log(match receiver.recv_timeout(GRACE) {
-        Err(RecvTimeoutError::Timeout) => format_args!("ended, some connections are cut"),
-        _ => format_args!("ended, all connections have finished"),
-    });
+    let outcome = match receiver.recv_timeout(GRACE) {
+        Err(RecvTimeoutError::Timeout) => "some connections are cut",
+        _ => "all connections have finished",
+    };
+    log(format_args!("ended, {outcome}"));
     Ok(())
 }
 
