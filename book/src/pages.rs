@@ -1,6 +1,5 @@
 //! The pages of the programs and of the tests, and the links to them.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +13,6 @@ pub struct Code {
     files: BTreeMap<String, File>,
     /// The page of each test, by the path of its module and its name.
     tests: BTreeMap<String, String>,
-    /// The parts of the Rust files that were asked for. Other files have none.
-    parsed: RefCell<BTreeMap<String, Option<Vec<Part>>>>,
 }
 
 /// A file that has a page of its own.
@@ -23,24 +20,14 @@ struct File {
     /// Below the folder of the workspace.
     path: String,
     title: String,
-    /// The module of the tests in it. Programs have none.
-    module: Option<Vec<String>>,
     source: String,
+    /// The module of its tests.
+    module: Vec<String>,
+    /// A program has none.
+    tests: Vec<Part>,
 }
 
-/// Where the programs are, and where the tests, with the module that begins their names.
-const PROGRAMS: [&str; 10] = [
-    "udp-server/src",
-    "udp-server/examples",
-    "udp-client/src",
-    "udp-client/examples",
-    "tcp-server/src",
-    "tcp-server/examples",
-    "tcp-client/src",
-    "tcp-client/examples",
-    "unix-echo/src",
-    "unix-echo/examples",
-];
+/// Where the tests are, with the module that begins their names.
 const TESTS: [(&str, &str); 5] = [
     ("tests/tests/pairs", ""),
     ("tests/promises/src", ""),
@@ -61,11 +48,15 @@ impl Code {
             root: root.to_owned(),
             files: BTreeMap::new(),
             tests: BTreeMap::new(),
-            parsed: RefCell::new(BTreeMap::new()),
         };
-        for folder in PROGRAMS {
-            for path in walk(&root.join(folder), "rs") {
-                code.add_program(&path);
+        for package in fs::read_dir(root).into_iter().flatten().flatten() {
+            let package = package.path();
+            if package.join("src/main.rs").exists() {
+                for folder in ["src", "examples"] {
+                    for path in walk(&package.join(folder), "rs") {
+                        code.add_program(&path);
+                    }
+                }
             }
         }
         for (place, module) in TESTS {
@@ -94,12 +85,12 @@ impl Code {
             "first" => format!("first-{package}"),
             stem => stem.replace('_', "-"),
         };
-        let (title, source) = (below.clone(), read(path));
         let file = File {
-            path: below,
-            title,
-            module: None,
-            source,
+            path: below.clone(),
+            title: below,
+            source: read(path),
+            module: Vec::new(),
+            tests: Vec::new(),
         };
         self.add(format!("programs/{name}.md"), file);
     }
@@ -107,41 +98,28 @@ impl Code {
     fn add_tests(&mut self, folder: &Path, module: &str, path: &Path) {
         let source = read(path);
         let below_folder = below(folder, path);
-        let mut modules: Vec<String> = Vec::new();
-        modules.extend((!module.is_empty()).then(|| module.to_owned()));
-        modules.extend(
-            below_folder
-                .trim_end_matches(".rs")
-                .split('/')
-                .map(str::to_owned),
-        );
-        while modules
-            .last()
-            .is_some_and(|last| ["mod", "main", "lib"].contains(&last.as_str()))
-        {
-            modules.pop();
-        }
+        let names = below_folder.trim_end_matches(".rs").split('/');
+        let names = [module].into_iter().chain(names);
+        let modules = names.filter(|name| !["", "mod", "main", "lib"].contains(name));
+        let module: Vec<String> = modules.map(str::to_owned).collect();
         let parts = parts(&source).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let page = format!("tests/{}.md", modules.join("-"));
-        let mut has_tests = false;
-        for part in parts.iter().filter(|part| part.is_test) {
-            let name = [&modules[..], &part.path[..]].concat().join("::");
+        let tests: Vec<Part> = parts.into_iter().filter(|part| part.is_test).collect();
+        if tests.is_empty() {
+            return;
+        }
+        let page = format!("tests/{}.md", module.join("-"));
+        for test in &tests {
+            let name = [&module[..], &test.path].concat().join("::");
             self.tests.insert(name, page.clone());
-            has_tests = true;
         }
-        if has_tests {
-            let title = format!("{}.rs", modules.join("/"));
-            let path = below(&self.root, path);
-            self.add(
-                page,
-                File {
-                    path,
-                    title,
-                    module: Some(modules),
-                    source,
-                },
-            );
-        }
+        let file = File {
+            path: below(&self.root, path),
+            title: format!("{}.rs", module.join("/")),
+            source,
+            module,
+            tests,
+        };
+        self.add(page, file);
     }
 
     /// Returns the names of the pages in a folder (`programs` or `tests`), with their titles.
@@ -184,13 +162,12 @@ impl Code {
         let Some(names) = names else {
             return Ok(source.trim_end().to_owned());
         };
-        let mut parsed = self.parsed.borrow_mut();
-        let parts = parsed.entry(file.to_owned()).or_insert_with(|| {
-            let is_rust = file.ends_with(".rs");
-            is_rust.then(|| parts(&source).unwrap_or_default())
-        });
+        let parts = match file.ends_with(".rs") {
+            true => Some(parts(&source).map_err(|error| format!("{file}: {error}"))?),
+            false => None,
+        };
         let found = names.split(", ").map(|name| {
-            let found = match parts {
+            let found = match &parts {
                 Some(parts) => item(&source, parts, name),
                 None => paragraph(&source, name),
             };
@@ -203,37 +180,27 @@ impl Code {
     /// has a heading, and so an address.
     #[must_use]
     pub fn page(&self, page: &str, chapters: &str) -> String {
-        let File {
-            path,
-            title,
-            module,
-            source,
-        } = &self.files[page];
-        let mut text = format!("# {title}\n\n{chapters}");
-        let lines: Vec<&str> = source.lines().collect();
-        let listing = |lines: &[&str]| {
-            let code = dedent(lines);
-            let code = code.trim_matches('\n');
-            if code.trim().is_empty() {
-                String::new()
-            } else {
-                format!("```rust\n{code}\n```\n\n")
-            }
-        };
-        let Some(module) = module else {
-            return text + &listing(&lines);
-        };
-        let parts = parts(source).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let file = &self.files[page];
+        let mut text = format!("# {}\n\n{chapters}", file.title);
+        let lines: Vec<&str> = file.source.lines().collect();
         let mut begin = 0;
-        for test in parts.iter().filter(|part| part.is_test) {
-            let id = [&module[..], &test.path[..]].concat().join("-");
-            let name = test.path.join("::");
-            text += &listing(&lines[begin..test.lines.start]);
-            text += &format!("## {name} {{#{id}}}\n\n");
-            text += &listing(&lines[test.lines.clone()]);
+        for test in &file.tests {
+            let id = [&file.module[..], &test.path].concat().join("-");
+            text += &block(&lines[begin..test.lines.start]);
+            text += &format!("## {} {{#{id}}}\n\n", test.path.join("::"));
+            text += &block(&lines[test.lines.clone()]);
             begin = test.lines.end;
         }
-        text + &listing(&lines[begin..])
+        text + &block(&lines[begin..])
+    }
+}
+
+/// Returns a block of code with these lines, if there is anything in them.
+fn block(lines: &[&str]) -> String {
+    let code = dedent(lines);
+    match code.trim_matches('\n') {
+        code if code.trim().is_empty() => String::new(),
+        code => format!("```rust\n{code}\n```\n\n"),
     }
 }
 

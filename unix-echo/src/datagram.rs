@@ -99,7 +99,7 @@ impl Server {
 
     /// Sends an answer, and does not let one client block the others for long.
     ///
-    /// A datagram that nobody has read yet takes space in the send buffer of its *sender*. So
+    /// A datagram that nobody has read yet takes space in the send buffer of its sender. So
     /// clients that do not read could use up ours, and nobody would get an answer any more. Hence
     /// a second socket answers, without waiting, and when its buffer is full, a fresh one takes
     /// its place. But a client that has connected its socket to ours, as our own client does,

@@ -1,4 +1,4 @@
-//! Which system calls a pair makes, and which call receives what another has sent, as strace(1) sees it.
+//! Which system calls a pair makes, and what they send and receive, as strace(1) sees it.
 
 mod strace;
 mod trace;

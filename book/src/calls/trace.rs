@@ -1,4 +1,4 @@
-//! What two programs did with their sockets, and what follows from it.
+//! What two programs did with their sockets.
 
 use std::fmt;
 
@@ -31,33 +31,11 @@ pub struct Event {
 /// All events of a run, in the order in which they began.
 pub struct Trace(pub Vec<Event>);
 
-/// Bytes, or something that only the kernels send, on their way from a call to another one. One
-/// end is missing if no program was there.
-struct Arrow {
-    from: Option<usize>,
-    to: Option<usize>,
-    text: String,
-}
-
-impl Arrow {
-    fn new(from: Option<usize>, to: Option<usize>, text: &str) -> Arrow {
-        let text = text.to_owned();
-        Arrow { from, to, text }
-    }
-}
-
 impl Side {
     fn name(self) -> &'static str {
         match self {
             Side::Client => "client",
             Side::Server => "server",
-        }
-    }
-
-    fn other(self) -> Side {
-        match self {
-            Side::Client => Side::Server,
-            Side::Server => Side::Client,
         }
     }
 }
@@ -66,22 +44,6 @@ impl Event {
     /// Returns whether this call takes what the other side sent. Only such a call waits here.
     fn receives(&self) -> bool {
         self.call == "recvfrom" || self.call == "accept4"
-    }
-
-    /// Returns whether this call has sent bytes. std writes to a Unix datagram socket.
-    fn sends(&self) -> bool {
-        (self.call == "sendto" || self.call == "write") && !self.has_failed()
-    }
-
-    /// Returns whether this call ended with an error. EINPROGRESS is none: the kernel connects
-    /// while the program goes on.
-    fn has_failed(&self) -> bool {
-        self.outcome.starts_with('E') && self.outcome != "EINPROGRESS"
-    }
-
-    /// Returns how many bytes this call moved.
-    fn len(&self) -> usize {
-        self.outcome.parse().unwrap_or(0)
     }
 
     /// Reads a line that `fmt` wrote.
@@ -139,9 +101,10 @@ impl Trace {
         Trace(text.lines().map(event).collect())
     }
 
-    /// Describes what must be the same in every run: the calls of each side, and which of them
-    /// received what was sent. Sending and receiving may happen at the same time, so there is an
-    /// order among what a side sends, and another one among what it receives.
+    /// Describes what must be the same in every run: the calls of each side, with what they sent or
+    /// received. Sending and receiving may happen at the same time, so there is an order among what
+    /// a side sends, and another one among what it receives. From both follows which call received
+    /// what another had sent.
     pub fn shape(&self) -> String {
         let mut shape = String::new();
         for side in [Side::Client, Side::Server] {
@@ -156,105 +119,6 @@ impl Trace {
                 }
             }
         }
-        for arrow in self.arrows() {
-            let [from, to] = [arrow.from, arrow.to].map(|end| self.name(end));
-            shape += &format!("{}: {from} -> {to}\n", arrow.text);
-        }
         shape
-    }
-
-    /// Names an event by its number among the same calls of its side.
-    fn name(&self, event: Option<usize>) -> String {
-        let Some(index) = event else {
-            return "nobody".to_owned();
-        };
-        let Event { side, call, .. } = &self.0[index];
-        let number = self.calls(*side, call).filter(|(i, _)| *i <= index).count();
-        format!("{} {call} {number}", side.name())
-    }
-
-    /// Returns the calls of a side with this name, with their places in the trace.
-    fn calls(&self, side: Side, call: &str) -> impl Iterator<Item = (usize, &Event)> {
-        let events = self.0.iter().enumerate();
-        events.filter(move |(_, event)| event.side == side && event.call == call)
-    }
-
-    fn has_socket(&self, kind: &str) -> bool {
-        let mut sockets = self.0.iter().filter(|event| event.call == "socket");
-        sockets.any(|event| event.argument.contains(kind))
-    }
-
-    /// Finds out what went from which call to which.
-    fn arrows(&self) -> Vec<Arrow> {
-        let sides = [Side::Client, Side::Server].into_iter();
-        if self.has_socket("SOCK_STREAM") {
-            let bytes = sides.flat_map(|side| self.bytes_of_stream(side));
-            self.ends_of_streams().into_iter().chain(bytes).collect()
-        } else {
-            sides.flat_map(|side| self.datagrams(side)).collect()
-        }
-    }
-
-    /// What the kernels send before the first byte of a connection and after the last one. Unix
-    /// sockets have the same calls, but no segments.
-    fn ends_of_streams(&self) -> Vec<Arrow> {
-        let find = |side: Side, is_it: &dyn Fn(&Event) -> bool| {
-            let mut events = self.0.iter();
-            events.position(|event| event.side == side && is_it(event))
-        };
-        let is_end = |event: &Event| event.call == "shutdown" || event.call == "close";
-        let reads_end = |event: &Event| event.call == "recvfrom" && event.outcome == "0";
-        let connect = find(Side::Client, &|event| event.call == "connect");
-        let accept = find(Side::Server, &|event| event.call == "accept4");
-        let mut arrows = vec![Arrow::new(connect, accept, "SYN, SYN-ACK, ACK")];
-        for side in [Side::Client, Side::Server] {
-            let (from, to) = (find(side, &is_end), find(side.other(), &reads_end));
-            arrows.push(Arrow::new(from, to, "FIN"));
-        }
-        arrows.retain(|arrow| arrow.from.is_some() && arrow.to.is_some());
-        if self.has_socket("AF_UNIX") {
-            arrows.iter_mut().for_each(|arrow| arrow.text.clear());
-        }
-        arrows
-    }
-
-    /// A receive takes the bytes of the sends that have the same places in the stream.
-    fn bytes_of_stream(&self, side: Side) -> Vec<Arrow> {
-        let mut arrows = Vec::new();
-        let mut sent = 0;
-        for (from, send) in self.calls(side, "sendto") {
-            let sends = sent..sent + send.len();
-            sent = sends.end;
-            let mut received = 0;
-            for (to, receive) in self.calls(side.other(), "recvfrom") {
-                let receives = received..received + receive.len();
-                received = receives.end;
-                if sends.start.max(receives.start) < sends.end.min(receives.end) {
-                    let is_part = receive.len() < send.len();
-                    let bytes = if is_part { receive } else { send };
-                    arrows.push(Arrow::new(Some(from), Some(to), &bytes.argument));
-                }
-            }
-        }
-        arrows
-    }
-
-    /// A datagram was taken by the first receive that has the same bytes and is not another's.
-    /// If nobody has the port, the peer's host says so by ICMP.
-    fn datagrams(&self, side: Side) -> Vec<Arrow> {
-        let mut receives: Vec<_> = self.calls(side.other(), "recvfrom").collect();
-        let events = self.0.iter().enumerate();
-        let sends = events.filter(|(_, event)| event.side == side && event.sends());
-        let sends = sends.map(|(from, send)| {
-            let taken = receives.iter().position(|(_, receive)| {
-                receive.argument == send.argument && receive.outcome == send.outcome
-            });
-            let to = taken.map(|place| receives.remove(place).0);
-            Arrow::new(Some(from), to, &send.argument)
-        });
-        let refused = self.calls(side, "recvfrom");
-        let refused = refused.filter(|(_, event)| event.outcome == "ECONNREFUSED");
-        let refusals = refused.map(|(to, _)| Arrow::new(None, Some(to), "ICMP"));
-        sends.chain(refusals).collect()
     }
 }

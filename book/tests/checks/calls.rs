@@ -1,13 +1,16 @@
-//! Which system calls the pairs make, in which order, and which call receives what another has sent.
-//! The figures of the book show it: beside each, `book/figures` has the trace of a real run, and the
-//! pairs still do the same.
+//! Which system calls the pairs make, in which order, and what they send and receive. The figures of the
+//! book show it: beside each, `book/figures` has the trace of a real run, and the pairs still do the same.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use book::calls::{Condition, Side, Trace, record};
-use harness::{at, program};
+use promises::Program;
+use promises::catalog::{
+    TCP_CLIENT, TCP_SERVER, UDP_CLIENT, UDP_SERVER, UNIX_CLIENT, UNIX_DATAGRAM,
+    UNIX_DATAGRAM_CLIENT, UNIX_ECHO,
+};
 
 /// Compares the trace of a figure with a run, or writes it, and the figure with the trace.
 fn check(name: &str, server: &Command, client: &Command, condition: Condition) {
@@ -58,25 +61,25 @@ fn read(path: &PathBuf) -> String {
     text.unwrap_or_else(|error| panic!("{path:?}: {error}; REFRESH_BOOK=1 writes it"))
 }
 
-/// Returns a UDP server and its client with these options.
-fn udp_pair(options: &[&str]) -> [Command; 2] {
-    let [server, mut client] =
-        ["udp-server", "udp-client"].map(|name| at(program(name), "127.0.0.1:7007"));
+/// Returns a server at an address, and a client that asks it with these options.
+fn pair(programs: [&Program; 2], addr: &str, options: &[&str]) -> [Command; 2] {
+    let [server, mut client] = programs.map(|program| program.at(addr));
     client.args(options).arg("hello");
     [server, client]
 }
 
-/// Returns a Unix server and its client with these options.
-fn unix_pair(folder: &Path, options: &[&str]) -> [Command; 2] {
-    let mut pair = ["server", "client"].map(|role| {
-        let mut command = program("unix-echo");
-        command.arg(role).args(options);
-        command.arg("--path").arg(folder.join("e.sock"));
-        command
-    });
-    pair[1].args(PATIENT).arg("hello");
-    pair
+/// Returns the UDP server, and its client with these options.
+fn udp_pair(options: &[&str]) -> [Command; 2] {
+    pair([&UDP_SERVER, &UDP_CLIENT], ADDR, options)
 }
+
+/// Returns a server and a client at a path.
+fn unix_pair(programs: [&Program; 2], folder: &Path) -> [Command; 2] {
+    pair(programs, &format!("{}/e.sock", folder.display()), &PATIENT)
+}
+
+/// They have a network of their own.
+const ADDR: &str = "127.0.0.1:7007";
 
 /// One thread accepts and serves in turn. If there were more, another would wait in accept.
 const ALONE: [&str; 2] = ["--max-connections", "1"];
@@ -104,17 +107,15 @@ fn a_client_sends_again_when_no_echo_comes() {
 
 #[test]
 fn a_tcp_server_listens_and_accepts_and_its_client_half_closes() {
-    let [mut server, mut client] =
-        ["tcp-server", "tcp-client"].map(|name| at(program(name), "127.0.0.1:7007"));
+    let [mut server, client] = pair([&TCP_SERVER, &TCP_CLIENT], ADDR, &PATIENT);
     server.args(ALONE);
-    client.args(PATIENT).arg("hello");
     check("tcp", &server, &client, Condition::Serving);
 }
 
 #[test]
 fn unix_sockets_know_the_same_calls() {
     let folder = harness::folder();
-    let [mut server, client] = unix_pair(folder.path(), &[]);
+    let [mut server, client] = unix_pair([&UNIX_ECHO, &UNIX_CLIENT], folder.path());
     server.args(ALONE);
     check("unix-stream", &server, &client, Condition::Serving);
 }
@@ -122,27 +123,7 @@ fn unix_sockets_know_the_same_calls() {
 #[test]
 fn a_unix_datagram_client_binds_its_socket() {
     let folder = harness::folder();
-    let [server, client] = unix_pair(folder.path(), &["--datagram"]);
+    let programs = [&UNIX_DATAGRAM, &UNIX_DATAGRAM_CLIENT];
+    let [server, client] = unix_pair(programs, folder.path());
     check("unix-datagram", &server, &client, Condition::Serving);
-}
-
-/// A run that does not happen on loopback: the second receive takes the bytes of two sends.
-#[test]
-fn a_receive_may_take_the_bytes_of_several_sends() {
-    let calls = [
-        "client\tsocket\tAF_INET SOCK_STREAM\t-",
-        "client\tsendto\t\"abc\"\t3",
-        "client\tsendto\t\"de\"\t2",
-        "server\trecvfrom\t\"a\"\t1",
-        "server\trecvfrom\t\"bcde\"\t4",
-    ];
-    let lines: Vec<String> = (0..)
-        .zip(calls)
-        .map(|(ms, call)| format!("{ms}.000\t{ms}.100\t{call}"))
-        .collect();
-    let shape = Trace::of_text(&lines.join("\n")).shape();
-    let arrows = "\"a\": client sendto 1 -> server recvfrom 1\n\
-                  \"abc\": client sendto 1 -> server recvfrom 2\n\
-                  \"de\": client sendto 2 -> server recvfrom 2\n";
-    assert!(shape.ends_with(arrows), "{shape}");
 }

@@ -47,17 +47,6 @@ impl Page {
             .collect()
     }
 
-    /// Returns what the page shows of the code: files, and the names in them.
-    fn listings(&self) -> Vec<(&str, Option<&str>)> {
-        let parts = self.text.split("{{#code ").skip(1);
-        let what = parts.filter_map(|part| part.split("}}").next());
-        what.map(|what| {
-            what.split_once(": ")
-                .map_or((what, None), |(file, names)| (file, Some(names)))
-        })
-        .collect()
-    }
-
     /// Returns the tests to which the page links.
     fn tests(&self) -> Vec<&str> {
         let parts = self.text.split("{{#test ").skip(1);
@@ -141,8 +130,12 @@ fn both_languages_have_the_same_code_transcripts_and_links_on_each_page() {
 fn what_a_page_shows_is_there_and_is_not_too_wide() {
     let code = Code::read(&root());
     assert_for_each_page(|_, page| {
-        let mut complaints = expand(&code, &page.text, "test").err().unwrap_or_default();
-        let mut shown = Vec::new();
+        let (text, mut complaints) = match expand(&code, &page.text, "test") {
+            Ok(expanded) => (expanded.text, Vec::new()),
+            Err(errors) => (String::new(), errors),
+        };
+        let blocks = text.split("\n```").skip(1).step_by(2);
+        let mut shown: Vec<String> = blocks.map(str::to_owned).collect();
         for path in page.includes() {
             match fs::read_to_string(&path) {
                 Ok(text) if path.extension().is_some_and(|kind| kind != "svg") => shown.push(text),
@@ -150,8 +143,6 @@ fn what_a_page_shows_is_there_and_is_not_too_wide() {
                 Err(error) => complaints.push(format!("{}: {error}", path.display())),
             }
         }
-        let listings = page.listings().into_iter();
-        shown.extend(listings.filter_map(|(file, names)| code.listing(file, names).ok()));
         for line in shown.iter().flat_map(|text| text.lines()) {
             if line.chars().count() > MAX_COLUMNS {
                 complaints.push(format!("too wide: {line}"));

@@ -2,14 +2,15 @@
 //! check the terms and files that the pages name.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::{Server, program, run};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use book::pages::Code;
+use harness::{root, run};
+use promises::Program;
+use promises::catalog::{
+    TCP_CLIENT, TCP_SERVER, UDP_CLIENT, UDP_SERVER, UNIX_CLIENT, UNIX_DATAGRAM_CLIENT, UNIX_ECHO,
+};
+use regex::Regex;
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path))
@@ -19,138 +20,115 @@ fn read(path: &str) -> String {
 /// Replaces each number by `N` and each short time by `TIME`, because they differ from run to
 /// run.
 fn without_numbers(text: &str) -> String {
-    let mut out = String::new();
-    for word in text.split_inclusive(char::is_whitespace) {
-        let number = word
-            .trim_end()
-            .trim_end_matches("µs")
-            .trim_end_matches("ms");
-        if number.len() < word.trim_end().len() && number.parse::<f64>().is_ok() {
-            out.push_str("TIME\n");
-            continue;
-        }
-        for character in word.chars() {
-            match character {
-                '0'..='9' if out.ends_with('N') => {}
-                '0'..='9' => out.push('N'),
-                other => out.push(other),
-            }
-        }
-    }
-    out
+    let [times, numbers] =
+        [r"\d+(\.\d+)?(µs|ms)", r"\d+"].map(|pattern| Regex::new(pattern).unwrap());
+    let text = times.replace_all(text, "TIME");
+    numbers.replace_all(&text, "N").into_owned()
 }
 
 #[test]
 #[cfg(unix)]
 fn the_errors_that_the_readme_explains_are_those_that_unix_echo_prints() {
     let folder = harness::folder();
-    let unix_echo = |args: &[&str]| {
-        let mut command = program("unix-echo");
-        command.args(args).env("XDG_RUNTIME_DIR", folder.path());
+    let at_its_path = |program: &Program| {
+        let mut command = program.command();
+        command.env("XDG_RUNTIME_DIR", folder.path());
         command
     };
-    let mut server = harness::Running::start(&mut unix_echo(&["server"]));
+    let mut server = harness::Running::start(&mut at_its_path(&UNIX_ECHO));
     server.announced();
     // The README shows these errors, with its own path.
     let assert_explained = |command: &mut Command| {
-        let finished = run(command, b"");
-        let message = finished
-            .stderr
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix("Error: "))
-            .unwrap_or_default();
-        let message = message.replace(folder.path().to_str().unwrap(), "/run/user/1000");
-        assert!(
-            !message.is_empty() && read("README.md").contains(&message),
-            "{finished:?}"
-        );
+        let path = folder.path().to_str().unwrap();
+        assert_explains(&error_of(command).replace(path, "/run/user/1000"));
     };
-    assert_explained(&mut unix_echo(&["server"]));
-    assert_explained(&mut unix_echo(&["client", "--datagram", "x"]));
+    assert_explained(&mut at_its_path(&UNIX_ECHO));
+    assert_explained(at_its_path(&UNIX_DATAGRAM_CLIENT).arg("x"));
     drop(server); // It gets SIGKILL, so its file stays.
-    assert_explained(&mut unix_echo(&["client", "x"]));
+    assert_explained(at_its_path(&UNIX_CLIENT).arg("x"));
     std::fs::remove_file(folder.path().join("unix-echo.sock")).unwrap();
-    assert_explained(&mut unix_echo(&["client", "x"]));
+    assert_explained(at_its_path(&UNIX_CLIENT).arg("x"));
     std::fs::write(folder.path().join("notes.txt"), "").unwrap();
-    for role in ["server", "client"] {
-        assert_explained(unix_echo(&[role, "--path", "notes.txt"]).current_dir(folder.path()));
+    for program in [&UNIX_ECHO, &UNIX_CLIENT] {
+        assert_explained(program.at("notes.txt").current_dir(folder.path()));
     }
 }
 
-fn assert_readme_explains(command: &mut Command) {
+/// Returns the error with which a command ends.
+fn error_of(command: &mut Command) -> String {
     let finished = run(command, b"");
     assert_ne!(finished.code, Some(0), "{command:?}");
-    let message = finished
-        .stderr
-        .lines()
-        .find_map(|line| line.split_once("rror: "));
+    let mut lines = finished.stderr.lines();
+    let message = lines.find_map(|line| line.split_once("rror: "));
     let (_, message) = message.unwrap_or_else(|| panic!("no error: {finished:?}"));
+    message.to_owned()
+}
+
+fn assert_explains(message: &str) {
     let message = without_numbers(message);
     assert!(
-        without_numbers(&read("README.md")).contains(&message),
+        !message.is_empty() && without_numbers(&read("README.md")).contains(&message),
         "README.md does not explain {message:?}"
     );
 }
 
+fn assert_readme_explains(command: &mut Command) {
+    assert_explains(&error_of(command));
+}
+
 #[test]
 fn the_errors_that_the_readme_explains_are_those_that_the_programs_print() {
-    let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
+    let server = UDP_SERVER.start(&[]);
     let taken = server.addr.to_string();
     let deaf = harness::udp_socket("127.0.0.1");
     let silent = deaf.local_addr().unwrap().to_string();
-    assert_readme_explains(program("udp-server").args(["--addr", &taken]));
-    assert_readme_explains(program("udp-server").args(["--addr", "127.0.0.1"]));
-    assert_readme_explains(program("udp-client").args(["--addr", "127.0.0.1:70000"]));
-    assert_readme_explains(program("udp-client").args(["--addr", &silent, "x"]));
+    assert_readme_explains(&mut UDP_SERVER.at(&taken));
+    assert_readme_explains(&mut UDP_SERVER.at("127.0.0.1"));
+    assert_readme_explains(&mut UDP_CLIENT.at("127.0.0.1:70000"));
+    assert_readme_explains(UDP_CLIENT.at(&silent).arg("x"));
     // Windows takes no command line as long as this.
     if !cfg!(windows) {
-        let long = "x".repeat(65_508);
-        assert_readme_explains(program("udp-client").args(["--addr", &taken, &long]));
+        assert_readme_explains(UDP_CLIENT.at(&taken).arg("x".repeat(65_508)));
     }
-    let tcp = Server::start(program("tcp-server").args([
-        "--addr",
-        "127.0.0.1:0",
-        "--idle-timeout",
-        "0.2",
-    ]));
+    let tcp = TCP_SERVER.start(&["--idle-timeout", "0.2"]);
     let addr = tcp.addr.to_string();
-    assert_readme_explains(program("tcp-server").args(["--addr", &addr]));
+    assert_readme_explains(&mut TCP_SERVER.at(&addr));
     drop(tcp);
-    assert_readme_explains(program("tcp-client").args(["--addr", &addr, "x"]));
+    assert_readme_explains(TCP_CLIENT.at(&addr).arg("x"));
     drop(deaf);
-    assert_readme_explains(program("udp-client").args(["--addr", &silent, "x"]));
+    assert_readme_explains(UDP_CLIENT.at(&silent).arg("x"));
     if cfg!(target_os = "linux") {
-        assert_readme_explains(program("udp-client").args(["--addr", "127.255.255.255:7007", "x"]));
+        assert_readme_explains(UDP_CLIENT.at("127.255.255.255:7007").arg("x"));
     }
 }
 
-/// The glossary names a file for each term. The file must explain the term, in *emphasis*.
+/// A program explains a term, in *emphasis*, where a reader first meets it.
 #[test]
-fn the_terms_of_the_glossary_are_explained_where_it_says() {
-    let readme = read("README.md");
-    let glossary = readme.split("## Glossary").nth(1).unwrap();
-    let rows = glossary.split("\n## ").next().unwrap().lines();
+fn the_glossary_has_each_term_that_a_program_explains() {
+    let emphasis = Regex::new(r"\*([A-Za-z][^*]*)\*").unwrap();
+    let glossary = read("book/en/glossary.md");
     let mut explained = 0;
-    for row in rows.filter(|row| row.starts_with('|')) {
-        let Some((terms, link)) = row.split_once("](") else {
-            continue;
-        };
-        let text = read(link.split(')').next().unwrap());
-        let lines = text
+    for (_, program) in Code::read(&root()).pages("programs") {
+        let code = read(program);
+        let comments = code
             .lines()
-            .map(|line| line.trim_start().trim_start_matches(['/', '!']));
-        let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
-        let text = words.join(" ");
-        for term in terms.split('*').skip(1).step_by(2) {
+            .filter_map(|line| line.trim_start().strip_prefix("//"));
+        let words = comments.map(|line| line.trim_start_matches(['/', '!']).trim());
+        let text = words.collect::<Vec<_>>().join(" ");
+        for term in emphasis
+            .captures_iter(&text)
+            .map(|found| found[1].to_owned())
+        {
+            // It may be a plural, or a word of a longer term.
+            let entry = format!("\n\n{}", term.trim_end_matches('s'));
             assert!(
-                text.contains(&format!("*{term}")),
-                "{term} is not explained in {link}"
+                glossary.contains(&entry),
+                "no {term}, which {program} explains"
             );
             explained += 1;
         }
     }
-    assert!(explained > 20, "the glossary has {explained} terms");
+    assert!(explained > 20, "the programs explain {explained} terms");
 }
 
 #[test]

@@ -1,27 +1,32 @@
-//! Draws bar charts as SVG: a panel for each question, and in it a bar for each server.
+//! Draws bar charts as SVG: panels, and in each of them a bar for each figure.
 
-/// A question, and its servers from top to bottom.
+/// Some bars with a title.
 pub struct Panel {
-    /// The question.
-    pub title: &'static str,
-    /// The servers.
+    /// What the bars have in common.
+    pub title: String,
+    /// The bars from top to bottom.
     pub bars: Vec<Bar>,
 }
 
-/// A server.
+/// A figure of a server.
 pub struct Bar {
-    /// Its name, for readers who have not seen its source.
-    pub name: &'static str,
-    /// Its rate divided by the rate of the server that the others are compared with.
-    pub ratio: f64,
+    /// Its name, for readers who have not seen our sources.
+    pub name: String,
+    /// The figure.
+    pub figure: f64,
     /// Whether it is drawn as one of ours.
     pub is_ours: bool,
 }
 
-/// Also for readers who cannot see the picture. The description of the picture gives the figures.
-pub const TITLE: &str = "How fast our servers echo, beside others";
-
-const KEY: &str = "Longer is faster. 1.00 is a bare loop around the system calls, in C or Rust.";
+/// What stands above the panels, and how their figures are written.
+pub struct Head {
+    /// Also for readers who cannot see the picture, as the description is, which gives the figures.
+    pub title: &'static str,
+    /// What a long bar means.
+    pub key: &'static str,
+    /// How many digits of a figure stand behind its point.
+    pub decimals: usize,
+}
 
 const WIDTH: usize = 800;
 const COLUMNS: usize = 2;
@@ -34,7 +39,7 @@ const PITCH: usize = 22;
 /// Where the names end and the bars begin, from the left of a panel.
 const LEFT: usize = 124;
 /// The length of the longest bar. Its figure needs the rest of the panel.
-const LONGEST: f64 = 208.0;
+const LONGEST: f64 = 196.0;
 
 /// The page around the picture may have another theme than the one that the browser reports to
 /// the picture, so the picture has its own background.
@@ -54,61 +59,59 @@ text { font: 16px system-ui, sans-serif; fill: #1f2328 }
 ";
 
 /// Returns an SVG of the panels, two in each row. It does not escape their texts.
-pub fn draw(panels: &[Panel]) -> String {
+pub fn draw(head: &Head, panels: &[Panel]) -> String {
+    let Head { title, key, .. } = head;
     let bars = || panels.iter().flat_map(|panel| &panel.bars);
-    let scale = LONGEST / bars().map(|bar| bar.ratio).fold(1.0, f64::max);
+    let scale = LONGEST / bars().map(|bar| bar.figure).fold(1.0, f64::max);
     let most_bars = panels.iter().map(|panel| panel.bars.len()).max();
     let panel_height = PANEL_HEAD + PITCH * most_bars.unwrap_or(0);
     let height = HEAD + panel_height * panels.len().div_ceil(COLUMNS) + PITCH / 2;
-    let described: Vec<String> = panels.iter().map(describe).collect();
+    let described: Vec<String> = panels.iter().map(|panel| describe(head, panel)).collect();
     let drawn = panels.iter().enumerate().map(|(number, panel)| {
         let x = number % COLUMNS * (WIDTH / COLUMNS);
         let y = HEAD + number / COLUMNS * panel_height;
-        draw_panel(panel, x, y, scale)
+        draw_panel(head, panel, x, y, scale)
     });
     format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}"
-    viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="title"
-    aria-describedby="description">
-<title id="title">{TITLE}</title>
-<desc id="description">{}</desc>
+    viewBox="0 0 {WIDTH} {height}" role="img">
+<title>{title}</title>
+<desc>{}</desc>
 <style>
 {STYLE}</style>
 <rect class="page" width="100%" height="100%"/>
 <text class="title" x="16" y="28">{}</text>
-<text x="16" y="50">{KEY}</text>
+<text x="16" y="50">{key}</text>
 {}</svg>
 "#,
         described.join(" "),
         // "our servers" has the colour of their bars, so the picture needs no key.
-        TITLE.replace("our servers", r#"<tspan class="ours">our servers</tspan>"#),
+        title.replace("our servers", r#"<tspan class="ours">our servers</tspan>"#),
         drawn.collect::<String>(),
     )
 }
 
-fn describe(panel: &Panel) -> String {
-    let bars = panel
-        .bars
-        .iter()
-        .map(|bar| format!("{} {:.2}", bar.name, bar.ratio));
+fn describe(head: &Head, panel: &Panel) -> String {
+    let bars = panel.bars.iter();
+    let bars = bars.map(|bar| format!("{} {}", bar.name, written(head, bar)));
     format!("{}: {}.", panel.title, bars.collect::<Vec<_>>().join(", "))
 }
 
-fn draw_panel(panel: &Panel, x: usize, y: usize, scale: f64) -> String {
+fn written(head: &Head, bar: &Bar) -> String {
+    format!("{:.*}", head.decimals, bar.figure)
+}
+
+fn draw_panel(head: &Head, panel: &Panel, x: usize, y: usize, scale: f64) -> String {
     let bars = panel.bars.iter().enumerate().map(|(number, bar)| {
-        let Bar {
-            name,
-            ratio,
-            is_ours,
-        } = bar;
-        let kind = if *is_ours { "ours" } else { "other" };
+        let (name, figure) = (&bar.name, written(head, bar));
+        let kind = if bar.is_ours { "ours" } else { "other" };
         let top = PANEL_HEAD + number * PITCH;
-        let length = ratio * scale;
+        let length = bar.figure * scale;
         format!(
             r#"<g class="{kind}" transform="translate({LEFT} {top})">
 <text class="name" x="-8" y="13">{name}</text>
 <rect width="{length:.1}" height="15"/>
-<text x="{:.1}" y="13">{ratio:.2}</text>
+<text x="{:.1}" y="13">{figure}</text>
 </g>
 "#,
             length + 6.0

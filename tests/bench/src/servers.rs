@@ -11,26 +11,24 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 
 use super::questions::Placement;
-use harness::{
-    Running, example_of, foreign, on_a_free_port, peer as peer_program, program, python,
-};
+use harness::{Running, foreign, on_a_free_port, peer as peer_program, python};
+use promises::Reach::{UnixDatagram, UnixStream};
+use promises::catalog::{self, BATCH, EVENT_LOOP, TCP_SERVER, UDP_SERVER, UNIX_ECHO};
 
 /// A server that can be measured.
 pub struct Peer {
     /// The name in tables.
     pub name: &'static str,
     program: Program,
-    /// The arguments. Instead of PATH it gets the path of its socket, instead of CLIENTS the number
+    /// The arguments; ours also get an address. Instead of PATH it gets the path of its socket, instead of CLIENTS the number
     /// of clients that it must serve at the same time, and instead of PORT a free port.
     args: &'static str,
 }
 
 /// Where the program of a server comes from.
 enum Program {
-    /// A program of this workspace.
-    Ours(&'static str),
-    /// An example of a package.
-    Example(&'static str, &'static str),
+    /// One of our programs.
+    Ours(&'static catalog::Program),
     /// A program of the package `peers`.
     Rust(&'static str),
     /// A file in `peers`.
@@ -40,7 +38,7 @@ enum Program {
     /// A program that is installed.
     Foreign(&'static str),
 }
-use Program::{C, Example, Foreign, Go, Ours, Python, Rust};
+use Program::{C, Foreign, Go, Ours, Python, Rust};
 
 /// A server that listens. Dropping this kills the server and its children.
 pub struct Started {
@@ -60,15 +58,26 @@ const fn peer(name: &'static str, program: Program, args: &'static str) -> Peer 
     }
 }
 
-const OUR_TCP: &str = "--quiet --addr 127.0.0.1:0 --max-connections CLIENTS";
-const OUR_UDP: &str = "--quiet --addr 127.0.0.1:0";
+const fn ours(program: &'static catalog::Program, args: &'static str) -> Peer {
+    peer(called(program), Ours(program), args)
+}
+
+/// Returns what tables call one of our programs: its example, or its package.
+pub const fn called(program: &catalog::Program) -> &'static str {
+    match program.example {
+        Some(example) => example,
+        None => program.package,
+    }
+}
+
+const OUR_TCP: &str = "--quiet --max-connections CLIENTS";
 const NCAT: &str = "--listen --keep-open --exec /bin/cat 127.0.0.1 PORT";
 
 /// TCP servers. The first two are ours. They, `plain`, `epoll` and `c_threads` have a buffer of
 /// 48 KiB; other people's servers have the buffers that their authors chose.
 pub static TCP: [Peer; 13] = [
-    peer("tcp-server", Ours("tcp-server"), OUR_TCP),
-    peer("event_loop", Example("tcp-server", "event_loop"), OUR_TCP),
+    ours(&TCP_SERVER, OUR_TCP),
+    ours(&EVENT_LOOP, OUR_TCP),
     peer("plain", Rust("plain_tcp_echo"), ""),
     peer("epoll", Rust("epoll_echo"), ""),
     peer("c_threads", C("thread_echo.c"), ""),
@@ -88,8 +97,8 @@ pub static TCP: [Peer; 13] = [
 
 /// UDP servers. The first two are ours.
 pub static UDP: [Peer; 9] = [
-    peer("udp-server", Ours("udp-server"), OUR_UDP),
-    peer("batch", Example("udp-server", "batch"), OUR_UDP),
+    ours(&UDP_SERVER, "--quiet"),
+    ours(&BATCH, "--quiet"),
     peer("plain", Rust("plain_udp_echo"), ""),
     peer("c_loop", C("udp_loop.c"), ""),
     peer("c_batch", C("udp_batch.c"), ""),
@@ -101,7 +110,7 @@ pub static UDP: [Peer; 9] = [
 
 /// Servers of Unix streams. The first is ours.
 pub static UNIX_STREAM: [Peer; 6] = [
-    peer("unix-echo", Ours("unix-echo"), "server --quiet --path PATH"),
+    ours(&UNIX_ECHO, "--quiet"),
     peer("plain", Rust("plain_unix_echo"), "PATH"),
     peer("tokio_32k", Rust("tokio_echo"), "unix 32768 PATH"),
     peer("go", Go("echo.go"), "unix PATH"),
@@ -115,11 +124,7 @@ pub static UNIX_STREAM: [Peer; 6] = [
 
 /// Servers of Unix datagrams. The first is ours.
 pub static UNIX_DATAGRAM: [Peer; 3] = [
-    peer(
-        "unix-echo",
-        Ours("unix-echo"),
-        "server --quiet --datagram --path PATH",
-    ),
+    ours(&catalog::UNIX_DATAGRAM, "--quiet"),
     peer("plain", Rust("plain_unix_echo"), "PATH --datagram"),
     peer(
         "python",
@@ -137,19 +142,19 @@ pub fn named(peers: &'static [Peer], name: &str) -> &'static Peer {
 impl Peer {
     /// Returns whether it is a program or an example of this project.
     pub fn is_ours(&self) -> bool {
-        matches!(self.program, Ours(_) | Example(..))
+        matches!(self.program, Ours(_))
     }
 
     /// Builds the server, on all processors, unless that is done. If what it needs is not
     /// installed, prints `NOT RUN` and returns `false`.
     pub fn is_available(&self) -> bool {
-        self.command().is_some()
+        self.command("").is_some()
     }
 
-    fn command(&self) -> Option<Command> {
+    /// Returns the command without its arguments, but with the address if it is ours.
+    fn command(&self, addr: &str) -> Option<Command> {
         Some(match self.program {
-            Ours(name) => program(name),
-            Example(package, name) => example_of(package, name),
+            Ours(program) => program.at(addr),
             Rust(name) => peer_program(name),
             C(file) => compiled(foreign("cc")?.args(["-O2", "-pthread"]), file),
             Go(file) => compiled(foreign("go")?.arg("build"), file),
@@ -158,16 +163,25 @@ impl Peer {
         })
     }
 
+    /// Whether its address is a path.
+    fn has_path(&self) -> bool {
+        match self.program {
+            Ours(program) => matches!(program.reach, UnixStream | UnixDatagram),
+            _ => self.args.contains("PATH"),
+        }
+    }
+
     /// Starts the server for so many clients, and waits until it listens.
     pub fn start(&self, clients: usize, placement: Placement) -> Started {
-        let folder = self.args.contains("PATH").then(harness::folder);
-        let path = folder.as_ref().map(|folder| folder.path().join("server"));
-        let mut args = self.args.replace("CLIENTS", &clients.to_string());
-        if let Some(path) = path {
-            args = args.replace("PATH", path.to_str().unwrap());
-        }
+        let folder = self.has_path().then(harness::folder);
+        let addr = match &folder {
+            Some(folder) => folder.path().join("server").display().to_string(),
+            None => "127.0.0.1:0".to_owned(),
+        };
+        let args = self.args.replace("CLIENTS", &clients.to_string());
+        let args = args.replace("PATH", &addr);
         let start = |args: &str, start: fn(&mut Command) -> Running| {
-            let mut command = self.command().expect("a server that is available");
+            let mut command = self.command(&addr).expect("a server that is available");
             placement.of_server(|| start(command.args(args.split_whitespace())))
         };
         let (running, addr) = match self.program {

@@ -3,8 +3,9 @@
 use bench::loads::{self, CONNECTIONS};
 use bench::questions::Placement::{Apart, Together};
 use bench::questions::{Effort, in_turn, median, percentile};
-use bench::servers::{Peer, TCP, UDP, named};
+use bench::servers::{Peer, TCP, UDP, called, named};
 use harness::processor_time;
+use promises::catalog::{EVENT_LOOP, TCP_SERVER, UDP_SERVER};
 
 /// A question with several figures for each server.
 #[derive(Clone, Copy)]
@@ -57,8 +58,8 @@ pub const ALL: [Question; 2] = [
         text: LATENCY,
         peers: &TCP,
         servers: &[
-            "tcp-server",
-            "event_loop",
+            called(&TCP_SERVER),
+            called(&EVENT_LOOP),
             "epoll",
             "c_threads",
             "tokio_48k",
@@ -79,7 +80,7 @@ pub const ALL: [Question; 2] = [
         title: "CPU time of a datagram",
         text: DATAGRAM,
         peers: &UDP,
-        servers: &["udp-server", "c_loop", "tokio"],
+        servers: &[called(&UDP_SERVER), "c_loop", "tokio"],
         figures: &["CPU time"],
         turn: stop_and_wait,
     },

@@ -15,9 +15,8 @@ pub const NAME: &str = "growth";
 const MESSAGES: usize = 18_000;
 const MOST_ROUNDS: usize = 2000;
 
-/// One server for each way to serve many clients: a thread for each connection, events, and two
-/// runtimes that use events.
-const SERVERS: [&str; 4] = ["tcp-server", "event_loop", "tokio", "go_4k"];
+/// Two runtimes that use events. Beside them are ours: a thread for each connection, and events.
+const RUNTIMES: [&str; 2] = ["tokio", "go_4k"];
 
 /// The servers of which only the memory is measured. The remaining servers of the bench start a
 /// process for each connection, or serve too few connections.
@@ -35,8 +34,9 @@ pub struct Growth {
 
 /// Returns the servers, in the order of the tables.
 pub fn peers() -> Vec<&'static Peer> {
-    let names = SERVERS.iter().chain(&OF_MEMORY_ALONE);
-    names.map(|name| named(&TCP, name)).collect()
+    let ours = TCP.iter().filter(|peer| peer.is_ours());
+    let others = RUNTIMES.iter().chain(&OF_MEMORY_ALONE);
+    ours.chain(others.map(|name| named(&TCP, name))).collect()
 }
 
 /// Measures each server with each number of connections.
@@ -93,7 +93,8 @@ fn turn(peer: &Peer, connections: usize) -> (f64, Option<f64>) {
     let server = peer.start(connections, placement);
     let streams = loads::connections(&server.addr, connections);
     let memory_kib = memory_kib(server.running.id(), "VmRSS").unwrap() as f64;
-    let rate = SERVERS.contains(&peer.name).then(|| {
+    let has_rate = peer.is_ours() || RUNTIMES.contains(&peer.name);
+    let rate = has_rate.then(|| {
         let rounds = (MESSAGES / connections).clamp(1, MOST_ROUNDS) as u64;
         let ask = || placement.of_client(|| loads::rounds_on(&streams, loads::MESSAGE, rounds));
         ask(); // Not counted: some things are slow only once.

@@ -6,10 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-use bench::picture::{self, Bar, Panel};
+use bench::picture::{self, Bar, Head, Panel};
 use bench::questions::Question;
-use bench::servers::{Peer, TCP, UDP, UNIX_STREAM};
-use plotters::prelude::*;
+use bench::servers::{Peer, TCP, UDP, UNIX_STREAM, named};
 
 use crate::costs::{self, Costs};
 use crate::growth::Growth;
@@ -30,6 +29,22 @@ const PICTURED: [(&str, &str); 6] = [
     ("unix_one_connection", "Unix stream, one connection"),
     ("tcp_connects", "TCP, a new connection for each echo"),
 ];
+
+const SPEED: Head = Head {
+    title: "How fast our servers echo, beside others",
+    key: "Longer is faster. 1.00 is a bare loop around the system calls, in C or Rust.",
+    decimals: 2,
+};
+const RATE: Head = Head {
+    title: "Messages a second of our servers, beside others",
+    key: "Each bar is a number of connections. Longer is faster.",
+    decimals: 0,
+};
+const MEMORY: Head = Head {
+    title: "KiB for each connection of our servers, beside others",
+    key: "Each bar is a number of connections. Shorter is less memory.",
+    decimals: 2,
+};
 
 const RATIOS: &str = "\
 Each column compares its servers with one of them, which has 1.00. A server with 2.00 is
@@ -55,8 +70,8 @@ pub fn write(
         page += "\n## How fast the servers are\n\n";
         let panels = panels(answers);
         if !panels.is_empty() {
-            writeln!(page, "![{}](speed.svg)\n", picture::TITLE)?;
-            fs::write(folder.join("speed.svg"), picture::draw(&panels))?;
+            writeln!(page, "![{}](speed.svg)\n", SPEED.title)?;
+            fs::write(folder.join("speed.svg"), picture::draw(&SPEED, &panels))?;
         }
         page += RATIOS;
         // Each server of Unix datagrams is one of Unix streams too.
@@ -80,19 +95,12 @@ pub fn write(
         page += "\n## How the cost grows\n\n";
         page += "Messages of 512 bytes per second, on all connections together:\n";
         let rates = growth.iter().map(|growth| (growth.server, &growth.rates));
-        page += &curves(folder, "growth_rate.svg", "messages a second", 0, rates)?;
+        page += &growing(folder, "growth_rate.svg", &RATE, rates)?;
         page +=
             "\nResident memory that each idle connection adds to the server's process, in KiB:\n";
-        let memory = growth
-            .iter()
-            .map(|growth| (growth.server, &growth.kib_for_each));
-        page += &curves(
-            folder,
-            "growth_memory.svg",
-            "KiB for each connection",
-            2,
-            memory,
-        )?;
+        let memory = growth.iter();
+        let memory = memory.map(|growth| (growth.server, &growth.kib_for_each));
+        page += &growing(folder, "growth_memory.svg", &MEMORY, memory)?;
     }
     fs::write(folder.join("README.md"), page)?;
     println!("\nThe summary is in {}", folder.join("README.md").display());
@@ -192,13 +200,15 @@ fn panels(answers: &[Answer]) -> Vec<Panel> {
         let bars = answer.0.peers.iter().filter_map(|peer| {
             let is_shown = peer.is_ours() || peer.name == limit || OTHERS.contains(&peer.name);
             is_shown.then_some(Bar {
-                name: in_words(peer.name),
-                ratio: ratio(answer, peer.name)?,
+                name: in_words(peer.name).to_owned(),
+                figure: ratio(answer, peer.name)?,
                 is_ours: peer.is_ours(),
             })
         });
-        let bars = bars.collect();
-        Some(Panel { title, bars })
+        Some(Panel {
+            title: title.to_string(),
+            bars: bars.collect(),
+        })
     });
     panels.collect()
 }
@@ -217,55 +227,37 @@ fn in_words(server: &'static str) -> &'static str {
     }
 }
 
-/// Draws a line for each server, over the number of connections, and returns a table and a link.
-fn curves<'a>(
+/// Draws a panel for each server and in it a bar for each number of connections. Returns a table and
+/// a link.
+fn growing<'a>(
     folder: &Path,
     file: &str,
-    title: &str,
-    decimals: usize,
+    head: &Head,
     servers: impl Iterator<Item = (&'static str, &'a BTreeMap<usize, f64>)>,
 ) -> anyhow::Result<String> {
     let servers: Vec<_> = servers.filter(|(_, figures)| !figures.is_empty()).collect();
-    let figures = || servers.iter().flat_map(|(_, figures)| *figures);
-    let sizes: BTreeSet<usize> = figures().map(|(size, _)| *size).collect();
-    let most = figures().map(|(_, figure)| *figure).fold(1.0, f64::max);
-    let path = folder.join(file);
-    let area = SVGBackend::new(&path, (800, 400)).into_drawing_area();
-    area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption(title, ("sans-serif", 18))
-        .margin(10)
-        .margin_right(120)
-        .x_label_area_size(40)
-        .y_label_area_size(80)
-        .build_cartesian_2d((1.0..10_000.0).log_scale(), 0.0..most * 1.1)?;
-    chart
-        .configure_mesh()
-        .x_desc("connections")
-        .x_label_formatter(&|x| format!("{x}"))
-        .y_label_formatter(&|y| format!("{y}"))
-        .draw()?;
-    for (number, (server, figures)) in servers.iter().enumerate() {
-        let colour = Palette99::pick(number);
-        let line = figures.iter().map(|(size, figure)| (*size as f64, *figure));
-        chart.draw_series(LineSeries::new(line, colour.stroke_width(2)).point_size(4))?;
-        // The key beside the chart.
-        let y = 20 + 20 * number as i32;
-        area.draw(&Circle::new((690, y), 5, colour.filled()))?;
-        area.draw(&Text::new(*server, (702, y - 6), ("sans-serif", 13)))?;
-    }
-    area.present()?;
-    let columns: Vec<String> = sizes.iter().map(usize::to_string).collect();
+    let panels = servers.iter().map(|(server, figures)| {
+        let is_ours = named(&TCP, server).is_ours();
+        let bars = figures.iter().map(|(size, figure)| Bar {
+            name: size.to_string(),
+            figure: *figure,
+            is_ours,
+        });
+        Panel {
+            title: server.to_string(),
+            bars: bars.collect(),
+        }
+    });
+    let panels: Vec<Panel> = panels.collect();
+    fs::write(folder.join(file), picture::draw(head, &panels))?;
+    let sizes = servers.iter().flat_map(|(_, figures)| figures.keys());
+    let sizes: BTreeSet<&usize> = sizes.collect();
+    let columns: Vec<String> = sizes.iter().map(ToString::to_string).collect();
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-    let row = |(server, figures): &(&'static str, &BTreeMap<usize, f64>)| {
-        (
-            *server,
-            sizes
-                .iter()
-                .map(|size| figures.get(size).copied())
-                .collect(),
-        )
-    };
-    let table = table("connections:", &columns, servers.iter().map(row), decimals);
-    Ok(format!("{table}\n![{title}]({file})\n"))
+    let rows = servers.iter().map(|(server, figures)| {
+        let row = sizes.iter().map(|size| figures.get(size).copied());
+        (*server, row.collect())
+    });
+    let table = table("connections:", &columns, rows, head.decimals);
+    Ok(format!("{table}\n![{}]({file})\n", head.title))
 }

@@ -1,26 +1,29 @@
 //! The picture of the bench shows the figures that it is given.
 
-use bench::picture::{Bar, Panel, draw};
+use bench::picture::{Bar, Head, Panel, draw};
 
-fn bar(name: &'static str, ratio: f64, is_ours: bool) -> Bar {
-    Bar {
-        name,
-        ratio,
-        is_ours,
+const HEAD: Head = Head {
+    title: "How fast our servers echo",
+    key: "Longer is faster.",
+    decimals: 2,
+};
+
+fn panel(title: &str, bars: &[(&str, f64)]) -> Panel {
+    let bars = bars.iter().map(|(name, figure)| Bar {
+        name: name.to_string(),
+        figure: *figure,
+        is_ours: *name == "ours",
+    });
+    Panel {
+        title: title.to_owned(),
+        bars: bars.collect(),
     }
 }
 
-fn panels() -> [Panel; 2] {
-    [
-        Panel {
-            title: "UDP",
-            bars: vec![bar("ours", 2.0, true), bar("theirs", 1.0, false)],
-        },
-        Panel {
-            title: "TCP",
-            bars: vec![bar("ours", 0.5, true)],
-        },
-    ]
+/// Draws two panels. The second has one bar.
+fn drawn() -> String {
+    let first = panel("UDP", &[("ours", 2.0), ("theirs", 1.0)]);
+    draw(&HEAD, &[first, panel("TCP", &[("ours", 0.5)])])
 }
 
 /// Returns the lengths of the bars, from the first to the last.
@@ -32,25 +35,20 @@ fn lengths(svg: &str) -> Vec<f64> {
 
 #[test]
 fn bars_are_as_long_as_their_figures_in_all_panels() {
-    let lengths = lengths(&draw(&panels()));
+    let lengths = lengths(&drawn());
     assert_eq!(lengths, [lengths[0], lengths[0] / 2.0, lengths[0] / 4.0]);
 }
 
 /// When no server is faster than the one that the others are compared with, or that one is missing.
 #[test]
 fn a_lone_slow_server_has_no_long_bar() {
-    let of = |ratio| {
-        lengths(&draw(&[Panel {
-            title: "UDP",
-            bars: vec![bar("ours", ratio, true)],
-        }]))
-    };
+    let of = |ratio| lengths(&draw(&HEAD, &[panel("UDP", &[("ours", ratio)])]));
     assert_eq!(of(0.25), [of(1.0)[0] / 4.0]);
 }
 
 #[test]
 fn the_description_tells_what_the_bars_show() {
-    let svg = draw(&panels());
+    let svg = drawn();
     let description = "UDP: ours 2.00, theirs 1.00. TCP: ours 0.50.";
     assert!(svg.contains(&format!(">{description}</desc>")), "{svg}");
     for shown in ["UDP", "TCP", "theirs", "2.00", "1.00", "0.50"] {

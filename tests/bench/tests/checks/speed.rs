@@ -11,8 +11,10 @@ use std::process::Command;
 use std::time::Instant;
 
 use bench::questions;
-use bench::servers::{Peer, named};
-use harness::{Server, program};
+use bench::servers::{Peer, called, named};
+use promises::catalog::{
+    BATCH, EVENT_LOOP, Program, TCP_CLIENT, TCP_SERVER, UDP_SERVER, UNIX_DATAGRAM, UNIX_ECHO,
+};
 
 /// How one of two compares with the other.
 struct Ratio {
@@ -48,12 +50,12 @@ fn median_ratio(ours: impl Fn() -> f64, other: impl Fn() -> f64) -> Ratio {
 /// their rates may be.
 ///
 /// The least is well below what we see, because a machine is never quiet.
-type Row = (&'static str, u64, &'static str, &'static str, f64);
+type Row = (&'static str, u64, &'static Program, &'static str, f64);
 
 fn assert_ratios(rows: &[Row]) {
     for (question, count, ours, other, at_least) in rows {
         let question = questions::named(question);
-        let [ours, other] = [ours, other].map(|name| named(question.peers, name));
+        let [ours, other] = [called(ours), other].map(|name| named(question.peers, name));
         if !ours.is_available() || !other.is_available() {
             continue;
         }
@@ -70,39 +72,41 @@ fn assert_ratios(rows: &[Row]) {
 #[test]
 #[ignore = "a measurement, for a release build: see the command above"]
 fn the_udp_servers_keep_up() {
+    let one_by_one = called(&UDP_SERVER);
     assert_ratios(&[
-        ("udp_stop_and_wait", 2000, "udp-server", "c_loop", 0.85),
-        ("udp_stop_and_wait", 2000, "udp-server", "tokio", 1.0),
-        ("udp_stop_and_wait", 2000, "batch", "udp-server", 0.8),
-        ("udp_128_on_their_way", 10_000, "udp-server", "c_loop", 0.85),
-        ("udp_128_on_their_way", 10_000, "batch", "udp-server", 1.5),
-        ("udp_128_on_their_way", 10_000, "batch", "c_batch", 1.3),
-        ("udp_128_on_their_way", 10_000, "batch", "c_segment", 0.75),
+        ("udp_stop_and_wait", 2000, &UDP_SERVER, "c_loop", 0.85),
+        ("udp_stop_and_wait", 2000, &UDP_SERVER, "tokio", 1.0),
+        ("udp_stop_and_wait", 2000, &BATCH, one_by_one, 0.8),
+        ("udp_128_on_their_way", 10_000, &UDP_SERVER, "c_loop", 0.85),
+        ("udp_128_on_their_way", 10_000, &BATCH, one_by_one, 1.5),
+        ("udp_128_on_their_way", 10_000, &BATCH, "c_batch", 1.3),
+        ("udp_128_on_their_way", 10_000, &BATCH, "c_segment", 0.75),
     ]);
 }
 
 #[test]
 #[ignore = "a measurement, for a release build: see the command above"]
 fn the_tcp_servers_keep_up() {
+    let with_threads = called(&TCP_SERVER);
     assert_ratios(&[
-        ("tcp_one_connection", 2000, "tcp-server", "c_threads", 0.85),
-        ("tcp_one_connection", 2000, "event_loop", "tokio", 0.85),
-        ("tcp_50_connections", 100, "tcp-server", "c_threads", 0.85),
-        ("tcp_50_connections", 100, "event_loop", "tcp-server", 1.0),
-        ("tcp_50_connections", 100, "event_loop", "tokio", 0.9),
-        ("tcp_50_connections", 100, "event_loop", "epoll", 0.85),
-        ("tcp_16k_messages", 100, "event_loop", "tokio_48k", 0.85),
-        ("tcp_bulk", 8, "tcp-server", "c_threads", 0.65),
-        ("tcp_bulk", 8, "tcp-server", "tokio_48k", 0.65),
-        ("tcp_bulk", 8, "event_loop", "epoll", 0.65),
-        ("tcp_connects", 1000, "tcp-server", "c_threads", 0.95),
-        ("tcp_connects", 1000, "tcp-server", "tokio", 1.05),
-        ("tcp_connects", 1000, "event_loop", "tokio", 1.0),
-        ("tcp_connects", 1000, "event_loop", "epoll", 0.75),
-        ("tcp_connects_of_four", 500, "tcp-server", "c_threads", 0.9),
-        ("tcp_connects_of_four", 500, "tcp-server", "tokio", 0.7),
-        ("tcp_connects_of_four", 500, "event_loop", "tokio", 0.9),
-        ("tcp_connects_of_four", 500, "event_loop", "epoll", 0.8),
+        ("tcp_one_connection", 2000, &TCP_SERVER, "c_threads", 0.85),
+        ("tcp_one_connection", 2000, &EVENT_LOOP, "tokio", 0.85),
+        ("tcp_50_connections", 100, &TCP_SERVER, "c_threads", 0.85),
+        ("tcp_50_connections", 100, &EVENT_LOOP, with_threads, 1.0),
+        ("tcp_50_connections", 100, &EVENT_LOOP, "tokio", 0.9),
+        ("tcp_50_connections", 100, &EVENT_LOOP, "epoll", 0.85),
+        ("tcp_16k_messages", 100, &EVENT_LOOP, "tokio_48k", 0.85),
+        ("tcp_bulk", 8, &TCP_SERVER, "c_threads", 0.65),
+        ("tcp_bulk", 8, &TCP_SERVER, "tokio_48k", 0.65),
+        ("tcp_bulk", 8, &EVENT_LOOP, "epoll", 0.65),
+        ("tcp_connects", 1000, &TCP_SERVER, "c_threads", 0.95),
+        ("tcp_connects", 1000, &TCP_SERVER, "tokio", 1.05),
+        ("tcp_connects", 1000, &EVENT_LOOP, "tokio", 1.0),
+        ("tcp_connects", 1000, &EVENT_LOOP, "epoll", 0.75),
+        ("tcp_connects_of_four", 500, &TCP_SERVER, "c_threads", 0.9),
+        ("tcp_connects_of_four", 500, &TCP_SERVER, "tokio", 0.7),
+        ("tcp_connects_of_four", 500, &EVENT_LOOP, "tokio", 0.9),
+        ("tcp_connects_of_four", 500, &EVENT_LOOP, "epoll", 0.8),
     ]);
 }
 
@@ -110,13 +114,13 @@ fn the_tcp_servers_keep_up() {
 #[ignore = "a measurement, for a release build: see the command above"]
 fn unix_echo_keeps_up() {
     assert_ratios(&[
-        ("unix_one_connection", 2000, "unix-echo", "plain", 0.85),
-        ("unix_one_connection", 2000, "unix-echo", "tokio_32k", 0.95),
-        ("unix_bulk", 4, "unix-echo", "plain", 0.65),
-        ("unix_bulk", 4, "unix-echo", "tokio_32k", 0.65),
+        ("unix_one_connection", 2000, &UNIX_ECHO, "plain", 0.85),
+        ("unix_one_connection", 2000, &UNIX_ECHO, "tokio_32k", 0.95),
+        ("unix_bulk", 4, &UNIX_ECHO, "plain", 0.65),
+        ("unix_bulk", 4, &UNIX_ECHO, "tokio_32k", 0.65),
         // The client of this load is connected, so the server tries its second socket in vain before it
         // answers. That is the price for clients that do not read and take nothing from others.
-        ("unix_datagrams", 2000, "unix-echo", "plain", 0.6),
+        ("unix_datagrams", 2000, &UNIX_DATAGRAM, "plain", 0.6),
     ]);
 }
 
@@ -128,8 +132,8 @@ fn a_burst_of_a_thousand_connects_does_not_wait_for_the_event_loop() {
         return;
     };
     let burst = questions::named("tcp_connects_of_1000");
-    let [quick, slow] = ["event_loop", "tcp-server"].map(|name| {
-        let peer = named(burst.peers, name);
+    let [quick, slow] = [&EVENT_LOOP, &TCP_SERVER].map(|program| {
+        let peer = named(burst.peers, called(program));
         assert!(peer.is_available());
         burst.start(peer)(1)
     });
@@ -141,7 +145,7 @@ fn a_burst_of_a_thousand_connects_does_not_wait_for_the_event_loop() {
 #[test]
 #[ignore = "a measurement, for a release build: see the command above"]
 fn tcp_client_copies_faster_than_other_clients() {
-    let server = Server::start(program("tcp-server").args(["--addr", "127.0.0.1:0", "--quiet"]));
+    let server = TCP_SERVER.start(&["--quiet"]);
     let port = server.addr.port().to_string();
     let folder = harness::folder();
     let (input, output) = (folder.path().join("input"), folder.path().join("output"));
@@ -174,8 +178,7 @@ fn tcp_client_copies_faster_than_other_clients() {
         );
         rate
     };
-    let mut ours = program("tcp-client");
-    ours.args(["--addr", &server.addr.to_string()]);
+    let ours = TCP_CLIENT.at(&server.addr.to_string());
     let (tcp, port) = (format!("TCP:{}", server.addr), port.as_str());
     // -N: nc half-closes at the end. -t: socat waits for the rest for more than half a second.
     let others: [(&str, &[&str]); 3] = [
