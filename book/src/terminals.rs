@@ -75,8 +75,8 @@ END
         # Starts the program, which is built already.
         while [ $# -gt 0 ]; do
             case $1 in
-                -p) program=$2; shift ;;
-                --example) program=examples/$2; shift ;;
+                -p) package=$2 program=$2; shift ;;
+                --example) program=examples/$package/$2; shift ;;
                 --) shift; break ;;
             esac
             shift

@@ -1,6 +1,10 @@
-//! The shortest TCP client. It sends one line to a server, and prints the line that comes back.
-//! Start the example `first` of `tcp-server`, then `cargo run -p tcp-client --example first`.
-//! It waits forever for a server that is silent. `src/main.rs` does not, and sends any amount.
+//! The shortest TCP client. It sends one line, and prints the line that comes back. It waits forever if
+//! the server is silent, and sends no more than this line. `src/main.rs` is the client for real use.
+//!
+//! ```console
+//! $ cargo run -p tcp-client --example first    # start that of tcp-server first
+//! hello
+//! ```
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;

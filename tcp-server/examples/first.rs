@@ -1,6 +1,10 @@
-//! The shortest TCP server. It sends back what a client sends, and serves one client after the other.
-//! Start it with `cargo run -p tcp-server --example first`, then the example `first` of `tcp-client`.
-//! A client that stays makes all others wait, and one that fails ends it. `src/main.rs` serves many.
+//! The shortest TCP server. It sends back what a client sends, until the client has sent all. All others
+//! wait meanwhile, and an error with one client ends it. `src/main.rs` is the server for real use.
+//!
+//! ```console
+//! $ cargo run -p tcp-server --example first    # terminal 1
+//! listening on 127.0.0.1:7007
+//! ```
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

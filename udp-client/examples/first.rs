@@ -1,6 +1,10 @@
-//! The shortest UDP client. It sends one datagram to a server, and prints what comes back.
-//! Start the example `first` of `udp-server`, then `cargo run -p udp-client --example first`.
-//! It waits forever if a datagram is lost, and takes an echo from anybody. `src/main.rs` does not.
+//! The shortest UDP client. It sends one datagram, and prints what comes back. It waits forever if a
+//! datagram is lost, and takes an echo from anybody. `src/main.rs` is the client for real use.
+//!
+//! ```console
+//! $ cargo run -p udp-client --example first    # start that of udp-server first
+//! 127.0.0.1:7007: hello
+//! ```
 
 use std::net::UdpSocket;
 

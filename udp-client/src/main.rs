@@ -161,7 +161,7 @@ fn ask(server: SocketAddr, message: &[u8], args: &Args) -> Result<Duration> {
         thread::sleep(deadline.saturating_duration_since(Instant::now()));
     }
     Err(failure).with_context(|| {
-        format!("cannot get an answer from {server} in {attempts} attempts of {timeout:?}")
+        format!("cannot get an answer from {server} (attempts: {attempts}, each of {timeout:?})")
     })
 }
 
@@ -186,7 +186,7 @@ fn connect(server: SocketAddr) -> Result<UdpSocket> {
     // Linux would connect to it, and even send.
     ensure!(
         server.port() != 0,
-        "cannot reach {server}: port 0 stands for no socket; give the server's port"
+        "cannot send to {server}: port 0 stands for no socket; give the server's port"
     );
     // 0.0.0.0 and [::] stand for all addresses of this host, and port 0 for any free port.
     let any = if server.is_ipv4() {

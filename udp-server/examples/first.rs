@@ -1,6 +1,10 @@
-//! The shortest UDP server. It sends each datagram back to the address it came from.
-//! Start it with `cargo run -p udp-server --example first`, then the example `first` of `udp-client`.
-//! An error with any peer ends it. `src/main.rs` is the server for real use.
+//! The shortest UDP server. It sends each datagram back to the address it came from. An error with any
+//! peer ends it, and it echoes what a forged sender asks for. `src/main.rs` is the server for real use.
+//!
+//! ```console
+//! $ cargo run -p udp-server --example first    # terminal 1
+//! listening on 127.0.0.1:7007
+//! ```
 
 use std::net::UdpSocket;
 

@@ -1,6 +1,16 @@
-//! The shortest server and client on one machine. Their address is a file, `first.sock` in this folder.
-//! Start `cargo run -p unix-echo --example first -- server`, then the same with `client`.
-//! The file stays, and must be removed before the next server. `src/main.rs` takes care of that.
+//! The shortest server and client on one machine: their address is the path of a file. The server leaves
+//! its file behind, and cannot start again before somebody removes it. `src/main.rs` is for real use.
+//!
+//! ```console
+//! $ cargo run -p unix-echo --example first -- server
+//! listening on first.sock
+//! ```
+//!
+//! ```console
+//! $ cargo run -p unix-echo --example first -- client
+//! hello
+//! $ rm first.sock
+//! ```
 
 #[cfg(unix)]
 fn main() -> std::io::Result<()> {

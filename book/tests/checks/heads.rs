@@ -10,6 +10,9 @@ use rstest::rstest;
 /// What ends a line that is typed in, or printed by, another terminal than the one before.
 const TERMINAL: &str = " # terminal ";
 
+/// What ends the first line of a client whose server has the first block, in its own head.
+const SERVER: &str = " # start ";
+
 fn is_action(line: &str) -> bool {
     line.starts_with(['$', '^']) || line.ends_with(" ⏎")
 }
@@ -28,6 +31,7 @@ fn transcript<'a>(blocks: impl Iterator<Item = &'a str>) -> String {
             terminal = number.parse().unwrap_or(terminal);
             let line = line.trim_end();
             if is_action(line) {
+                let line = line.split(SERVER).next().unwrap_or(line).trim_end();
                 transcript += &std::mem::take(&mut logs[terminal]);
                 // What prints nothing, such as dnsmasq, has a second to start.
                 let begin = if waits_for == 0 { "$ " } else { "$ sleep 1; " };
@@ -62,16 +66,36 @@ fn the_head_shows_what_is_printed(
     #[files("../*/examples/*.rs")]
     path: PathBuf,
 ) {
-    let code = fs::read_to_string(&path).unwrap();
+    let head = head(&path);
+    let server = head.lines().find_map(|line| line.split_once(SERVER));
+    let server = server.map(|(_, server)| self::head(&server_of(server, &path)));
+    let first_block = server.iter().flat_map(|head| blocks(head).take(1));
+    let transcript = transcript(first_block.chain(blocks(&head)));
+    assert!(transcript.contains("│ $ "), "no command in {head}");
+    assert_played(&transcript);
+}
+
+fn head(path: &Path) -> String {
+    let code = fs::read_to_string(path).unwrap();
     let lines = code.lines().map_while(|line| line.strip_prefix("//!"));
     let lines: Vec<&str> = lines
         .map(|line| line.strip_prefix(' ').unwrap_or(line))
         .collect();
     // A long command continues on the next line.
-    let head = lines.join("\n").replace("\\\n    ", "");
-    let transcript = transcript(blocks(&head));
-    assert!(transcript.contains("│ $ "), "no command in {head}");
-    assert_played(&transcript);
+    lines.join("\n").replace("\\\n    ", "")
+}
+
+/// Returns the path of the program in `PACKAGE first`, or of the example with the name of the client's in
+/// `that of PACKAGE first`.
+fn server_of(server: &str, client: &Path) -> PathBuf {
+    let server = server.trim_end_matches(" first");
+    match server.strip_prefix("that of ") {
+        Some(package) => {
+            let example = client.file_name().unwrap();
+            Path::new("..").join(package).join("examples").join(example)
+        }
+        None => Path::new("..").join(server).join("src/main.rs"),
+    }
 }
 
 #[rstest]

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 
 use super::questions::Placement;
-use harness::{Running, foreign, on_a_free_port, peer as peer_program, python};
+use harness::{Running, example_of, foreign, on_a_free_port, peer as peer_program, python};
 use promises::Reach::{UnixDatagram, UnixStream};
 use promises::catalog::{self, BATCH, EVENT_LOOP, TCP_SERVER, UDP_SERVER, UNIX_ECHO};
 
@@ -29,6 +29,8 @@ pub struct Peer {
 enum Program {
     /// One of our programs.
     Ours(&'static catalog::Program),
+    /// The example `first` of a package.
+    First(&'static str),
     /// A program of the package `peers`.
     Rust(&'static str),
     /// A file in `peers`.
@@ -38,7 +40,7 @@ enum Program {
     /// A program that is installed.
     Foreign(&'static str),
 }
-use Program::{C, Foreign, Go, Ours, Python, Rust};
+use Program::{C, First, Foreign, Go, Ours, Python, Rust};
 
 /// A server that listens. Dropping this kills the server and its children.
 pub struct Started {
@@ -99,7 +101,7 @@ pub static TCP: [Peer; 13] = [
 pub static UDP: [Peer; 9] = [
     ours(&UDP_SERVER, "--quiet"),
     ours(&BATCH, "--quiet"),
-    peer("plain", Rust("plain_udp_echo"), ""),
+    peer("plain", First("udp-server"), "127.0.0.1:0"),
     peer("c_loop", C("udp_loop.c"), ""),
     peer("c_batch", C("udp_batch.c"), ""),
     peer("c_segment", C("udp_batch.c"), "segment"),
@@ -155,6 +157,7 @@ impl Peer {
     fn command(&self, addr: &str) -> Option<Command> {
         Some(match self.program {
             Ours(program) => program.at(addr),
+            First(package) => example_of(package, "first"),
             Rust(name) => peer_program(name),
             C(file) => compiled(foreign("cc")?.args(["-O2", "-pthread"]), file),
             Go(file) => compiled(foreign("go")?.arg("build"), file),

@@ -1,13 +1,12 @@
 //! What every client must do, and ways to run a client.
 
-use std::io::{Read, Write};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::io::Write;
+use std::process::Command;
 use std::thread;
 
 #[cfg(target_os = "linux")]
 use crate::unshared;
-use crate::{LIMIT, Running, run};
+use crate::{Running, run};
 
 /// Starts a client, writes these bytes to its stdin, and waits until it has printed the same.
 /// Its stdin stays open, because many tools end with it, even if bytes are still on the way.
@@ -25,65 +24,6 @@ pub fn start_and_expect_echo(command: &mut Command, bytes: &[u8]) -> Running {
     );
     client.stdin = Some(writing.join().unwrap().unwrap());
     client
-}
-
-/// Writes to a program and reads from it in one thread, as Python's
-/// `subprocess.run(input=...)` does: it writes what one pipe takes, and reads what the other
-/// has. If the program neglects a pipe while it waits for the network, both sides hang. Then
-/// it is killed, and the test fails.
-#[cfg(unix)]
-pub fn exchange_in_one_thread(command: &mut Command, input: &[u8]) -> Vec<u8> {
-    use rustix::event::{PollFd, PollFlags, poll};
-    use rustix::fs::{OFlags, fcntl_setfl};
-    let mut client = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (mut stdin, mut stdout) = (client.stdin.take(), client.stdout.take().unwrap());
-    fcntl_setfl(stdin.as_ref().unwrap(), OFlags::NONBLOCK).unwrap();
-    let (done, in_time) = mpsc::channel();
-    let guard = thread::spawn(move || {
-        let too_late = in_time.recv_timeout(LIMIT).is_err();
-        if too_late {
-            client.kill().unwrap();
-        }
-        assert!(
-            client.wait().unwrap().success() && !too_late,
-            "the program failed, or stood still"
-        );
-    });
-    let (mut written, mut output, mut buffer) = (0, Vec::new(), vec![0; 32 * 1024]);
-    loop {
-        let mut events = vec![PollFd::new(&stdout, PollFlags::IN)];
-        events.extend(
-            stdin
-                .as_ref()
-                .map(|stdin| PollFd::new(stdin, PollFlags::OUT)),
-        );
-        poll(&mut events, None).unwrap();
-        let ready: Vec<bool> = events
-            .iter()
-            .map(|event| !event.revents().is_empty())
-            .collect();
-        if let (Some(true), Some(pipe)) = (ready.get(1), &mut stdin) {
-            let end = input.len().min(written + 64 * 1024);
-            written += pipe.write(&input[written..end]).unwrap();
-            if written == input.len() {
-                stdin = None;
-            }
-        }
-        if ready[0] {
-            match stdout.read(&mut buffer).unwrap() {
-                0 => break,
-                len => output.extend_from_slice(&buffer[..len]),
-            }
-        }
-    }
-    // This fails if the guard has already killed the program.
-    let _ = done.send(());
-    guard.join().unwrap();
-    output
 }
 
 /// Runs a program with each of these wrong arguments. It must refuse and say what is right.

@@ -53,29 +53,43 @@ pub fn inside(holder: &Running, command: &Command) -> Command {
     nsenter
 }
 
-/// Returns the same command where the name `twofold` has an IPv6 and an IPv4 address.
+/// Returns the same command where the name `twofold` has an IPv6 and an IPv4 address. If this is not
+/// possible here, prints `NOT RUN` and returns `None`.
 pub fn with_twofold_name(command: &Command) -> Option<Command> {
-    with_hosts(r"127.0.0.1 twofold\n::1 twofold\n", command)
+    let twofold = try_with_twofold_name(command);
+    twofold.map_err(|why| not_run(&why)).ok()
 }
 
-/// Returns the same command where /etc/hosts has these lines, in the form of printf(1).
+/// Does the same, and returns why this is not possible here.
+pub fn try_with_twofold_name(command: &Command) -> Result<Command, String> {
+    try_with_hosts(r"127.0.0.1 twofold\n::1 twofold\n", command)
+}
+
+/// Returns the same command where /etc/hosts has these lines, in the form of printf(1). If this is
+/// not possible here, prints `NOT RUN` and returns `None`.
 pub fn with_hosts(lines: &str, command: &Command) -> Option<Command> {
+    let with_hosts = try_with_hosts(lines, command);
+    with_hosts.map_err(|why| not_run(&why)).ok()
+}
+
+fn try_with_hosts(lines: &str, command: &Command) -> Result<Command, String> {
     let set_up = format!(
         "hosts=$(mktemp) && printf '{lines}' > $hosts && mount --bind $hosts /etc/hosts && rm $hosts"
     );
-    unshared("-rm", &set_up, command)
+    try_unshared("-rm", &set_up, command)
 }
 
 /// Returns the same command in a network namespace where 7007 is the only port that the kernel
-/// can choose for a socket.
-pub fn where_7007_is_the_only_free_port(command: &Command) -> Option<Command> {
+/// can choose for a socket, or why this is not possible here.
+pub fn where_7007_is_the_only_free_port(command: &Command) -> Result<Command, String> {
     let set_up = "ip link set lo up && echo 7007 7007 >/proc/sys/net/ipv4/ip_local_port_range";
-    unshared("-rn", set_up, command)
+    try_unshared("-rn", set_up, command)
 }
 
-/// Returns the same command in a network namespace where the kernel can choose no port for a socket.
-pub fn where_no_port_is_free(command: &Command) -> Option<Command> {
+/// Returns the same command in a network namespace where the kernel can choose no port for a socket,
+/// or why this is not possible here.
+pub fn where_no_port_is_free(command: &Command) -> Result<Command, String> {
     let set_up = r#"ip link set lo up && echo 7008 7008 >/proc/sys/net/ipv4/ip_local_port_range &&
         echo 7008 >/proc/sys/net/ipv4/ip_local_reserved_ports"#;
-    unshared("-rn", set_up, command)
+    try_unshared("-rn", set_up, command)
 }

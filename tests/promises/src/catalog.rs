@@ -134,14 +134,14 @@ pub static GRACEFUL: Program = Program {
 pub static TCP_CLIENT: Program = Program {
     name: "tcp_client",
     package: "tcp-client",
-    keeps: &["every_client", "stream_client"],
+    keeps: &["every_client", "ip_client", "stream_client"],
     ..TCP
 };
 /// `udp-client`
 pub static UDP_CLIENT: Program = Program {
     name: "udp_client",
     package: "udp-client",
-    keeps: &["every_client", "datagram_client"],
+    keeps: &["every_client", "ip_client", "datagram_client"],
     ..UDP
 };
 /// `udp-client --example one_to_many`
@@ -159,7 +159,7 @@ pub static DNS: Program = Program {
     package: "udp-client",
     example: Some("dns"),
     address: Address::Server,
-    keeps: &["every_client", "datagram_client"],
+    keeps: &["every_client", "ip_client", "datagram_client"],
     ..UDP
 };
 /// `unix-echo server`

@@ -1,7 +1,10 @@
 //! What every client of datagrams promises, shown by servers that are late, silent or wrong.
 
+use std::fs::File;
 use std::net::UdpSocket;
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +18,7 @@ promises! {
     ours: [
         a_stream_of_wrong_answers_cannot_hold_it_beyond_its_deadline,
         an_answer_that_comes_while_it_is_suspended_is_not_lost,
+        a_stdout_that_cannot_be_written_is_an_error_and_not_a_panic,
         being_suspended_again_and_again_neither_ends_nor_prolongs_the_wait,
     ],
 }
@@ -28,21 +32,44 @@ struct Asked {
     reply: Reply,
     /// The answer for which the client waits.
     right: Vec<u8>,
-    /// What it prints then.
-    printed: &'static [u8],
     _folder: TempDir,
+}
+
+/// Returns the right answer to what a client has asked.
+pub fn right_answer(ours: &Ours, question: &[u8]) -> Vec<u8> {
+    let mut right = question.to_vec();
+    if ours.name == "dns" {
+        // RFC 1035, 4.1: a response with one answer, which has the name, the type and the class of
+        // the question, a time to live, and an address.
+        right[2] |= 0x80;
+        right[7] = 1;
+        right.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 192, 0, 2, 7]);
+    }
+    right
+}
+
+/// What a client prints then.
+pub fn printed(ours: &Ours) -> &'static str {
+    if ours.name == "dns" {
+        "192.0.2.7\n"
+    } else {
+        "hello\n"
+    }
 }
 
 /// Starts a client with a time limit, and waits until it has asked.
 fn asked(ours: &Ours, seconds: &str) -> Result<Asked, Broken> {
-    let (args, printed): (&[&str], &[u8]) = match &*ours.name {
-        "dns" => (&["name.test"], b"192.0.2.7\n"),
-        "udp_client" => (&["--attempts", "1", "hello"], b"hello\n"),
-        _ => (&["hello"], b"hello\n"),
-    };
+    asked_with_stdout(Stdio::piped(), ours, seconds)
+}
+
+fn asked_with_stdout(stdout: Stdio, ours: &Ours, seconds: &str) -> Result<Asked, Broken> {
     let start = |addr: &str| {
-        let mut client = ours.at(addr);
-        Running::start(client.args(["--timeout", seconds]).args(args))
+        let mut client = ours.asking(addr);
+        client.args(["--timeout", seconds]);
+        if ours.name == "udp_client" {
+            client.args(["--attempts", "1"]);
+        }
+        Running::start_with(&mut client, stdout, Stdio::piped())
     };
     let folder = harness::folder();
     let mut question = vec![0; 512];
@@ -67,19 +94,10 @@ fn asked(ours: &Ours, seconds: &str) -> Result<Asked, Broken> {
         let reply = move |answer: &[u8]| drop(server.send_to(answer, peer));
         (client, len, Box::new(reply))
     };
-    let mut right = question[..len].to_vec();
-    if ours.name == "dns" {
-        // RFC 1035, 4.1: a response with one answer, which has the name, the type and the class of
-        // the question, a time to live, and an address.
-        right[2] |= 0x80;
-        right[7] = 1;
-        right.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 192, 0, 2, 7]);
-    }
     Ok(Asked {
         client,
         reply,
-        right,
-        printed,
+        right: right_answer(ours, &question[..len]),
         _folder: folder,
     })
 }
@@ -106,14 +124,36 @@ pub fn a_stream_of_wrong_answers_cannot_hold_it_beyond_its_deadline(ours: &Ours)
     })
 }
 
+/// The answer comes twice. Who asks one server needs it once.
 pub fn an_answer_that_comes_while_it_is_suspended_is_not_lost(ours: &Ours) -> Kept {
-    let asked = asked(ours, "1")?;
-    thread::sleep(Duration::from_millis(100)); // By then it most likely waits in its system call.
+    let asked = asked(ours, "2")?;
+    // At least once it most likely waits in its system call.
+    for _ in 0..5 {
+        thread::sleep(Duration::from_millis(20));
+        asked.client.suspend();
+        asked.client.resume();
+    }
     asked.client.suspend();
     (asked.reply)(&asked.right);
-    thread::sleep(Duration::from_millis(1200)); // The deadline passes.
+    (asked.reply)(&asked.right);
+    thread::sleep(Duration::from_millis(2200)); // The deadline passes.
     asked.client.resume();
-    asked.client.try_finish()?.printed(asked.printed)
+    let times = if ours.name == "one_to_many" { 2 } else { 1 };
+    let printed = printed(ours).repeat(times);
+    asked.client.try_finish()?.printed(printed.as_bytes())
+}
+
+/// A shell that redirects with `<` opens stdout for reading. Every write then fails (EBADF).
+pub fn a_stdout_that_cannot_be_written_is_an_error_and_not_a_panic(ours: &Ours) -> Kept {
+    let without_reader = OwnedFd::from(UnixStream::pair()?.0);
+    let for_reading = File::open("/dev/null")?.into();
+    for stdout in [without_reader, for_reading] {
+        let asked = asked_with_stdout(stdout.into(), ours, "10")?;
+        (asked.reply)(&asked.right);
+        let client = asked.client.try_finish()?;
+        client.failed("Error: cannot write to stdout\n")?;
+    }
+    Ok(())
 }
 
 /// Linux interrupts a call with a time limit each time.

@@ -4,9 +4,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Stdio;
 
-use harness::{LIMIT, Running};
+use harness::{LIMIT, Running, try_run};
 
-use crate::{Kept, Ours, Promised, Reach};
+use crate::catalog::UDP_SERVER;
+use crate::{Kept, Ours, Promised, Reach, Said};
 
 promises! {
     anybody: [],
@@ -15,6 +16,7 @@ promises! {
         it_serves_when_nobody_reads_even_where_it_listens,
         a_log_line_is_one_write,
         quiet_logs_nothing_per_message_or_connection,
+        a_second_server_on_the_address_is_told_that_it_is_in_use,
     ],
 }
 
@@ -77,4 +79,23 @@ pub fn quiet_logs_nothing_per_message_or_connection(ours: &Ours) -> Kept {
     server.serves()?;
     ensure_eq!(server.running.kill().stderr, "");
     Ok(())
+}
+
+/// Members of a group share an address with each other, but not with a server that is none.
+pub fn a_second_server_on_the_address_is_told_that_it_is_in_use(ours: &Ours) -> Kept {
+    let first = match &*ours.name {
+        "multicast" => Ours::new(&UDP_SERVER).start()?,
+        _ => ours.start()?,
+    };
+    let verb = match ours.reach {
+        Reach::Udp => "bind a UDP socket to",
+        _ => "listen on",
+    };
+    let second = try_run(&mut ours.at(&first.addr), b"")?;
+    second.failed(&format!("Error: cannot {verb} {}", first.addr))?;
+    second.says("in use")?;
+    if matches!(&*ours.name, "udp_server" | "tcp_server") {
+        second.says(": another socket uses it; choose another port\n")?;
+    }
+    first.serves()
 }

@@ -57,6 +57,7 @@ mod every_client;
 mod every_server;
 #[cfg(target_os = "linux")]
 mod forge;
+mod ip_client;
 mod stream;
 mod stream_client;
 mod stream_pair;
@@ -184,6 +185,7 @@ pub const KINDS: &[(&str, &[Promise])] = &[
     ("every_client", every_client::PROMISES),
     #[cfg(unix)]
     ("every_server", every_server::PROMISES),
+    ("ip_client", ip_client::PROMISES),
     ("stream_client", stream_client::PROMISES),
     ("stream_pair", stream_pair::PROMISES),
     ("stream_server", stream_server::PROMISES),

@@ -180,6 +180,18 @@ impl Ours {
         }
     }
 
+    /// Returns the command of a client with this address and something to ask: nearly all send a message,
+    /// and `dns` asks for a name.
+    pub fn asking(&self, addr: &str) -> Command {
+        let mut client = self.at(addr);
+        client.arg(if self.name == "dns" {
+            "name.test"
+        } else {
+            "hello"
+        });
+        client
+    }
+
     /// Starts a server with these options, and waits until it listens.
     pub fn start_with(&self, args: &[&str]) -> Result<Listening, Broken> {
         self.start_by("127.0.0.1", |mut command| {

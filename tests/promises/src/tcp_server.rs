@@ -19,7 +19,6 @@ promises! {
         #[cfg(target_os = "linux")] it_asks_the_kernel_not_to_hold_up_small_segments,
         a_thousand_clients_at_once_are_each_served,
         #[cfg(unix)] it_starts_again_on_the_same_port_while_an_old_connection_is_open,
-        a_second_server_on_the_address_is_told_that_it_is_in_use,
         both_servers_run_side_by_side_on_one_port_number,
     ],
 }
@@ -108,14 +107,6 @@ pub fn it_starts_again_on_the_same_port_while_an_old_connection_is_open(ours: &O
     let second = ours.start_at(&addr)?;
     ensure_eq!(second.addr, addr);
     second.serves()
-}
-
-pub fn a_second_server_on_the_address_is_told_that_it_is_in_use(ours: &Ours) -> Kept {
-    let first = ours.start()?;
-    let addr = &first.addr;
-    let second = try_run(&mut ours.at(addr), b"")?;
-    second.failed(&format!("Error: cannot listen on {addr}"))?;
-    first.serves()
 }
 
 pub fn ipv6_is_served_as_well(subject: &Subject) -> Kept {

@@ -245,10 +245,8 @@ pub fn a_long_datagram_is_cut_short_in_the_log_only(ours: &Ours) -> Kept {
 }
 
 pub fn an_address_that_cannot_be_bound_is_told(ours: &Ours) -> Kept {
-    let first = udp_socket("127.0.0.1");
     // 192.0.2.0/24 is reserved for documentation (RFC 5737). Nothing is sent there.
     for (addr, cause) in [
-        (&first.local_addr()?.to_string()[..], "in use"),
         ("192.0.2.1:0", "assign requested address"),
         ("127.0.0.1:65536", "invalid port value"),
         ("", "invalid socket address"),

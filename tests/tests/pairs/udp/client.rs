@@ -1,5 +1,5 @@
-//! What `udp-client` promises, shown by servers that are slow, silent, wrong or missing. How
-//! it copes with a bad network is in `udp/relay.rs`.
+//! What `udp-client` promises, shown by servers that are slow, silent or wrong, and by a bad
+//! network. What every client of datagrams, or of a server on IP, promises is in `promises`.
 
 use std::net::{SocketAddr, UdpSocket};
 
@@ -105,7 +105,7 @@ fn a_silent_server_is_asked_as_often_as_said_and_then_given_up() {
     assert_eq!(client.code, Some(1));
     assert_eq!(client.stdout, b"");
     let error = format!(
-        "Error: cannot get an answer from {} in 4 attempts of 50ms\n\nCaused by:\n    timed out\n",
+        "Error: cannot get an answer from {} (attempts: 4, each of 50ms)\n\nCaused by:\n    timed out\n",
         server.local_addr().unwrap()
     );
     assert!(client.stderr.ends_with(&error), "{}", client.stderr);
@@ -206,40 +206,6 @@ fn an_answer_from_somebody_else_is_passed_over() {
 }
 
 #[test]
-fn that_nobody_listens_is_told_at_once() {
-    // This socket is connected elsewhere: it keeps its port, but takes nothing from the
-    // client.
-    let deaf = udp_socket("127.0.0.1");
-    deaf.connect(udp_socket("127.0.0.1").local_addr().unwrap())
-        .unwrap();
-    let client = ask(&deaf, &["--timeout", "3600", "hello"]).finish();
-    assert_eq!(client.code, Some(1));
-    let addr = deaf.local_addr().unwrap();
-    let error = format!("Error: cannot reach {addr}: nobody listens there; start udp-server\n");
-    assert!(client.stderr.starts_with(&error), "{}", client.stderr);
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn of_a_name_with_two_addresses_the_one_that_answers_is_used() {
-    if !harness::has_ipv6() {
-        return;
-    }
-    for host in ["127.0.0.1", "[::1]"] {
-        let server = Server::start(program("udp-server").args(["--addr", &format!("{host}:0")]));
-        let addr = format!("twofold:{}", server.addr.port());
-        let Some(mut client) = harness::with_twofold_name(
-            program("udp-client").args(["--addr", &addr, "hello", "again"]),
-        ) else {
-            return;
-        };
-        let client = run(&mut client, b"");
-        client.assert_printed(b"hello\nagain\n");
-        client.assert_stderr(&format!("{}: answered in", server.addr));
-    }
-}
-
-#[test]
 #[cfg(target_os = "linux")]
 fn an_address_that_is_silent_is_asked_for_the_first_message_only() {
     let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0"]));
@@ -264,7 +230,7 @@ fn an_address_that_is_silent_is_asked_for_the_first_message_only() {
     };
     let client = run(&mut client, b"");
     client.assert_printed(b"one\ntwo\nthree\n");
-    client.assert_stderr("in 2 attempts of 1s: timed out; trying the next address");
+    client.assert_stderr("(attempts: 2, each of 1s): timed out; trying the next address");
     assert_eq!(count_waiting(&silent), 2);
 }
 
@@ -280,23 +246,6 @@ fn a_name_that_nobody_knows_is_told() {
     let Some(mut client) = client else { return };
     let client = run(&mut client, b"");
     client.assert_failed("Error: cannot find the address of nowhere.invalid:7007\n");
-}
-
-#[test]
-#[cfg(unix)]
-fn a_reader_that_has_gone_is_an_error_and_not_a_panic() {
-    use std::os::{fd::OwnedFd, unix::net::UnixStream};
-    let (_server, mut client) = pair();
-    let (stdout, reader) = UnixStream::pair().unwrap();
-    drop(reader);
-    client.args(["one", "two"]);
-    let client = Running::start_with(
-        &mut client,
-        OwnedFd::from(stdout).into(),
-        std::process::Stdio::piped(),
-    );
-    let client = client.finish();
-    client.assert_failed("Error: cannot write to stdout\n");
 }
 
 #[test]
@@ -325,30 +274,6 @@ fn the_longest_datagram_passes_and_a_longer_one_is_explained() {
     }
 }
 
-/// If no server has the port that the client asks for, the kernel may give this port to the
-/// client. Then UDP, like TCP, can connect the socket to itself, and also by the addresses that
-/// stand for this host.
-#[test]
-#[cfg(target_os = "linux")]
-fn it_does_not_take_itself_for_the_server() {
-    let v4 = ["127.0.0.1", "0.0.0.0"];
-    let v6 = ["[::1]", "[::]", "[::1%1]", "[::ffff:0.0.0.0]"];
-    let v6 = if harness::has_ipv6() { &v6[..] } else { &[] };
-    for host in v4.iter().chain(v6) {
-        let addr = format!("{host}:7007");
-        let client = harness::at(program("udp-client"), &addr);
-        let client = harness::where_7007_is_the_only_free_port(&client);
-        let Some(mut client) = client else { return };
-        let client = run(client.arg("hello"), b"");
-        assert_eq!(
-            (client.code, &client.stdout[..]),
-            (Some(1), &b""[..]),
-            "{addr}: {client:?}"
-        );
-        client.assert_stderr(": nobody listens there; start udp-server");
-    }
-}
-
 #[test]
 fn wrong_usage_is_refused_with_what_is_right() {
     let wrong = [(["--attempts", "0"], "0 is not in 1..")];
@@ -356,20 +281,6 @@ fn wrong_usage_is_refused_with_what_is_right() {
     harness::assert_refuses_addresses(
         |addr| harness::at(program("udp-client"), addr),
         "cannot find the address of ",
-    );
-}
-
-/// On Linux, connect(2) accepts port 0, and send(2) sends.
-#[test]
-fn port_0_is_refused_before_anything_is_sent() {
-    let mut client = harness::at(program("udp-client"), "127.0.0.1:0");
-    let client = run(client.arg("x"), b"");
-    let error = "Error: cannot reach 127.0.0.1:0: \
-                 port 0 stands for no socket; give the server's port\n";
-    assert_eq!(
-        (client.code, &client.stderr[..]),
-        (Some(1), error),
-        "{client:?}"
     );
 }
 
@@ -386,18 +297,6 @@ fn an_address_that_a_name_has_twice_is_asked_once() {
     };
     assert_eq!(run(&mut client, b"").code, Some(1));
     assert_eq!(count_waiting(&server), 2);
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn that_no_local_port_is_free_is_told() {
-    let Some(mut client) = harness::where_no_port_is_free(program("udp-client").arg("hello"))
-    else {
-        return;
-    };
-    let error = "Error: cannot open a UDP socket on a free port\n\n\
-                 Caused by:\n    Address already in use";
-    run(&mut client, b"").assert_failed(error);
 }
 
 /// None of these is a broadcast address, but the error is the same.
@@ -558,18 +457,6 @@ fn a_datagram_that_is_too_long_for_a_router_is_sent_again() {
     }
 }
 
-/// A shell that redirects with `<` opens stdout for reading. Every write then fails (EBADF).
-#[test]
-#[cfg(unix)]
-fn a_stdout_that_cannot_be_written_is_an_error() {
-    let (_server, mut client) = pair();
-    let stdout = std::fs::File::open("/dev/null").unwrap().into();
-    let client = Running::start_with(client.arg("hello"), stdout, std::process::Stdio::piped());
-    client
-        .finish()
-        .assert_failed("Error: cannot write to stdout\n");
-}
-
 /// As with cat(1): the first Ctrl-D ends the line, and the second the input.
 #[test]
 #[cfg(target_os = "linux")]
@@ -585,4 +472,40 @@ fn on_a_terminal_two_ctrl_d_end_a_line_without_newline_and_the_input() {
     let mut keyboard = std::fs::File::from(keyboard);
     keyboard.write_all(b"first\nhello\x04\x04").unwrap();
     client.finish().assert_printed(b"first\nhello\n");
+}
+
+#[test]
+fn it_names_the_example_for_a_broadcast_address() {
+    let mut client = harness::at(program("udp-client"), "127.255.255.255:7007");
+    let error = "Error: cannot reach 127.255.255.255:7007: \
+                 if this is a broadcast address, run the example one_to_many\n";
+    run(client.arg("hello"), b"").assert_failed(error);
+}
+
+#[test]
+fn it_gets_every_echo_through_a_bad_network_complete_and_in_order() {
+    let messages: String = (0..40)
+        .map(|number| format!("message {number}\n"))
+        .collect();
+    let start = |seed| {
+        let options = format!("--drop 0.3 --duplicate 0.1 --reorder 0.2 --delay 5 --seed {seed}");
+        let (relay, server) = super::relay::relay_to_echo(&options);
+        let mut client = harness::at(program("udp-client"), &relay.addr.to_string());
+        client.args(["--timeout", "0.02", "--attempts", "2000"]);
+        let mut client = Running::start(&mut client);
+        client.write(messages.as_bytes());
+        (client, relay, server)
+    };
+    let mut log = String::new();
+    // All run at the same time, because each of them mostly waits.
+    for (client, relay, _server) in [1, 2, 3, 4].map(start) {
+        client.finish().assert_printed(messages.as_bytes());
+        log += &relay.running.kill().stderr;
+    }
+    for name in ["question", "answer"] {
+        for fate in ["lost", "doubled", "held back", "passed"] {
+            let is_it = |line: &str| line.contains(name) && line.contains(fate);
+            assert!(log.lines().any(is_it), "no {name} was {fate}: {log}");
+        }
+    }
 }

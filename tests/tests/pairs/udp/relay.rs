@@ -1,12 +1,12 @@
-//! The example `relay`, a network that loses, duplicates, reorders and delays datagrams, and
-//! how `udp-client` copes with it.
+//! The example `relay`, a network that loses, duplicates, reorders and delays datagrams. How
+//! `udp-client` copes with it is in `udp/client.rs`.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{LIMIT, Running, Server, example_of, noise, not_run, program, run, udp_socket};
+use harness::{LIMIT, Server, example_of, noise, not_run, program, run, udp_socket};
 
 /// Returns a command that starts a relay to this server.
 fn relay_to(server: SocketAddr, options: &str) -> Command {
@@ -27,7 +27,7 @@ fn relay_to_us(options: &str) -> (Server, UdpSocket) {
 }
 
 /// Starts a relay to a real server.
-fn relay_to_echo(options: &str) -> (Server, Server) {
+pub fn relay_to_echo(options: &str) -> (Server, Server) {
     let server = Server::start(program("udp-server").args(["--addr", "127.0.0.1:0", "-q"]));
     (Server::start(&mut relay_to(server.addr, options)), server)
 }
@@ -82,70 +82,6 @@ fn quiet_logs_nothing() {
     assert_eq!(receive(&client), b"hello");
     let relay = relay.running.kill();
     assert_eq!((&relay.stdout[..], &relay.stderr[..]), (&b""[..], ""));
-}
-
-#[test]
-fn udp_client_gets_every_echo_through_a_bad_network_complete_and_in_order() {
-    let messages: String = (0..40)
-        .map(|number| format!("message {number}\n"))
-        .collect();
-    let start = |seed| {
-        let options = format!("--drop 0.3 --duplicate 0.1 --reorder 0.2 --delay 5 --seed {seed}");
-        let (relay, server) = relay_to_echo(&options);
-        let mut client = program("udp-client");
-        client.args([
-            "--addr",
-            &relay.addr.to_string(),
-            "--timeout",
-            "0.02",
-            "--attempts",
-            "2000",
-        ]);
-        let mut client = Running::start(&mut client);
-        client.write(messages.as_bytes());
-        (client, relay, server)
-    };
-    let mut log = String::new();
-    // All run at the same time, because each of them mostly waits.
-    for (client, relay, _server) in [1, 2, 3, 4].map(start) {
-        let client = client.finish();
-        assert_eq!(client.code, Some(0), "{client:?}");
-        assert_eq!(String::from_utf8(client.stdout).unwrap(), messages);
-        log += &relay.running.kill().stderr;
-    }
-    for name in ["question", "answer"] {
-        for fate in ["lost", "doubled", "held back", "passed"] {
-            let is_it = |line: &str| line.contains(name) && line.contains(fate);
-            assert!(log.lines().any(is_it), "no {name} was {fate}: {log}");
-        }
-    }
-}
-
-#[test]
-fn udp_client_gives_up_after_too_few_attempts() {
-    let (relay, _server) = relay_to_echo("--drop 0.9");
-    let addr = relay.addr.to_string();
-    let client = run(
-        program("udp-client").args([
-            "--addr",
-            &addr,
-            "--timeout",
-            "0.05",
-            "--attempts",
-            "3",
-            "hello",
-        ]),
-        b"",
-    );
-    assert_eq!(
-        (client.code, &client.stdout[..]),
-        (Some(1), &b""[..]),
-        "{client:?}"
-    );
-    let error = format!(
-        "Error: cannot get an answer from {addr} in 3 attempts of 50ms\n\nCaused by:\n    timed out\n"
-    );
-    assert!(client.stderr.ends_with(&error), "{client:?}");
 }
 
 /// Returns what happens to 50 questions and 50 answers of each of two clients, which take
@@ -451,7 +387,7 @@ fn the_server_may_have_the_same_port_at_another_address() {
         let Some(mut relay) = relay_alone(listen, to) else {
             return;
         };
-        assert_eq!(Running::start(&mut relay).announced(), listen);
+        assert_eq!(harness::Running::start(&mut relay).announced(), listen);
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 #[cfg(target_os = "linux")]
@@ -299,33 +299,6 @@ fn what_is_not_the_message_is_not_its_echo() {
         (Some(1), &b""[..]),
         "{client:?}"
     );
-}
-
-#[test]
-fn being_suspended_while_it_waits_costs_the_client_nothing() {
-    let folder = harness::folder();
-    let path = folder.path().join("s");
-    let server = UnixDatagram::bind(&path).unwrap();
-    server.set_read_timeout(Some(LIMIT)).unwrap();
-    let mut command = program("unix-echo");
-    let client = Running::start(
-        command
-            .args(["client", "--datagram", "hello", "--path"])
-            .arg(&path),
-    );
-    let mut buffer = [0; 64];
-    let (len, addr) = server.recv_from(&mut buffer).unwrap();
-    for _ in 0..20 {
-        thread::sleep(Duration::from_millis(5));
-        client.suspend();
-        client.resume();
-    }
-    server.send_to_addr(b"not the answer", &addr).unwrap();
-    client.suspend();
-    server.send_to_addr(&buffer[..len], &addr).unwrap();
-    client.resume();
-    let client = client.finish();
-    client.assert_printed(b"hello\n");
 }
 
 #[test]
@@ -645,17 +618,6 @@ fn in_another_network_namespace_the_client_gets_no_answer() {
         line.contains(": cannot send the echo: Connection refused"),
         "{line}"
     );
-}
-
-#[test]
-fn a_stdout_that_cannot_be_written_is_an_error() {
-    let server = start(&["-q"]);
-    let stdout = fs::File::open("/dev/null").unwrap().into();
-    let mut client = server.client();
-    let client = Running::start_with(client.arg("hello"), stdout, Stdio::piped());
-    client
-        .finish()
-        .assert_failed("Error: cannot write to stdout\n");
 }
 
 /// As with cat(1): the first Ctrl-D ends the line, and the second the input.
