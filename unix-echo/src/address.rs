@@ -60,7 +60,7 @@ impl Address {
             file.file_type().is_socket(),
             "cannot listen on {self}: this file is not a socket, and stays as it is"
         );
-        // Connecting a datagram socket never waits, and a server of neither type notices it.
+        // Connecting a datagram socket never waits, and neither type of server notices it.
         let probe = UnixDatagram::unbound().context("cannot open a socket")?;
         match probe.connect(path) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)

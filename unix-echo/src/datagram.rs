@@ -22,7 +22,7 @@ use crate::{log, stdout};
 /// Linux to less than 208 KiB by default.
 pub const BUFFER_SIZE: usize = 1024 * 1024;
 
-/// How long the server waits for space in its send buffer. All clients wait as well. The kernel
+/// How long the server waits for space in its send buffer. Meanwhile all clients wait. The kernel
 /// rounds it up to its next tick, which is 1 to 10 milliseconds.
 const PATIENCE: Duration = Duration::from_micros(1);
 
@@ -111,7 +111,7 @@ impl Server {
             }
             Err(error) if error.kind() == ErrorKind::PermissionDenied => loop {
                 match self.socket.send_to_addr(datagram, peer) {
-                    // Linux interrupts a call with a time limit when we are suspended (signal(7)).
+                    // Linux ends a call with a time limit when we were suspended (signal(7)).
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     result => return result,
                 }
@@ -219,7 +219,7 @@ fn until(
         socket.set_write_timeout(Some(left))?;
         socket.set_read_timeout(Some(left))?;
         match call() {
-            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
+            // We were suspended, as above.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
             result => return Ok(Some(result?)),

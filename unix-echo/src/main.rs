@@ -149,9 +149,9 @@ fn serve(address: &Address, is_datagram: bool, quiet: bool) -> Result<()> {
 }
 
 /// Returns the signals to wait for. A signal that was ignored when we started stays ignored, as
-/// SIGHUP after nohup(1). std cannot tell which these are, but Linux can, in a file; elsewhere we
-/// take none for ignored. SIGXFSZ says that the log has reached the limit of the shell
-/// (`ulimit -f`). If we did not wait for it, it would end us.
+/// SIGHUP after nohup(1). std cannot tell which these are, but Linux can, in a file. SIGXFSZ says
+/// that the log has reached the limit of the shell (`ulimit -f`). It would end us if we did not wait
+/// for it.
 #[cfg(unix)]
 fn signals() -> Vec<i32> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -162,8 +162,7 @@ fn signals() -> Vec<i32> {
     signals
 }
 
-/// Opens stdout as a file. std's own stdout ignores it if nothing can be written there (EBADF),
-/// as with `1</dev/null`.
+/// Opens stdout as a file. std's own stdout hides that it is not open for writing (EBADF).
 #[cfg(unix)]
 fn stdout() -> Result<File> {
     let stdout = io::stdout().as_fd().try_clone_to_owned();

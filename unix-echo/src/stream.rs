@@ -89,7 +89,8 @@ fn echo(stream: &mut UnixStream, buffer: &mut [u8]) -> io::Result<u64> {
                 stream.write_all(&buffer[..len])?;
                 echoed += len as u64;
             }
-            // We were suspended. write_all repeats a call that ends so.
+            // Linux ends a call with a time limit when we were suspended and are resumed (signal(7)).
+            // write_all makes such a call again by itself.
             Err(error) if error.kind() == Interrupted => {}
             Err(error) => return Err(error),
         }
