@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::address::{Address, SocketFile};
-use crate::{log, stdout};
+use crate::{PAUSE, log, stdout};
 
 /// Longer than most datagrams. The sender's send buffer (SO_SNDBUF) limits their length, on
 /// Linux to less than 208 KiB by default.
@@ -25,9 +25,6 @@ pub const BUFFER_SIZE: usize = 1024 * 1024;
 /// How long the server waits for space in its send buffer. Meanwhile all clients wait. The kernel
 /// rounds it up to its next tick, which is 1 to 10 milliseconds.
 const PATIENCE: Duration = Duration::from_micros(1);
-
-/// The pause after an error, so that an error that repeats does not keep a processor busy.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many bytes of a datagram the log shows.
 const SHOWN: usize = 64;
@@ -52,17 +49,17 @@ fn non_blocking() -> io::Result<UnixDatagram> {
 }
 
 struct Server {
-    /// Receives everything, and sends some of the answers.
+    /// Receives everything, and sends some of the echoes.
     socket: UnixDatagram,
-    /// Sends all other answers.
+    /// Sends all other echoes.
     second: UnixDatagram,
 }
 
 impl Server {
     fn work(mut self, mut buffer: Vec<u8>, quiet: bool) -> ! {
         loop {
-            // The kernel closes descriptors that come with a datagram, here. Closing a TCP socket
-            // with SO_LINGER can wait for long (README, "When it does not work").
+            // If descriptors come with a datagram, the kernel closes them in this call. To close a
+            // TCP socket with SO_LINGER can take long (README, "When it does not work").
             match self.socket.recv_from(&mut buffer) {
                 Ok((len, peer)) => {
                     let outcome = self.echo(&buffer[..len], &peer);
@@ -95,14 +92,14 @@ impl Server {
         }
     }
 
-    /// Sends an answer, and does not let one client block the others for long.
+    /// Sends an echo, and does not let one client block the others for long.
     ///
     /// A datagram that nobody has read yet takes space in the send buffer of its sender. So
-    /// clients that do not read could use up ours, and nobody would get an answer any more. Hence
-    /// a second socket answers, without waiting, and when its buffer is full, a fresh one takes
-    /// its place. But a client that has connected its socket to ours, as our own client does,
-    /// accepts nothing from another (EPERM). Our own socket answers it, and such clients can still
-    /// cost each other their answers.
+    /// clients that do not read could use up ours, and nobody would get an echo any more. Hence
+    /// a second socket sends the echoes, without waiting, and when its buffer is full, a fresh one
+    /// takes its place. But a client that has connected its socket to our first one, as our own
+    /// client does, accepts nothing from another (EPERM). The first one answers it, and such clients
+    /// can still cost each other their echoes.
     fn answer(&mut self, datagram: &[u8], peer: &SocketAddr) -> io::Result<usize> {
         match self.second.send_to_addr(datagram, peer) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {

@@ -58,6 +58,9 @@ use signal_hook::{consts::*, iterator::Signals};
 #[cfg(unix)]
 use address::Address;
 
+/// The pause after an error, so that an error that repeats does not keep a processor busy.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Echo between programs on one machine, over a Unix socket
 #[derive(Parser)]
 #[command(version)]

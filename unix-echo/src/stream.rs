@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind::{Interrupted, WouldBlock};
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,19 +15,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::address::Address;
-use crate::{log, stdout};
+use crate::{PAUSE, log, stdout};
 
 /// How many clients the server serves at the same time; further clients wait.
 const MAX_CLIENTS: usize = 100;
 
-/// How long a client may neither send nor read until the server closes its connection.
+/// After how long without a read or write the server closes a connection.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How many bytes to read at once. Any size is correct.
 const BUFFER_SIZE: usize = 32 * 1024;
-
-/// The pause after an error, so that an error that repeats does not keep a processor busy.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the client waits for bytes until it looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
@@ -139,16 +136,16 @@ enum Report {
 /// thread to end: it may wait for input while the server closes.
 fn start_sending(messages: &[OsString], stream: &UnixStream) -> Result<Receiver<Report>> {
     let mut stream = stream.try_clone().context("cannot share the stream")?;
+    let is_stdin = messages.is_empty();
     let lines = messages
         .iter()
-        .map(|line| [line.as_bytes(), b"\n"].concat());
-    let lines = Cursor::new(lines.collect::<Vec<_>>().concat());
-    let is_stdin = messages.is_empty();
+        .flat_map(|line| [line.as_bytes(), b"\n"].concat());
+    let lines: Vec<u8> = lines.collect();
     let (to_main, reports) = mpsc::channel();
     let work = move || {
         let result = match is_stdin {
             true => send(io::stdin(), &mut stream, &to_main),
-            false => send(lines, &mut stream, &to_main),
+            false => send(&lines[..], &mut stream, &to_main),
         };
         // Before the half-close, because the server may then close at once.
         let _ = to_main.send(Report::Ends(result));
@@ -179,8 +176,8 @@ fn receive(
     stream: &mut UnixStream,
     reports: &Receiver<Report>,
     timeout: Duration,
-    sent: &mut usize,
-    received: &mut usize,
+    sent: &mut u64,
+    received: &mut u64,
 ) -> Result<()> {
     let mut output = stdout()?;
     let mut buffer = vec![0; BUFFER_SIZE];
@@ -192,14 +189,14 @@ fn receive(
         let read = stream.read(&mut buffer);
         for report in reports.try_iter() {
             match report {
-                Report::Sends(len) => *sent += len,
+                Report::Sends(len) => *sent += len as u64,
                 Report::Ends(result) => (sending, silent_since) = (Some(result), Instant::now()),
             }
         }
         match read {
             Ok(0) => break,
             Ok(len) => {
-                *received += len;
+                *received += len as u64;
                 let written = output.write_all(&buffer[..len]);
                 written.context("cannot write to stdout")?;
                 silent_since = Instant::now();

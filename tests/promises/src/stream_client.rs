@@ -283,6 +283,7 @@ pub fn to_be_suspended_does_not_prolong_the_time_limit(ours: &Ours) -> Kept {
 pub fn what_came_while_it_was_suspended_is_in_time(ours: &Ours) -> Kept {
     let (client, stream) = accept_from(ours, &["--timeout", "1", "hello"])?;
     let line = stream.receive_all()?;
+    thread::sleep(Duration::from_millis(200)); // By then it knows that it has sent everything.
     client.suspend();
     stream.send(&line)?;
     drop(stream);
