@@ -153,8 +153,8 @@ fn serve(address: &Address, is_datagram: bool, quiet: bool) -> Result<()> {
 
 /// Returns the signals to wait for. A signal that was ignored when we started stays ignored, as
 /// SIGHUP after nohup(1). std cannot tell which these are, but Linux can, in a file. SIGXFSZ says
-/// that the log has reached the limit of the shell (`ulimit -f`). It would end us if we did not wait
-/// for it.
+/// that the log has reached the limit of the shell (`ulimit -f`). If we did not wait for it, it
+/// would end us.
 #[cfg(unix)]
 fn signals() -> Vec<i32> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
