@@ -21,10 +21,11 @@
 //!
 //! Try next:
 //!
-//! - Look at the file of a running server with `ls -l`. Its type is `s`, for socket, and
-//!   only you may write to it.
-//! - Kill the server (`kill -9`) and start the client. The file is still there, but the
+//! - While the server runs, `ls -l /tmp/unix-echo.sock`, or the path that it prints. The type of
+//!   the file is `s`, for socket, and only you may write to it.
+//! - Kill the server (`pkill -9 unix-echo`) and start the client. The file is still there, but the
 //!   kernel refuses the connection, because no socket belongs to the file any more.
+//! - Add `--path @echo` to both commands, and look for the name in `/proc/net/unix`.
 //!
 //! Read next: `address.rs`, then `stream.rs` and `datagram.rs`.
 

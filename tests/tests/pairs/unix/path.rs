@@ -137,8 +137,11 @@ fn starts(limit: &str, options: &[&str]) -> bool {
     // Two threads can say so at the same time.
     let failed = finished.stderr.rsplit_once("memory allocation of ");
     let wanted = failed.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-    let is_killed =
-        finished.stderr.starts_with("Fatal glibc error") || matches!(wanted, Some(..4096));
+    // std gives each new thread a second stack, for the handler of a stack overflow.
+    let second_stack = "failed to allocate an alternative stack";
+    let is_killed = finished.stderr.starts_with("Fatal glibc error")
+        || finished.stderr.contains(second_stack)
+        || matches!(wanted, Some(..4096));
     let is_right = match is_ready {
         true => finished.code == Some(0) && !path.exists(),
         false => !has_announced() && !path.exists(),
