@@ -20,19 +20,12 @@ promises! {
     ],
 }
 
-/// Returns options for one connection at a time: then one worker that has ended is noticed, and the
-/// main thread serves alone.
-fn one_place(ours: &Ours) -> &'static [&'static str] {
-    match ours.reach {
-        Reach::Tcp | Reach::UnixStream => &["--max-connections", "1"],
-        Reach::Udp | Reach::UnixDatagram => &[],
-    }
-}
-
+/// With one place, one worker that has ended is noticed, and the main thread serves alone. `unix-echo`
+/// has a hundred places.
 pub fn it_serves_on_when_nobody_reads_its_output_any_more(ours: &Ours) -> Kept {
-    let mut server = ours.start_with_stderr(UnixStream::pair()?.0, one_place(ours))?;
+    let mut server = ours.start_with_stderr(UnixStream::pair()?.0, &ours.places("1"))?;
     server.running.close_stdout();
-    (0..50).try_for_each(|_| server.serves())?;
+    (0..120).try_for_each(|_| server.serves())?;
     ensure!(server.running.is_running(), "it has ended");
     Ok(())
 }
@@ -44,7 +37,7 @@ pub fn it_serves_when_nobody_reads_even_where_it_listens(ours: &Ours) -> Kept {
         let stdout = stdout
             .try_clone()
             .map_or_else(|_| Stdio::null(), Stdio::from);
-        Running::start_with(command.args(one_place(ours)), stdout, Stdio::piped())
+        Running::start_with(command.args(ours.places("1")), stdout, Stdio::piped())
     };
     ours.that_answers().start_by("127.0.0.1", start)?.serves()
 }

@@ -35,16 +35,22 @@ macro_rules! ensure_eq {
     };
 }
 
-/// Lists the promises of a module: those that anybody can keep, and those that only our programs can.
+/// Lists the promises of a module: those that anybody can keep, those that only our programs can, and
+/// those that only our programs with options for their limits can.
 macro_rules! promises {
     (
         anybody: [$($(#[$on:meta])? $anybody:ident,)*],
         ours: [$($(#[$here:meta])? $ours:ident,)*],
+        $(limited: [$($(#[$limited_here:meta])? $limited:ident,)*],)?
     ) => {
         /// The promises of this kind.
         pub const PROMISES: &[$crate::Promise] = &[
             $($(#[$on])? $crate::Promise { name: stringify!($anybody), ask: $crate::Ask::Anybody($anybody) },)*
             $($(#[$here])? $crate::Promise { name: stringify!($ours), ask: $crate::Ask::Ours($ours) },)*
+            $($($(#[$limited_here])? $crate::Promise {
+                name: stringify!($limited),
+                ask: $crate::Ask::Limited($limited),
+            },)*)?
         ];
     };
 }
@@ -176,6 +182,8 @@ pub enum Ask {
     Anybody(fn(&Subject) -> Kept),
     /// It needs our options or lines of our log.
     Ours(fn(&Ours) -> Kept),
+    /// It needs our options `--max-connections` and `--idle-timeout` as well.
+    Limited(fn(&Ours) -> Kept),
 }
 
 /// All kinds of promises, by the names of their modules.
@@ -209,7 +217,11 @@ pub fn trials() -> Vec<Trial> {
             .iter()
             .filter(|program| program.runs_here());
         for program in here.filter(|program| program.keeps.contains(&kind)) {
-            trials.extend(promises.iter().map(|&promise| Trial {
+            let promises = promises.iter().filter(|promise| match promise.ask {
+                Ask::Limited(_) => program.has_limits,
+                Ask::Anybody(_) | Ask::Ours(_) => true,
+            });
+            trials.extend(promises.map(|&promise| Trial {
                 name: format!("{kind}::{}::{}", promise.name, program.name),
                 promise,
                 program,
@@ -225,7 +237,7 @@ impl Trial {
         let ours = Ours::new(self.program);
         caught(|| match self.promise.ask {
             Ask::Anybody(ask) => ask(&ours),
-            Ask::Ours(ask) => ask(&ours),
+            Ask::Ours(ask) | Ask::Limited(ask) => ask(&ours),
         })
     }
 }

@@ -192,6 +192,14 @@ impl Ours {
         client
     }
 
+    /// Returns the options for this many connections at a time, if there are such.
+    pub fn places(&self, count: &'static str) -> Vec<&'static str> {
+        match self.program.has_limits {
+            true => vec!["--max-connections", count],
+            false => Vec::new(),
+        }
+    }
+
     /// Starts a server with these options, and waits until it listens.
     pub fn start_with(&self, args: &[&str]) -> Result<Listening, Broken> {
         self.start_by("127.0.0.1", |mut command| {
