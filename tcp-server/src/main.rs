@@ -12,42 +12,39 @@
 //! hello
 //! ```
 //!
-//! A TCP *connection* joins two sockets, and carries a *stream* of bytes in each direction.
-//! The kernels cut a stream into *segments*, send again what gets lost, and restore the
-//! order. But a stream has no message boundaries: two writes may arrive in one read, and
+//! A TCP *connection* joins two sockets, and carries a *stream* of bytes in each direction. The
+//! kernels cut a stream into *segments*, send again what gets lost, and restore the order. But a
+//! stream has no message boundaries: the bytes of two writes may arrive in one read, and those of
 //! one write in two reads.
 //!
 //! Try next:
 //!
-//! - Run `udp-server` at the same time. It can use the same port number, because UDP and
-//!   TCP count their ports separately.
-//! - Start the server with `-- --max-connections 1`, then two clients without a message. Both
-//!   connect, but the lines of the second come back only after the first client has ended.
+//! - Run `cargo run -p udp-server` at the same time. It can use the same port number, because the
+//!   ports of UDP and those of TCP are independent.
+//! - Start the server with `cargo run -p tcp-server -- --max-connections 1`. Then run the client
+//!   without a message, `cargo run -p tcp-client`, in two terminals, and type lines. Both
+//!   connect, but the lines of the second come back only after the first has ended (Ctrl-D).
 //!
 //! Read next: `tcp-client`, which must send and receive at the same time.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
 
-/// How many bytes to read at once. Any size is correct. A larger buffer saves system calls,
-/// but 64 KiB would be a little more than one segment carries over loopback on Linux, which
-/// makes a long stream slower there.
+/// How many bytes to read at once. Any size is correct. (The book says why it is this one.)
 const BUFFER_SIZE: usize = 48 * 1024;
 
-/// The pause after an error, so that an error that repeats does not keep a processor busy.
+/// The pause after an error of accept: one that comes again and again must not make us spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The errors of accept for a client that has already gone. Linux reports neither.
-const GONE: [ErrorKind; 2] = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset];
-
-/// The error of a read or write that ran out of time. Unix and Windows have different ones.
+/// The error of a read or write whose time limit has passed. On Unix, `ErrorKind::TimedOut` is
+/// another: the kernel gave the connection up, as the peer's host no longer acknowledges.
 const TIMED_OUT: ErrorKind = if cfg!(windows) {
     ErrorKind::TimedOut
 } else {
@@ -69,7 +66,7 @@ struct Args {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
 
-    /// Seconds without a read or write after which a connection is closed
+    /// Close a connection after this many seconds without a read or write
     #[arg(long, value_name = "SECS", default_value = "60")]
     #[arg(value_parser = seconds, allow_negative_numbers = true)]
     idle_timeout: Duration,
@@ -80,40 +77,30 @@ struct Args {
 }
 
 fn main() -> Result<()> {
-    let args = Args::parse();
+    // What Box::leak returns is never freed, so every thread may use it until the program ends.
+    let args: &'static Args = Box::leak(Box::new(Args::parse()));
     let listener = listen(&args.addr)?;
     let local = listener
         .local_addr()
         .context("cannot read the address of the listener")?;
-    let server = Arc::new(Server {
-        listener: Mutex::new(listener),
-        args,
-    });
-    start_workers(&server)?;
-    // Nobody may be reading stdout any more: println! would panic, and this does not.
+    let listener: &'static Mutex<TcpListener> = Box::leak(Box::new(Mutex::new(listener)));
+    start_workers(listener, args)?;
+    // println! would panic if nobody reads stdout any more. This does not.
     let _ = writeln!(io::stdout(), "listening on {local}");
-    server.work()
+    work(listener, args)
 }
 
-/// Reads a time limit in seconds.
-fn seconds(text: &str) -> Result<Duration, &'static str> {
-    match text.parse::<f64>() {
-        Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
-        _ => Err("write a number of seconds from 0.001 to 86400"),
-    }
-}
-
-/// Opens a *listener*: a socket that carries no bytes, and only waits for connections. From
-/// now on the kernel completes connections without us, and keeps them in a queue, the
-/// *backlog*, until we accept them. std asks for a backlog of 128.
+/// Opens a *listener*: a socket that carries no data, but only accepts connections. From now on
+/// the kernel completes connections without us, and keeps them in a queue, the *backlog*, until
+/// we accept them. std asks for a backlog of 128.
 ///
-/// On Unix, std also sets SO_REUSEADDR. Without it the port would stay taken, on Linux for
-/// a minute, if the server was the first to close a connection (TIME_WAIT).
+/// On Unix, std also sets SO_REUSEADDR. Without it the port would stay taken, on Linux for a
+/// minute, if the server was the first to close a connection (TIME_WAIT).
 fn listen(addr: &str) -> Result<TcpListener> {
     TcpListener::bind(addr).map_err(|error| {
         let port = addr.rsplit(':').next().and_then(|port| port.parse().ok());
         let advice = match (error.kind(), port) {
-            // Without a number of the kernel, it is std's own error: the text is no HOST:PORT.
+            // An error of the kernel has a number. This one is std's own: the text is no address.
             (ErrorKind::InvalidInput, _) if error.raw_os_error().is_none() => {
                 ": write HOST:PORT, as in 127.0.0.1:7007 or [::1]:7007"
             }
@@ -128,14 +115,13 @@ fn listen(addr: &str) -> Result<TcpListener> {
     })
 }
 
-/// Starts all workers except one, which is the main thread. Each serves one connection at a
+/// Starts all *workers* except one, which is the main thread. Each serves one connection at a
 /// time, so there are never more accepted connections than workers.
-fn start_workers(server: &Arc<Server>) -> Result<()> {
-    let wanted = server.args.max_connections;
+fn start_workers(listener: &'static Mutex<TcpListener>, args: &'static Args) -> Result<()> {
+    let wanted = args.max_connections;
     for number in 1..wanted {
-        let server = Arc::clone(server);
         // thread::spawn would panic if the system has no thread left.
-        let started = thread::Builder::new().spawn(move || server.work());
+        let started = thread::Builder::new().spawn(|| work(listener, args));
         started.with_context(|| {
             format!("cannot start thread {number} of {wanted}; choose a lower --max-connections")
         })?;
@@ -143,65 +129,61 @@ fn start_workers(server: &Arc<Server>) -> Result<()> {
     Ok(())
 }
 
-/// What all workers share.
-struct Server {
-    listener: Mutex<TcpListener>,
-    args: Args,
+/// Serves one client after the other, forever (so it returns `!`, which means never). An error
+/// with one client is no reason to stop serving the others.
+fn work(listener: &Mutex<TcpListener>, args: &Args) -> ! {
+    // If there is no memory for it, the program is aborted: at its start, and not later.
+    let mut buffer = vec![0; BUFFER_SIZE];
+    loop {
+        let (mut stream, peer) = accept(listener, args.quiet);
+        log(args.quiet, format_args!("{peer}: connected"));
+        let outcome = match serve(&mut stream, args.idle_timeout, &mut buffer) {
+            Ok(echoed) => format!("bytes echoed: {echoed}"),
+            Err(error) if error.kind() == TIMED_OUT => {
+                format!("no read or write for {:?}", args.idle_timeout)
+            }
+            // Often a *reset* (RST): the peer's kernel says that the connection no longer exists.
+            Err(error) => error.to_string(),
+        };
+        log(args.quiet, format_args!("{peer}: closed, {outcome}"));
+    }
 }
 
-impl Server {
-    /// Serves one client after the other, forever. An error of a client does not end it.
-    fn work(&self) -> ! {
-        let idle_timeout = self.args.idle_timeout;
-        let quiet = self.args.quiet;
-        // If there is no memory for it, the program is aborted: at its start, and not later.
-        let mut buffer = vec![0; BUFFER_SIZE];
-        loop {
-            let (mut stream, peer) = self.accept();
-            log(quiet, format_args!("{peer}: connected"));
-            let outcome = match serve(&mut stream, idle_timeout, &mut buffer) {
-                Ok(echoed) => format!("bytes echoed: {echoed}"),
-                Err(error) if error.kind() == TIMED_OUT => {
-                    format!("no read or write for {idle_timeout:?}")
-                }
-                // Often a *reset* (RST): the peer's kernel says that the connection is no more.
-                Err(error) => error.to_string(),
-            };
-            log(quiet, format_args!("{peer}: closed, {outcome}"));
-        }
-    }
-
-    /// Takes the next connection from the backlog. The lock lets one worker wait at a time.
-    ///
-    /// A *descriptor* is the number by which a process knows a socket or a file. Linux
-    /// reserves one for each accept(2) that waits, so waiting workers alone could use up
-    /// all that `ulimit -n` allows.
-    fn accept(&self) -> (TcpStream, SocketAddr) {
-        // A panic of another worker would poison the lock; the listener can still be used.
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            match listener.accept() {
-                Ok(connection) => return connection,
-                Err(error) if GONE.contains(&error.kind()) => {}
-                Err(error) => {
-                    log(self.args.quiet, format_args!("cannot accept: {error}"));
+/// Takes the next connection from the backlog. Because of the lock, only one worker at a time
+/// waits for it.
+///
+/// A *descriptor* is the number by which a process knows a socket or a file. Linux reserves one
+/// for each accept(2) that waits. So without the lock, a hundred waiting workers would use up a
+/// hundred of the descriptors that `ulimit -n` allows.
+fn accept(listener: &Mutex<TcpListener>, quiet: bool) -> (TcpStream, SocketAddr) {
+    // lock() fails only if another thread has panicked while it had the lock. None does.
+    let listener = listener.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        match listener.accept() {
+            Ok(connection) => return connection,
+            Err(error) => match error.kind() {
+                // The client has already gone. Linux reports this only in the first read.
+                ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset => {}
+                _ => {
+                    log(quiet, format_args!("cannot accept: {error}"));
                     thread::sleep(PAUSE);
                 }
-            }
+            },
         }
     }
 }
 
 /// Prepares a connection and echoes on it. Returns how many bytes it echoed.
 fn serve(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io::Result<u64> {
-    // *Nagle's algorithm* holds back a small segment until the peer has acknowledged what
-    // was sent before (RFC 9293, 3.7.4). The peer may delay that (RFC 9293, 3.8.6.3), on
-    // Linux by 40 milliseconds and more. An echo should not wait, so TCP_NODELAY switches
-    // the algorithm off.
+    // *Nagle's algorithm* holds back a small segment until the peer has acknowledged what was
+    // sent before (RFC 9293, 3.7.4). The peer may delay that (RFC 9293, 3.8.6.3), on Linux by
+    // 40 to 200 milliseconds. An echo should not wait: TCP_NODELAY switches this off.
     stream.set_nodelay(true)?;
-    // The limits apply to each call: a read or write fails if the kernel moves no byte for
-    // this long. A client that reads slowly can meet the limit too, since Linux lets a
-    // writer go on only when a third of its buffer is free.
+    // The limit is for each call, which fails if it has moved no byte in this time. A write
+    // that has moved some returns their number instead, and the next one begins anew. So a
+    // client that does not read is closed up to twice the time after the last byte has moved.
+    // One that reads slowly can be closed too, because Linux wakes a writer only when a third
+    // of its buffer is free.
     stream.set_read_timeout(Some(idle_timeout))?;
     stream.set_write_timeout(Some(idle_timeout))?;
     echo(stream, idle_timeout, buffer)
@@ -213,27 +195,30 @@ fn echo(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io
     loop {
         let len = retry(idle_timeout, || stream.read(buffer))?;
         if len == 0 {
-            // The end of the stream: the client's kernel has sent a *FIN*. After a
-            // *half-close* the client can still receive; after a full close it cannot, but
-            // the FIN is the same. When `work` drops the stream, our side is closed too:
-            // the kernel still sends what it has not sent yet, and then our FIN.
+            // The end of the stream: the client's kernel has sent a *FIN*. After a *half-close*
+            // the client can still receive; after a full close it cannot, but the FIN is the
+            // same. When `work` drops the stream, our side is closed too: the kernel still
+            // sends what it has not sent yet, and then our FIN.
             return Ok(echoed);
         }
-        // A write may take only a part. If the client does not read, it waits, so we stop
-        // reading, and in the end the client's own writes must wait. This is the *flow
+        // A write may take only a part. If the client does not read, the write waits, so we
+        // stop reading, and in the end the client's own writes must wait. This is the *flow
         // control* of TCP.
         let mut unsent = &buffer[..len];
         while !unsent.is_empty() {
-            let sent = retry(idle_timeout, || stream.write(unsent))?;
-            unsent = &unsent[sent..];
+            match retry(idle_timeout, || stream.write(unsent))? {
+                0 => return Err(ErrorKind::WriteZero.into()), // Or we would spin.
+                sent => unsent = &unsent[sent..],
+            }
         }
         echoed += len as u64;
     }
 }
 
-/// Repeats a call that is interrupted, as Linux does to one with a time limit when we are
-/// suspended (signal(7)). Each repetition has all of the limit again, so we look at the clock:
-/// before the call, so that the last one still takes what came while we were suspended.
+/// Repeats a call that was interrupted: if we are suspended in a call with a time limit, Linux
+/// ends it when we are resumed (signal(7)). Each repetition has all of the limit again, so we
+/// look at the clock: before the call, so that the last one still takes what came while we were
+/// suspended.
 fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     let started = Instant::now();
     loop {
@@ -246,10 +231,18 @@ fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Re
     }
 }
 
-/// Writes a line to stderr with one system call, so that lines of different threads do not
-/// mix. eprintln! would panic if nobody reads stderr any more.
+/// Writes a line to stderr with one system call, so that lines of different threads do not mix.
+/// eprintln! makes several, and panics if nobody reads stderr any more.
 fn log(quiet: bool, line: fmt::Arguments) {
     if !quiet {
         let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+    }
+}
+
+/// Reads a time limit in seconds.
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    match text.parse::<f64>() {
+        Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
+        _ => Err("write a number of seconds from 0.001 to 86400"),
     }
 }

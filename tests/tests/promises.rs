@@ -1,5 +1,5 @@
 //! Asks each of our programs for what all programs of its kind promise. A trial is called
-//! `KIND::PROMISE::PROGRAM`, as in `stream_server::the_third_of_two_waits_and_is_then_served::unix_echo`.
+//! `KIND::PROMISE::PROGRAM`, as in `stream_server::the_third_of_two_waits_and_is_then_served::tcp_server`.
 
 use std::env;
 use std::io::{self, Write};

@@ -1,8 +1,9 @@
 //! A DNS client: asks a server for the IPv4 addresses of a name, with one datagram.
 //!
 //! ```console
-//! $ dnsmasq --no-daemon --conf-file=/dev/null --no-resolv --no-hosts --port=7053 \
-//!     --listen-address=127.0.0.1 --bind-interfaces --address=/name.test/192.0.2.7 2> /dev/null    # terminal 1
+//! $ dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --log-facility=/dev/null \
+//!     --no-resolv --no-hosts --port=7053 --listen-address=127.0.0.1 --bind-interfaces \
+//!     --address=/name.test/192.0.2.7    # terminal 1
 //! ```
 //!
 //! ```console
@@ -10,18 +11,32 @@
 //! 192.0.2.7
 //! ```
 //!
-//! UDP suits DNS. A question and its answer usually fit into one datagram each, no
-//! connection has to be made first, the server keeps nothing about a client between two
-//! questions, and asking twice does no harm. The price is that anybody can forge an answer,
-//! so the client checks that an answer fits its question.
+//! UDP suits DNS. A question and its answer usually fit into one datagram each, no connection has
+//! to be made first, the server keeps nothing about a client between two questions, and asking
+//! twice does no harm. The price is that an answer can be forged: nothing proves who has sent a
+//! datagram. So the client checks that an answer fits its question.
 //!
-//! A real resolver does more. It asks again, and asks other servers, because UDP can lose
-//! either datagram. It asks over TCP when an answer is cut (truncated). And no forger may
-//! be able to predict the id of a question (see `random_id`).
+//! A real resolver does more. It asks again, and asks other servers, because UDP can lose either
+//! datagram. It asks over TCP when an answer is cut (*truncated*). And it draws the ids of its
+//! questions from a source that is made for it (see `random_id`).
+//!
+//! Try next:
+//!
+//! - Ask for another name, such as `other.test`. dnsmasq does not know it, and we have told it to
+//!   ask nobody else. So it refuses, and the client says that it was refused.
+//! - Ask a server that sends back what it gets: `cargo run -p udp-server`, and then
+//!   `cargo run -p udp-client --example dns -- --server 127.0.0.1:7007 name.test`. The id and the
+//!   question are right, but a question is no answer, and the client waits until its time limit.
+//!
+//! Read `udp-client` first: how it waits is not explained again. Read next: RFC 1035, section 4.
 
+#[cfg(unix)]
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+#[cfg(unix)]
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -31,16 +46,9 @@ use clap::Parser;
 /// and how many questions, answers and two other kinds of records follow (RFC 1035, 4.1.1).
 const HEADER: usize = 12;
 
-/// The length of the buffer, in bytes. The question does not allow more than 512 (EDNS would), but
+/// The length of the buffer, in bytes. Our question allows an answer of 512 (RFC 1035, 4.2.1). But
 /// a server may send more, and the end of a datagram that is longer than the buffer is lost.
 const MAX_ANSWER: usize = 65_535;
-
-/// The error of a read or write that ran out of time. Unix and Windows have different ones.
-const TIMED_OUT: ErrorKind = if cfg!(windows) {
-    ErrorKind::TimedOut
-} else {
-    ErrorKind::WouldBlock
-};
 
 /// Type A, an IPv4 address, and class IN, the internet. They follow the name in questions
 /// and records.
@@ -65,40 +73,31 @@ struct Args {
 }
 
 fn main() -> Result<()> {
-    let Args {
-        server,
-        timeout,
-        name,
-    } = Args::parse();
-    let query = query(random_id(), &name)?;
-    let answer = ask_any(&server, &query, timeout)?;
-    let found = addresses(&answer)
-        .with_context(|| format!("cannot get an address of {name} from {server}"))?;
-    for address in found {
-        print(address)?;
+    let args = Args::parse();
+    let (name, server) = (&args.name, &args.server);
+    let query = query_for(name, random_id())?;
+    let answer = ask_any(server, &query, args.timeout)?;
+    let found = addresses(&answer);
+    for address in
+        found.with_context(|| format!("cannot get an address of {name} from {server}"))?
+    {
+        print(address).context("cannot write to stdout")?;
     }
     Ok(())
 }
 
-/// Reads a time limit in seconds.
-fn seconds(text: &str) -> Result<Duration, &'static str> {
-    match text.parse::<f64>() {
-        Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
-        _ => Err("write a number of seconds from 0.001 to 86400"),
-    }
-}
-
-/// Returns a number that a forger cannot predict. Whoever knows it, and the port that the
-/// kernel has chosen for us, can answer before the server does.
+/// Returns a number that is hard to predict. Whoever knows it, and the port that the kernel has
+/// chosen for us, can answer before the server does.
 ///
-/// std has no random numbers, but it gives every `HashMap` a random key, so that nobody can
-/// choose data that makes it slow. A hash with such a key is as good as random.
+/// std has no random numbers. But its hash maps have a secret key, which it makes from random
+/// numbers of the system, and a hash with such a key is hard to predict. std does not promise how
+/// hard. A real resolver asks the system itself, with the crate getrandom.
 fn random_id() -> u16 {
     RandomState::new().hash_one("id") as u16
 }
 
 /// Builds the message that asks for the IPv4 addresses of a name.
-fn query(id: u16, name: &str) -> Result<Vec<u8>> {
+fn query_for(name: &str, id: u16) -> Result<Vec<u8>> {
     const RECURSION_DESIRED: u16 = 0x0100; // The server should ask others if it does not know.
     const ONE_QUESTION: [u16; 4] = [1, 0, 0, 0];
     let header = [id, RECURSION_DESIRED].into_iter().chain(ONE_QUESTION);
@@ -118,13 +117,11 @@ fn encode(name: &str) -> Result<Vec<u8>> {
     let mut encoded = Vec::new();
     // A dot at the end of a name stands for the empty label.
     for label in name.strip_suffix('.').unwrap_or(name).split('.') {
-        let length = u8::try_from(label.len())
-            .ok()
-            .filter(|length| (1..=63).contains(length));
-        encoded.push(
-            length
-                .with_context(|| format!("cannot ask for {name:?}: a label has 1 to 63 bytes"))?,
+        ensure!(
+            (1..=63).contains(&label.len()),
+            "cannot ask for {name:?}: a label has 1 to 63 bytes"
         );
+        encoded.push(label.len() as u8);
         encoded.extend(label.bytes());
     }
     encoded.push(0);
@@ -137,8 +134,13 @@ fn encode(name: &str) -> Result<Vec<u8>> {
 
 /// Asks one address of the server after the other, and returns the first answer.
 fn ask_any(server: &str, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
+    let found = server
+        .to_socket_addrs()
+        .with_context(|| format!("cannot find the address of {server}"))?;
+    let mut servers: Vec<_> = found.collect();
+    servers.dedup(); // The same address can stand twice in /etc/hosts.
     let mut outcome = Err(anyhow!("cannot ask {server}: the name has no address"));
-    for server in resolve(server)? {
+    for server in servers {
         outcome = ask(server, query, timeout);
         if outcome.is_ok() {
             break;
@@ -147,86 +149,46 @@ fn ask_any(server: &str, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
     outcome
 }
 
-/// Finds all addresses of a name.
-fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
-    let found = addr.to_socket_addrs().map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
-                ": write HOST:PORT, as in 127.0.0.1:53 or [::1]:53"
-            }
-            _ => "",
-        };
-        anyhow::Error::new(error).context(format!("cannot find the address of {addr}{advice}"))
-    })?;
-    let mut servers = Vec::new();
-    for server in found {
-        ensure!(
-            server.port() != 0,
-            "cannot send to {addr}: port 0 stands for no socket; give the server's port"
-        );
-        // The same address can stand twice in /etc/hosts.
-        if !servers.contains(&server) {
-            servers.push(server);
-        }
-    }
-    Ok(servers)
-}
-
-/// Asks one address.
+/// Sends the query to one address, and waits for a datagram that answers it. All others are
+/// ignored: if one of them were an error, a forger could make us give up.
 fn ask(server: SocketAddr, query: &[u8], timeout: Duration) -> Result<Vec<u8>> {
+    ensure!(
+        server.port() != 0,
+        "cannot send to {server}: port 0 stands for no socket; give the server's port"
+    );
     let any = if server.is_ipv4() {
         "0.0.0.0:0"
     } else {
         "[::]:0"
     };
+    // A new socket for each question has a new port: one more number that a forger must guess.
     let socket = UdpSocket::bind(any).context("cannot open a UDP socket on a free port")?;
-    let answer = exchange(&socket, server, query, timeout)
-        .with_context(|| format!("cannot ask {server}"))?;
-    answer.with_context(|| format!("cannot get an answer from {server} within {timeout:?}"))
-}
-
-/// Sends the query and waits for the answer. Returns `None` if it does not come in time.
-fn exchange(
-    socket: &UdpSocket,
-    server: SocketAddr,
-    query: &[u8],
-    timeout: Duration,
-) -> io::Result<Option<Vec<u8>>> {
-    // From now on the kernel drops datagrams from other senders, and reports if the
-    // server's host says that nobody listens.
-    socket.connect(server)?;
-    socket.send(query)?;
-    next_answer(socket, query, Instant::now() + timeout)
-}
-
-/// Waits until the deadline for a datagram that answers the query. Others do not count.
-fn next_answer(socket: &UdpSocket, query: &[u8], deadline: Instant) -> io::Result<Option<Vec<u8>>> {
-    let peer = socket.peer_addr()?;
+    let failed = || format!("cannot ask {server}");
+    socket.connect(server).with_context(failed)?;
+    socket.send(query).with_context(failed)?;
+    let deadline = Instant::now() + timeout;
     let mut buffer = vec![0; MAX_ANSWER];
     loop {
-        // The kernel applies a time limit to each call, so each call gets the time that is
-        // left. Zero is not allowed; one microsecond still takes an answer from the queue.
         let left = deadline.saturating_duration_since(Instant::now());
         socket.set_read_timeout(Some(left.max(Duration::from_micros(1))))?;
-        match socket.recv_from(&mut buffer) {
-            // A datagram of another sender may have come before we called connect.
-            Ok((len, from)) if from == peer && is_answer(&buffer[..len], query) => {
-                return Ok(Some(buffer[..len].to_vec()));
-            }
+        match socket.recv(&mut buffer) {
+            Ok(len) if is_answer(&buffer[..len], query) => return Ok(buffer[..len].to_vec()),
             Ok(_) => {}
-            // Linux interrupts a call with a time limit when we are suspended (signal(7)).
-            Err(error) if matches!(error.kind(), TIMED_OUT | ErrorKind::Interrupted) => {}
-            Err(error) => return Err(error),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) => {}
+            Err(error) => return Err(error).with_context(failed),
         }
-        // Checked after a last call, because an answer may have come while we were suspended.
         if left.is_zero() {
-            return Ok(None);
+            bail!("cannot get an answer from {server} within {timeout:?}");
         }
     }
 }
 
 /// Tells whether a datagram answers the query: it has the same id, it is marked as an
-/// answer (in a query this bit is 0), and it repeats the question.
+/// answer (a query has 0 in this bit), and it repeats the question.
 ///
 /// A server that did not read the question, or will not, may send an error as a header alone.
 fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
@@ -252,7 +214,14 @@ fn is_answer(datagram: &[u8], query: &[u8]) -> bool {
 fn addresses(answer: &[u8]) -> Result<Vec<Ipv4Addr>> {
     let mut reader = Reader(answer);
     let [_, _, flags, more_flags, _, _, count_high, count_low, ..] = reader.array::<HEADER>()?;
-    check_code(more_flags & 0x0F)?;
+    // The server's response code (RFC 1035, 4.1.1).
+    match more_flags & 0x0F {
+        0 => {}
+        2 => bail!("the server failed to find an answer (SERVFAIL)"),
+        3 => bail!("there is no such name (NXDOMAIN)"),
+        5 => bail!("the server refuses to answer; ask another (REFUSED)"),
+        code => bail!("the server reports error {code}"),
+    }
     ensure!(
         flags & 0x02 == 0,
         "the answer does not fit into a datagram; it would have to be asked over TCP"
@@ -267,31 +236,8 @@ fn addresses(answer: &[u8]) -> Result<Vec<Ipv4Addr>> {
     Ok(found)
 }
 
-/// Checks the server's response code (RFC 1035, 4.1.1).
-fn check_code(code: u8) -> Result<()> {
-    match code {
-        0 => Ok(()),
-        2 => bail!("the server failed to find an answer (SERVFAIL)"),
-        3 => bail!("there is no such name (NXDOMAIN)"),
-        5 => bail!("the server refuses to answer; ask another (REFUSED)"),
-        _ => bail!("the server reports error {code}"),
-    }
-}
-
-/// Prints an address; `udp-client` says why std's own stdout does not suffice.
-fn print(address: Ipv4Addr) -> Result<()> {
-    #[cfg(unix)]
-    use std::{fs::File, os::fd::AsFd};
-    #[cfg(unix)]
-    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
-    #[cfg(not(unix))]
-    let stdout = io::Result::Ok(io::stdout());
-    let written = stdout.and_then(|mut stdout| writeln!(stdout, "{address}"));
-    written.context("cannot write to stdout")
-}
-
-/// Reads an answer from its beginning to its end. A server may send anything, so every part
-/// may be missing.
+/// Reads an answer from its beginning to its end. The server may send anything, so any part may be
+/// missing.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -338,5 +284,22 @@ impl Reader<'_> {
             .try_into()
             .context("the answer has an IPv4 address that is not 4 bytes")?;
         Ok(Some(octets.into()))
+    }
+}
+
+/// Prints an address; `udp-client` says why std's own stdout does not suffice.
+fn print(address: Ipv4Addr) -> io::Result<()> {
+    #[cfg(unix)]
+    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    #[cfg(not(unix))]
+    let mut stdout = io::stdout();
+    writeln!(stdout, "{address}")
+}
+
+/// Reads a time limit in seconds.
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    match text.parse::<f64>() {
+        Ok(secs) if (0.001..=86_400.0).contains(&secs) => Ok(Duration::from_secs_f64(secs)),
+        _ => Err("write a number of seconds from 0.001 to 86400"),
     }
 }

@@ -213,16 +213,16 @@ fn wait_for_echo(socket: &UdpSocket, message: &[u8], deadline: Instant) -> io::R
     let peer = socket.peer_addr()?;
     let mut buffer = vec![0; MAX_PAYLOAD_V6];
     loop {
-        // The limit is for one call, so each call gets the time that is left. std refuses a limit of
-        // zero. With a microsecond, the call still returns an echo that is in the queue.
+        // The limit is for one call, so each call gets the time that is left. std refuses a limit
+        // of zero. With a microsecond, the call still returns an echo that is in the queue.
         let left = deadline.saturating_duration_since(Instant::now());
         socket.set_read_timeout(Some(left.max(Duration::from_micros(1))))?;
         match socket.recv_from(&mut buffer) {
             // Before we called connect, the queue may already have had a datagram of somebody else.
             Ok((len, from)) if from == peer && buffer[..len] == *message => return Ok(()),
             Ok(_) => {}
-            // The time limit has passed (Unix, Windows), or we were suspended: then Linux ends a call
-            // that has a time limit when we are resumed (signal(7)).
+            // The time limit has passed (Unix, Windows), or we were suspended: then Linux ends a
+            // call that has a time limit when we are resumed (signal(7)).
             Err(error)
                 if matches!(
                     error.kind(),

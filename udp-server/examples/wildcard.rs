@@ -1,9 +1,9 @@
-//! `udp-server` on all addresses: it answers from the address that was asked (Linux).
+//! `udp-server` on all addresses: the echo comes from the address that the client sent to (Linux).
 //!
 //! ```console
 //! $ cargo run -p udp-server --example wildcard             # terminal 1
 //! listening on 0.0.0.0:7007
-//! 127.0.0.1:50931: length 5 "hello"
+//! 127.0.0.1:50931: length 5
 //! ```
 //!
 //! ```console
@@ -13,35 +13,36 @@
 //! ```
 //!
 //! A host can have many addresses. 0.0.0.0 and [::] are the *wildcard* addresses: a socket that is
-//! bound to one of them receives what is sent to any of the host's addresses. But send_to says
-//! only where a datagram goes, not from where. So the kernel chooses the sender address, by the
-//! route to the peer, and this need not be the address that the peer has asked. A client with a
-//! connected socket, such as `udp-client`, or a firewall on the way, then drops the answer.
+//! bound to one of them receives what is sent to any address of the host. But such a socket has no
+//! single address, and send_to says only where a datagram goes. So the kernel chooses the sender
+//! address of an echo by the route to the peer, and this need not be the *destination address* of
+//! the peer's datagram. A client with a connected socket, such as `udp-client`, does not get the
+//! echo then, and a firewall on the way may drop it.
 //!
-//! The answer to "which of my addresses?" travels beside the datagram, in a *control message*. If
-//! the option IP_PKTINFO is set (IPV6_RECVPKTINFO for IPv6), recvmsg(2) returns a control message
-//! with the address to which the datagram was sent. If sendmsg(2) gets the same one, it sends from
-//! this address.
+//! The kernel can tell the destination address in a *control message*, which recvmsg(2) returns
+//! beside the datagram. A socket asks for it by the option IP_PKTINFO (ip(7)), or IPV6_RECVPKTINFO
+//! (ipv6(7)). sendmsg(2) takes the same control message, and sends from this address.
 //!
-//! This is for a UDP server on a host with several addresses. TCP does not need it, because
-//! each connection has its own local address. The other way is one socket for each address, which
-//! needs no control messages, but must follow when addresses come and go. The price here: std
-//! has no control messages, they have the types of C, and each system has its own.
+//! TCP does not need this, because each connection has its own local address. A UDP server can also
+//! do without: it opens one socket for each address, and follows when addresses come and go. The
+//! price of control messages: std has none, they have the types of C, and each system has its own.
 //!
 //! Try next:
 //!
-//! - Ask `udp-server -- --addr 0.0.0.0:7007` at 127.0.0.2. It logs and answers each attempt, and
-//!   the client hears nothing. `tcpdump -n -i lo udp` shows from where the answers come.
-//! - Start it with `-- --addr [::]:7007` and ask 127.0.0.2, then ::1. One socket serves both.
-//! - Ask all hosts: `cargo run -p udp-client --example one_to_many -- hello`. Nobody can send from
-//!   a broadcast address, so the answer comes from one of the host's own.
+//! - Start `cargo run -p udp-server -- --addr 0.0.0.0:7007` instead, and run the same client. The
+//!   server echoes each attempt, and the client gets nothing. `sudo tcpdump -n -i lo udp` shows
+//!   that the echoes come from 127.0.0.1.
+//! - Start the example with `-- --addr '[::]:7007'`, and send to 127.0.0.2:7007, then to
+//!   `'[::1]:7007'`. One socket serves both families.
+//! - Send to all hosts: `cargo run -p udp-client --example one_to_many -- hello`. The kernel sends
+//!   nothing from a broadcast address, so the echo comes from an address of the host.
 //!
-//! Read `udp-server` first: what it explains is not explained again.
+//! Read `udp-server` first: what it explains is not explained again. Read next: `batch`, for
+//! more datagrams than `udp-server` can echo.
 
-// On other systems than Linux, only the last function is used.
+// On systems other than Linux, most of this is unused.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
-use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Write};
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 #[cfg(target_os = "linux")]
@@ -61,24 +62,17 @@ use nix::{
     },
 };
 
-/// The longest payload, in bytes; `udp-server` explains it.
+/// The same as in `udp-server`, which explains them.
 const MAX_PAYLOAD: usize = 65_527;
-
-/// How many bytes of a datagram the log shows.
-const SHOWN: usize = 64;
-
-/// The pause after an error, so that an error that repeats does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Send every UDP datagram back to its sender, from the address that was asked
+/// Send every UDP datagram back to its sender, from the address to which it was sent
 #[derive(Parser)]
 #[command(version)]
 struct Args {
     /// Address to listen on; port 0 lets the kernel choose a port
     ///
-    /// Everybody who can reach this host can reach the default address. The sender address of
-    /// a datagram can be forged, and an echo server then sends its answers to somebody who
-    /// never asked.
+    /// Everybody who can reach this host can reach the default address; see `udp-server --help`.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:7007")]
     addr: String,
 
@@ -90,152 +84,118 @@ struct Args {
 #[cfg(target_os = "linux")]
 fn main() -> Result<()> {
     let args = Args::parse();
-    let socket = bind(&args.addr)?;
-    let local = socket
-        .local_addr()
-        .context("cannot read the address of the socket")?;
-    ask_for_addresses(&socket, local).context("cannot ask for the addresses of datagrams")?;
+    let addr = &args.addr;
+    let socket = UdpSocket::bind(addr);
+    let socket = socket.with_context(|| format!("cannot bind a UDP socket to {addr}"))?;
+    let local = socket.local_addr()?;
+    ask_for_destinations(&socket, local).context("cannot ask for destination addresses")?;
     let _ = writeln!(io::stdout(), "listening on {local}");
     serve(&socket, local.port(), args.quiet)
 }
 
-fn bind(addr: &str) -> Result<UdpSocket> {
-    UdpSocket::bind(addr).with_context(|| format!("cannot bind a UDP socket to {addr}"))
-}
-
-/// Makes the kernel add the address to each datagram. An IPv6 socket needs both options, because
-/// it also receives IPv4 datagrams, from peers such as ::ffff:127.0.0.1.
+/// Asks the kernel for the destination address of each datagram. A socket on [::] also receives
+/// IPv4 datagrams, and each of them then brings both control messages.
 #[cfg(target_os = "linux")]
-fn ask_for_addresses(socket: &UdpSocket, local: SocketAddr) -> nix::Result<()> {
+fn ask_for_destinations(socket: &UdpSocket, local: SocketAddr) -> nix::Result<()> {
     if local.is_ipv6() {
         setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
     }
     setsockopt(socket, sockopt::Ipv4PacketInfo, &true)
 }
 
-/// Echoes forever. Only `receive` and `echo` differ from `udp-server`.
+/// Echoes forever. Only `receive` and `send` are not as in `udp-server`.
 #[cfg(target_os = "linux")]
 fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
     let mut buffer = vec![0; MAX_PAYLOAD];
     loop {
-        match receive(socket, &mut buffer) {
-            Ok((len, peer, asked)) => match refusal(peer, own_port) {
-                None => echo(socket, &buffer[..len], peer, asked, quiet),
-                Some(reason) => log(quiet, format_args!("{peer}: not answered, {reason}")),
+        let line = match receive(socket, &mut buffer) {
+            Ok((_, peer, _)) if is_refused(peer, own_port) => format!("{peer}: not answered"),
+            Ok((len, peer, destination)) => match send(socket, &buffer[..len], peer, destination) {
+                Ok(_) => format!("{peer}: length {len}"),
+                Err(error) => format!("{peer}: cannot send the echo: {}", io::Error::from(error)),
             },
             Err(error) => {
-                log(quiet, format_args!("cannot receive: {error}"));
                 thread::sleep(PAUSE);
+                format!("cannot receive: {error}")
             }
+        };
+        if !quiet {
+            let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
         }
     }
 }
 
-/// The address that was asked, in the form in which the kernel tells it and takes it back.
+/// Takes a datagram from the queue. Returns its length, its sender, and the control message for its
+/// echo, if there is one.
 #[cfg(target_os = "linux")]
-enum Asked {
-    V4(in_pktinfo),
-    V6(in6_pktinfo),
-    /// A group of IPv6. The kernel chooses the sender address.
-    Group,
-}
-
-/// Takes a datagram from the queue. Returns its length, its sender, and the address that it asked.
-#[cfg(target_os = "linux")]
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Asked)> {
-    // The kernel leaves out control messages for which there is no room.
-    let mut room = cmsg_space!(in_pktinfo, in6_pktinfo);
+fn receive(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+) -> io::Result<(usize, SocketAddr, Option<ControlMessageOwned>)> {
+    let mut room = cmsg_space!(in_pktinfo, in6_pktinfo); // For both.
     let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::empty();
     let message = recvmsg(socket.as_raw_fd(), &mut slices, Some(&mut room), flags)?;
-    let mut asked = Asked::Group;
-    for control in message.cmsgs()? {
-        match control {
-            // `ipi_addr` is where the datagram went, and `ipi_spec_dst` is our own address. They
-            // differ for a broadcast and for a group. The kernel takes only the second back. Index
-            // 0: the answer need not leave where the datagram came in; the routing table decides.
-            ControlMessageOwned::Ipv4PacketInfo(mut info) => {
-                info.ipi_ifindex = 0;
-                asked = Asked::V4(info);
-            }
-            // Here the index stays: a link-local address means nothing without its interface.
-            ControlMessageOwned::Ipv6PacketInfo(info) if is_ours(&info) => {
-                asked = Asked::V6(info);
-            }
-            _ => {}
+    let mut destination = None;
+    for mut control in message.cmsgs()? {
+        match &mut control {
+            // `ipi_addr` is the destination address, and `ipi_spec_dst` is ours. They differ for a
+            // broadcast and for a group, and the kernel sends from the second. Index 0 lets the
+            // routing table choose the interface, instead of the one where the datagram came in.
+            ControlMessageOwned::Ipv4PacketInfo(info) => info.ipi_ifindex = 0,
+            // This one has the destination address alone. The kernel refuses to send from a group,
+            // or from a broadcast address, so for IPv4 the other one is better. The index stays, as
+            // a link-local address means nothing without its interface.
+            ControlMessageOwned::Ipv6PacketInfo(info)
+                if destination.is_none()
+                    && !Ipv6Addr::from(info.ipi6_addr.s6_addr).is_multicast() => {}
+            _ => continue,
         }
+        destination = Some(control);
     }
     let peer = message.address.and_then(to_std);
-    Ok((message.bytes, peer.ok_or(ErrorKind::InvalidData)?, asked))
+    let peer = peer.ok_or(ErrorKind::InvalidData)?;
+    Ok((message.bytes, peer, destination))
 }
 
-/// Whether IPv6 can send from this address. For IPv4 peers, the other message has the address.
-#[cfg(target_os = "linux")]
-fn is_ours(info: &in6_pktinfo) -> bool {
-    let addr = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-    !addr.is_multicast() && addr.to_ipv4_mapped().is_none()
-}
-
-/// Converts an address to the type of std. A UDP socket receives no other kinds.
+/// Converts an address to the type of std. A UDP socket receives from no other addresses.
 #[cfg(target_os = "linux")]
 fn to_std(address: SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from(*v4));
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::from(*v6)))
 }
 
-/// Returns the reason not to answer a peer, if there is one.
-fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
-    let ip = peer.ip().to_canonical();
-    match peer.port() {
-        0 => Some("port 0 asks for no answer (RFC 768)"),
-        1..1024 => Some("ports below 1024 belong to system services"),
-        port if port == own_port => Some("our own port number, perhaps another echo server"),
-        _ if ip.is_unspecified() || ip.is_multicast() => Some("an address that no host has"),
-        _ => None,
-    }
+/// Whether an answer could do harm, since the sender may be forged; see `udp-server`.
+fn is_refused(peer: SocketAddr, own_port: u16) -> bool {
+    let (ip, port) = (peer.ip().to_canonical(), peer.port());
+    port < 1024 || port == own_port || ip.is_unspecified() || ip.is_multicast()
 }
 
-/// Sends a datagram back, from the address that was asked.
+/// Sends a datagram with this control message, which says from where. One that cannot be sent at
+/// once is dropped; see `udp-server`.
 #[cfg(target_os = "linux")]
-fn echo(socket: &UdpSocket, datagram: &[u8], peer: SocketAddr, asked: Asked, quiet: bool) {
-    let control = match &asked {
-        Asked::V4(info) => Some(ControlMessage::Ipv4PacketInfo(info)),
-        Asked::V6(info) => Some(ControlMessage::Ipv6PacketInfo(info)),
-        Asked::Group => None,
+fn send(
+    socket: &UdpSocket,
+    datagram: &[u8],
+    peer: SocketAddr,
+    destination: Option<ControlMessageOwned>,
+) -> nix::Result<usize> {
+    let control = match &destination {
+        Some(ControlMessageOwned::Ipv4PacketInfo(info)) => {
+            Some(ControlMessage::Ipv4PacketInfo(info))
+        }
+        Some(ControlMessageOwned::Ipv6PacketInfo(info)) => {
+            Some(ControlMessage::Ipv6PacketInfo(info))
+        }
+        _ => None, // The kernel chooses.
     };
-    let slices = [IoSlice::new(datagram)];
-    let to = SockaddrStorage::from(peer);
-    let flags = MsgFlags::MSG_DONTWAIT; // An echo that cannot be sent at once is dropped.
-    match sendmsg(
-        socket.as_raw_fd(),
-        &slices,
-        control.as_slice(),
-        flags,
-        Some(&to),
-    ) {
-        Ok(len) => {
-            let shown = datagram[..len.min(SHOWN)].escape_ascii();
-            let more = if len > SHOWN { "..." } else { "" };
-            log(
-                quiet,
-                format_args!("{peer}: length {len} \"{shown}\"{more}"),
-            );
-        }
-        Err(error) => {
-            let error = io::Error::from(error);
-            log(quiet, format_args!("{peer}: cannot send the echo: {error}"));
-        }
-    }
-}
-
-fn log(quiet: bool, line: fmt::Arguments) {
-    if !quiet {
-        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
-    }
+    let (slices, peer) = ([IoSlice::new(datagram)], SockaddrStorage::from(peer));
+    let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+    sendmsg(fd, &slices, control.as_slice(), flags, Some(&peer))
 }
 
 #[cfg(not(target_os = "linux"))]
 fn main() -> Result<()> {
     Args::parse(); // It answers --help and --version here as well.
-    anyhow::bail!("cannot learn which address was asked: this example knows only Linux's way")
+    anyhow::bail!("cannot learn destination addresses: this example knows only Linux's way")
 }

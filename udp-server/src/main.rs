@@ -139,8 +139,9 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
 /// CVE-2024-2169). Most services that answer every datagram have a port below 1024, and other
 /// servers like this one often have our port. Against one on another port the check does not help.
 ///
-/// No host has the address 0.0.0.0 or ::, or that of a group. But Linux delivers to this host what is
-/// sent to the first two, so a stranger could make us send to sockets that listen on loopback alone.
+/// No host has the address 0.0.0.0 or ::, or that of a group. But Linux delivers to this host what
+/// is sent to the first two, so a stranger could make us send to sockets that listen on loopback
+/// alone.
 fn refusal(peer: SocketAddr, own_port: u16) -> Option<&'static str> {
     let ip = peer.ip().to_canonical();
     match peer.port() {

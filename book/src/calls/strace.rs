@@ -77,12 +77,20 @@ fn alone(command: &Command) -> Option<Command> {
     unshared("-rnm", "ip link set lo up", command)
 }
 
-/// Waits until a server waits for its next client: its last receive has not returned.
+/// Waits until a server waits for its next client: a receive of one thread has not returned, and the
+/// other threads have closed the sockets of their clients. The main thread may do something else.
 fn wait_until_idle(log: &Path) {
-    let receives = |line: &&str| line.contains(" recvfrom") || line.contains(" accept4");
+    let receives = |line: &str| line.contains(" recvfrom") || line.contains(" accept4");
+    let waits = |line: &str| receives(line) && !line.contains(" = ");
     wait_for(log, |log| {
-        let last = log.lines().rfind(receives);
-        last.is_some_and(|line| !line.contains(" = "))
+        let lines = log.lines().filter_map(|line| line.split_once(' '));
+        let main = lines.clone().next().map(|(thread, _)| thread);
+        let last: BTreeMap<&str, &str> = lines.collect(); // Of each thread, the last line.
+        let others = last.iter().filter(|(thread, _)| Some(**thread) != main);
+        let are_idle = others
+            .map(|(_, line)| *line)
+            .all(|line| waits(line) || line.contains(" close"));
+        are_idle && last.values().any(|line| waits(line))
     });
 }
 
@@ -105,10 +113,11 @@ fn signal(log: &Path, signal: Signal) {
     kill_process(id.and_then(Pid::from_raw).unwrap(), signal).unwrap();
 }
 
-/// Joins the events of both sides. The first begins at 0.
+/// Joins the events of both sides. The first begins at 0. A call that does not return is the last: while
+/// one thread serves a client, another can wait for the next.
 fn joined(sides: Vec<Vec<Event>>) -> Trace {
     let mut events = sides.concat();
-    events.sort_by_key(|event| event.start);
+    events.sort_by_key(|event| (event.end.is_none(), event.start));
     let begin = events.first().map_or(0, |event| event.start);
     for event in &mut events {
         event.start -= begin;

@@ -115,8 +115,7 @@ fn a_tcp_server_listens_and_accepts_and_its_client_half_closes() {
 #[test]
 fn unix_sockets_know_the_same_calls() {
     let folder = harness::folder();
-    let [mut server, client] = unix_pair([&UNIX_ECHO, &UNIX_CLIENT], folder.path());
-    server.args(ALONE);
+    let [server, client] = unix_pair([&UNIX_ECHO, &UNIX_CLIENT], folder.path());
     check("unix-stream", &server, &client, Condition::Serving);
 }
 

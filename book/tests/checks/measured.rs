@@ -7,6 +7,7 @@ use rstest::rstest;
 
 const FIGURES: &str = include_str!("../../../tests/bench/figures/README.md");
 const ENGLISH: &str = include_str!("../../en/speed.md");
+const EVENT_LOOP: &str = include_str!("../../../tcp-server/examples/event_loop.rs");
 const CHINESE: &str = include_str!("../../zh-CN/speed.md");
 
 /// Returns the cells of all tables, by the names of their row and their column.
@@ -58,4 +59,20 @@ fn its_sentences_name_no_ratio_that_the_figures_lack(#[values(ENGLISH, CHINESE)]
     for stated in stated {
         assert!(figures.contains(&stated), "{stated}");
     }
+}
+
+#[test]
+fn the_head_of_event_loop_names_no_figure_that_they_lack() {
+    let head = EVENT_LOOP.split("\nuse ").next().unwrap();
+    let figure = Regex::new(r"\b\d+\.\d\d\b").unwrap();
+    let figures: Vec<&str> = figure
+        .find_iter(FIGURES)
+        .map(|found| found.as_str())
+        .collect();
+    let stated: Vec<&str> = figure.find_iter(head).map(|found| found.as_str()).collect();
+    assert_eq!(stated.len(), 4, "{stated:?}");
+    assert!(
+        stated.iter().all(|stated| figures.contains(stated)),
+        "{stated:?}"
+    );
 }

@@ -22,6 +22,8 @@ pub struct Program {
     pub reach: Reach,
     /// Where it runs.
     pub systems: Systems,
+    /// Whether a server has the options `--max-connections` and `--idle-timeout`.
+    pub has_limits: bool,
     /// The kinds of its promises.
     pub keeps: &'static [&'static str],
 }
@@ -62,6 +64,7 @@ const UDP: Program = Program {
     address: Addr,
     reach: Udp,
     systems: All,
+    has_limits: false,
     keeps: &["every_server", "datagram_server", "udp_server"],
 };
 
@@ -69,6 +72,7 @@ const TCP: Program = Program {
     name: "tcp_server",
     package: "tcp-server",
     reach: Tcp,
+    has_limits: true,
     keeps: &["every_server", "stream_server", "stream_pair", "tcp_server"],
     ..UDP
 };

@@ -87,7 +87,7 @@ pub fn that_no_local_port_is_free_is_not_blamed_on_the_server(ours: &Ours) -> Ke
 pub fn port_0_is_refused_as_it_is_no_address_of_a_server(ours: &Ours) -> Kept {
     let client = try_run(&mut ours.asking("127.0.0.1:0"), b"")?;
     client.failed(match ours.reach {
-        Reach::Tcp => "Error: cannot connect to 127.0.0.1:0: no server has port 0",
+        Reach::Tcp => "Error: cannot connect to 127.0.0.1:0: port 0 stands for no socket; give the server's port\n",
         _ => "Error: cannot send to 127.0.0.1:0: port 0 stands for no socket; give the server's port\n",
     })
 }

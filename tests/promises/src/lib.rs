@@ -35,16 +35,29 @@ macro_rules! ensure_eq {
     };
 }
 
-/// Lists the promises of a module: those that anybody can keep, and those that only our programs can.
+/// Lists the promises of a module: those that anybody can keep, and those that only our programs can;
+/// and of both those that need options for limits.
 macro_rules! promises {
     (
-        anybody: [$($(#[$on:meta])? $anybody:ident,)*],
-        ours: [$($(#[$here:meta])? $ours:ident,)*],
+        anybody: [$($(#[$if_a:meta])? $anybody:ident,)*],
+        ours: [$($(#[$if_o:meta])? $ours:ident,)*],
+        $(
+            anybody_with_a_limit: [$($(#[$if_al:meta])? $anybody_limited:ident,)*],
+            ours_with_limits: [$($(#[$if_ol:meta])? $ours_limited:ident,)*],
+        )?
     ) => {
         /// The promises of this kind.
         pub const PROMISES: &[$crate::Promise] = &[
-            $($(#[$on])? $crate::Promise { name: stringify!($anybody), ask: $crate::Ask::Anybody($anybody) },)*
-            $($(#[$here])? $crate::Promise { name: stringify!($ours), ask: $crate::Ask::Ours($ours) },)*
+            $($(#[$if_a])? $crate::Promise::new(stringify!($anybody), $crate::Ask::Anybody($anybody), false),)*
+            $($(#[$if_o])? $crate::Promise::new(stringify!($ours), $crate::Ask::Ours($ours), false),)*
+            $(
+                $($(#[$if_al])? $crate::Promise::new(
+                    stringify!($anybody_limited), $crate::Ask::Anybody($anybody_limited), true,
+                ),)*
+                $($(#[$if_ol])? $crate::Promise::new(
+                    stringify!($ours_limited), $crate::Ask::Ours($ours_limited), true,
+                ),)*
+            )?
         ];
     };
 }
@@ -177,6 +190,18 @@ pub struct Promise {
     pub name: &'static str,
     /// The function.
     pub ask: Ask,
+    /// Whether only a program with options for its limits can make it.
+    needs_limits: bool,
+}
+
+impl Promise {
+    const fn new(name: &'static str, ask: Ask, needs_limits: bool) -> Promise {
+        Promise {
+            name,
+            ask,
+            needs_limits,
+        }
+    }
 }
 
 /// Of whom a promise can be asked.
@@ -227,7 +252,10 @@ pub fn trials() -> Vec<Trial> {
             .iter()
             .filter(|program| program.runs_here());
         for program in here.filter(|program| program.keeps.contains(&kind)) {
-            trials.extend(promises.iter().map(|&promise| Trial {
+            let promises = promises
+                .iter()
+                .filter(|promise| program.has_limits || !promise.needs_limits);
+            trials.extend(promises.map(|&promise| Trial {
                 name: format!("{kind}::{}::{}", promise.name, program.name),
                 promise,
                 program,

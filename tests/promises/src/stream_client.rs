@@ -28,8 +28,9 @@ promises! {
         a_server_that_drips_within_the_time_limit_is_waited_for,
         #[cfg(unix)] a_reader_that_has_gone_is_an_error_and_not_a_panic,
         #[cfg(unix)] a_stdin_that_cannot_be_read_is_told,
+        #[cfg(unix)] a_stdout_that_cannot_be_written_is_an_error,
         each_answer_begins_the_time_limit_anew,
-        a_silent_server_is_given_up_as_soon_as_the_limit_is_over,
+        a_silent_server_is_given_up_as_soon_as_the_limit_has_passed,
         #[cfg(unix)] to_be_suspended_does_not_prolong_the_time_limit,
         #[cfg(unix)] what_came_while_it_was_suspended_is_in_time,
     ],
@@ -225,7 +226,23 @@ pub fn a_stdin_that_cannot_be_read_is_told(ours: &Ours) -> Kept {
     listener.accept()?.receive_all()?;
     let client = client.try_finish()?;
     ensure_eq!(client.code, Some(1));
-    client.says("0 of 0 bytes came back\n\nCaused by:\n    cannot read stdin: Is a directory")
+    client.says("0 of 0 bytes came back\n\nCaused by:\n")?;
+    client.says("cannot read stdin")?;
+    client.says("Is a directory")
+}
+
+/// A shell that redirects with `<` opens stdout for reading. Every write then fails (EBADF).
+#[cfg(unix)]
+pub fn a_stdout_that_cannot_be_written_is_an_error(ours: &Ours) -> Kept {
+    let listener = Listener::new(ours.reach)?;
+    let stdout = std::fs::File::open("/dev/null")?.into();
+    let mut command = ours.at(&listener.addr()?);
+    let client = Running::start_with(command.arg("hello"), stdout, std::process::Stdio::piped());
+    let stream = listener.accept()?;
+    stream.send(&stream.receive_all()?)?;
+    let client = client.try_finish()?;
+    client.failed("Error: cannot get everything back from ")?;
+    client.says("0: cannot write to stdout\n    1: Bad file descriptor")
 }
 
 /// The client learns that a limit has passed only when a read ends. So after a pause in which there was
@@ -236,7 +253,7 @@ pub fn each_answer_begins_the_time_limit_anew(ours: &Ours) -> Kept {
     thread::sleep(Duration::from_millis(3000));
     client.write(b"ab");
     client.stdin = None;
-    // The limit is over after five seconds.
+    // The limit passes after five seconds.
     for byte in stream.receive_all()? {
         thread::sleep(Duration::from_millis(1600));
         stream.send(&[byte])?;
@@ -245,7 +262,7 @@ pub fn each_answer_begins_the_time_limit_anew(ours: &Ours) -> Kept {
     client.try_finish()?.printed(b"ab")
 }
 
-pub fn a_silent_server_is_given_up_as_soon_as_the_limit_is_over(ours: &Ours) -> Kept {
+pub fn a_silent_server_is_given_up_as_soon_as_the_limit_has_passed(ours: &Ours) -> Kept {
     let (mut client, stream) = accept_from(ours, &["--timeout", "3"])?;
     thread::sleep(Duration::from_millis(500));
     client.write(b"hello");
@@ -281,6 +298,7 @@ pub fn to_be_suspended_does_not_prolong_the_time_limit(ours: &Ours) -> Kept {
 pub fn what_came_while_it_was_suspended_is_in_time(ours: &Ours) -> Kept {
     let (client, stream) = accept_from(ours, &["--timeout", "1", "hello"])?;
     let line = stream.receive_all()?;
+    thread::sleep(Duration::from_millis(300)); // It must have noticed that all is sent.
     client.suspend();
     stream.send(&line)?;
     drop(stream);

@@ -240,7 +240,6 @@ impl Deref for Ours {
 impl Ours {
     /// Returns a program of the catalog as a subject.
     pub fn new(program: &'static Program) -> Ours {
-        let is_stream = matches!(program.reach, Reach::Tcp | Reach::UnixStream);
         let at_most = |count: usize| vec!["--max-connections".to_owned(), count.to_string()];
         let subject = Subject {
             name: program.name.to_owned(),
@@ -248,7 +247,7 @@ impl Ours {
             ready: Ready::Says,
             command: Box::new(|addr| program.at(addr)),
             takes_host: true,
-            at_most: is_stream.then(|| Box::new(at_most) as Box<_>),
+            at_most: program.has_limits.then(|| Box::new(at_most) as Box<_>),
             has_children: false,
             starts_within: patience(),
         };

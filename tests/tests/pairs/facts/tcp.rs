@@ -182,3 +182,99 @@ fn on_linux_a_reset_does_not_destroy_what_has_been_received() {
         assert_eq!(received, b"last words");
     }
 }
+
+/// After the first of two closes nothing is unread, so the peer gets a FIN, and a reset only as the
+/// answer to what it still sends. After the second it gets the reset at once.
+#[test]
+fn a_close_is_a_reset_if_bytes_are_unread_and_later_bytes_are_answered_with_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let is_reset = |error: &std::io::Error| {
+        matches!(
+            error.kind(),
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe
+        )
+    };
+    for is_unread in [false, true] {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"hello").unwrap();
+        server.peek(&mut [0; 5]).unwrap();
+        if !is_unread {
+            server.read_exact(&mut [0; 5]).unwrap();
+        }
+        drop(server);
+        let end = client.read(&mut [0; 8]);
+        if is_unread {
+            assert!(is_reset(&end.unwrap_err()));
+            continue;
+        }
+        assert_eq!(end.unwrap(), 0);
+        client.write_all(b"more").unwrap();
+        let mut write_again = std::iter::repeat_with(|| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            client.write(b"again")
+        });
+        let error = write_again.find_map(Result::err).unwrap();
+        assert!(is_reset(&error), "{error:?}");
+    }
+}
+
+/// SO_LINGER does not prevent the reset, and with a limit of zero it causes one. If the peer
+/// acknowledges nothing, close(2) ends when the time has passed.
+#[test]
+#[cfg(target_os = "linux")]
+fn so_linger_does_not_prevent_a_reset_and_with_zero_it_causes_one() {
+    use std::time::Duration;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    for (is_unread, limit) in [(true, Duration::from_secs(60)), (false, Duration::ZERO)] {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        if is_unread {
+            client.write_all(b"unread").unwrap();
+            server.peek(&mut [0]).unwrap();
+        }
+        SockRef::from(&server).set_linger(Some(limit)).unwrap();
+        drop(server);
+        let error = client.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    server.set_nonblocking(true).unwrap();
+    while (&server).write(&[0; 64 * 1024]).is_ok() {}
+    server.set_nonblocking(false).unwrap();
+    let linger = Duration::from_secs(1);
+    SockRef::from(&server).set_linger(Some(linger)).unwrap();
+    let started = std::time::Instant::now();
+    drop(server);
+    assert!(started.elapsed() >= linger, "it did not wait");
+    drop(client);
+}
+
+/// When a write that waits for room reaches its limit, there may be some room, because Linux wakes it
+/// only for a third of the buffer. Then the next write moves bytes, waits, and returns their number
+/// too. So a program that writes until everything is taken has its error up to twice the limit after
+/// the last byte has moved.
+#[test]
+fn at_its_limit_a_write_that_has_moved_bytes_returns_their_number_and_one_that_has_not_fails() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (_peer, _) = listener.accept().unwrap();
+    let limit = std::time::Duration::from_millis(300);
+    stream.set_write_timeout(Some(limit)).unwrap();
+    let bytes = vec![0; 64 << 20];
+    let (mut parts, mut moved) = (0, 0);
+    let error = loop {
+        match stream.write(&bytes[moved..]) {
+            Ok(0) => panic!("it waited, and moved nothing"),
+            Ok(len) => (parts, moved) = (parts + 1, moved + len),
+            Err(error) => break error.kind(),
+        }
+    };
+    println!("{parts} writes moved {moved} bytes before one failed");
+    assert!((1..bytes.len()).contains(&moved), "{moved}");
+    assert!(
+        matches!(error, ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        "{error:?}"
+    );
+}

@@ -241,3 +241,106 @@ assert are_cut(64, 64) and not are_cut(1000, 64)
     let finished = harness::run(&mut python, b"");
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
 }
+
+/// The control messages that tell the destination address of a datagram.
+#[cfg(target_os = "linux")]
+mod destinations {
+    use std::io::{IoSlice, IoSliceMut};
+    use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+    use std::os::fd::AsRawFd;
+
+    use harness::{has_ipv6, udp_socket};
+    use nix::cmsg_space;
+    use nix::errno::Errno;
+    use nix::libc::{in_pktinfo, in6_pktinfo};
+    use nix::sys::socket::{
+        ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg,
+        setsockopt, sockopt,
+    };
+
+    /// Sends a datagram over IPv4 to a socket on `[::]`. Returns its sender, and what the socket
+    /// receives with it.
+    fn received(
+        socket: &UdpSocket,
+        to: &str,
+    ) -> (UdpSocket, SockaddrStorage, Vec<ControlMessageOwned>) {
+        let client = udp_socket("127.0.0.1");
+        client.set_broadcast(true).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        client.send_to(b"hello", (to, port)).unwrap();
+        let mut room = cmsg_space!(in_pktinfo, in6_pktinfo);
+        let mut buffer = [0; 8];
+        let mut slices = [IoSliceMut::new(&mut buffer)];
+        let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
+        let message = recvmsg(fd, &mut slices, Some(&mut room), flags).unwrap();
+        let controls = message.cmsgs().unwrap().collect();
+        (client, message.address.unwrap(), controls)
+    }
+
+    fn answer(
+        socket: &UdpSocket,
+        peer: &SockaddrStorage,
+        control: ControlMessage,
+    ) -> nix::Result<usize> {
+        let (slices, flags) = ([IoSlice::new(b"hello")], MsgFlags::empty());
+        sendmsg(socket.as_raw_fd(), &slices, &[control], flags, Some(peer))
+    }
+
+    fn heard_from(client: &UdpSocket) -> String {
+        let (_, from) = client.recv_from(&mut [0; 8]).unwrap();
+        from.ip().to_string()
+    }
+
+    #[test]
+    fn ipv6_recvpktinfo_alone_tells_the_destination_over_ipv4_too_and_can_send_from_it() {
+        if !has_ipv6() {
+            return;
+        }
+        let socket = udp_socket("::");
+        setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true).unwrap();
+        let (client, peer, controls) = received(&socket, "127.0.0.2");
+        let [ControlMessageOwned::Ipv6PacketInfo(info)] = controls[..] else {
+            panic!("{controls:?}");
+        };
+        let destination = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+        assert_eq!(destination.to_string(), "::ffff:127.0.0.2");
+        answer(&socket, &peer, ControlMessage::Ipv6PacketInfo(&info)).unwrap();
+        assert_eq!(heard_from(&client), "127.0.0.2");
+    }
+
+    /// After a broadcast, only that of IPv4 has an address that the kernel sends from.
+    #[test]
+    fn with_both_options_both_control_messages_come() {
+        if !has_ipv6() {
+            return;
+        }
+        let socket = udp_socket("::");
+        setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true).unwrap();
+        setsockopt(&socket, sockopt::Ipv4PacketInfo, &true).unwrap();
+        for (to, ours) in [("127.0.0.2", "127.0.0.2"), ("127.255.255.255", "127.0.0.1")] {
+            let (client, peer, controls) = received(&socket, to);
+            let mut v4 = controls.iter().filter_map(|control| match control {
+                ControlMessageOwned::Ipv4PacketInfo(info) => Some(*info),
+                _ => None,
+            });
+            let mut v6 = controls.iter().filter_map(|control| match control {
+                ControlMessageOwned::Ipv6PacketInfo(info) => Some(*info),
+                _ => None,
+            });
+            let (Some(v4), Some(v6), 2) = (v4.next(), v6.next(), controls.len()) else {
+                panic!("{controls:?}");
+            };
+            let address = |addr: u32| Ipv4Addr::from(addr.to_ne_bytes()).to_string();
+            assert_eq!(address(v4.ipi_addr.s_addr), to);
+            assert_eq!(address(v4.ipi_spec_dst.s_addr), ours);
+            let destination = Ipv6Addr::from(v6.ipi6_addr.s6_addr);
+            assert_eq!(destination.to_string(), format!("::ffff:{to}"));
+            if to != ours {
+                let sent = answer(&socket, &peer, ControlMessage::Ipv6PacketInfo(&v6));
+                assert_eq!(sent, Err(Errno::ENETUNREACH));
+            }
+            answer(&socket, &peer, ControlMessage::Ipv4PacketInfo(&v4)).unwrap();
+            assert_eq!(heard_from(&client), ours);
+        }
+    }
+}

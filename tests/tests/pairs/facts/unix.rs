@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
-use crate::unix::credentials::{pipe, send};
+use crate::unix::pass_descriptor::{pipe, send};
 
 /// CMSG_SPACE for one descriptor is aligned, so there is room for two, and the kernel fills
 /// it. It joins several messages into one.
@@ -44,6 +44,17 @@ fn a_control_buffer_for_one_descriptor_may_receive_two() {
     }
     drop(writer);
     // Nobody else has it: what did not fit is closed.
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+}
+
+/// Who reads a byte without a control buffer does not get what came with it.
+#[test]
+fn a_descriptor_is_lost_with_its_byte() {
+    let (sender, mut receiver) = UnixStream::pair().unwrap();
+    let (mut reader, writer) = pipe();
+    send(&sender, &[&[writer.as_raw_fd()]]).unwrap();
+    drop(writer);
+    assert_eq!(receiver.read(&mut [0]).unwrap(), 1);
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
 }
 

@@ -120,8 +120,8 @@ fn out_of_memory_for_one_client_it_ends_this_one_and_no_other() {
     let id = server.running.id();
     let now = 1024 * harness::memory_kib(id, "VmSize").unwrap();
     let limit = Rlimit {
-        current: Some(now + 400 * 1024),
-        maximum: Some(now + 400 * 1024),
+        current: Some(now + 200 * 1024),
+        maximum: Some(now + 200 * 1024),
     };
     prlimit(Pid::from_raw(id as i32), Resource::As, limit).unwrap();
     let deaf: Vec<TcpStream> = (0..40).map(|_| connect(&server)).collect();

@@ -1,16 +1,24 @@
-//! What only one TCP program promises: the TCP pair, and the examples `event_loop`, `graceful` and
-//! `lingering_close`. What all of a kind promise is in `promises`.
+//! What only one TCP program promises: the TCP pair, and the examples `event_loop`, `graceful`,
+//! `restart` and `lingering_close`. What all of a kind promise is in `promises`.
 
 mod client;
 mod event_loop;
 #[cfg(unix)]
 mod graceful;
 mod lingering_close;
+#[cfg(unix)]
+mod restart;
 #[cfg(target_os = "linux")]
 mod server;
 mod threads;
 
+#[cfg(unix)]
+use std::io::{Read, Write};
+#[cfg(unix)]
+use std::net::Shutdown;
 use std::net::TcpStream;
+#[cfg(unix)]
+use std::thread;
 use std::time::Duration;
 
 use harness::{LIMIT, Server, echo};
@@ -25,6 +33,30 @@ fn connect(server: &Server) -> TcpStream {
 
 fn assert_serves(server: &Server) {
     echo(&connect(server), b"still there?");
+}
+
+/// Sends the bytes from `sent` on, half-closes, and asserts that all of them come back.
+#[cfg(unix)]
+fn assert_rest_comes_back(stream: &TcpStream, bytes: &[u8], sent: usize) {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stream = stream;
+            stream.write_all(&bytes[sent..]).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut stream = stream;
+        let (mut received, mut buffer) = (0, vec![0; 64 * 1024]);
+        loop {
+            match stream.read(&mut buffer).expect("the rest of the echo") {
+                0 => break,
+                len => {
+                    assert!(bytes[received..].starts_with(&buffer[..len]));
+                    received += len;
+                }
+            }
+        }
+        assert_eq!(received, bytes.len());
+    });
 }
 
 /// Closes the connection with a reset instead of a FIN.

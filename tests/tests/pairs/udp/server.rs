@@ -1,18 +1,69 @@
 //! What only `udp-server` promises. What every UDP server promises is in `promises`.
 
 #[cfg(target_os = "linux")]
+use std::net::SocketAddrV4;
+#[cfg(target_os = "linux")]
 use std::process::Command;
 
 #[cfg(target_os = "linux")]
 use harness::not_run;
-use harness::run;
+use harness::{run, udp_socket};
 use promises::catalog::UDP_SERVER;
+#[cfg(target_os = "linux")]
+use promises::{Broken, forge};
 
 /// Runs `udp-server` with this address. It must not start.
 fn refused(addr: &str) -> String {
     let server = run(&mut UDP_SERVER.at(addr), b"");
     assert_eq!((server.code, &server.stdout[..]), (Some(1), &b""[..]));
     server.stderr
+}
+
+/// Escaped, and 64 bytes of them.
+#[test]
+fn the_log_shows_the_first_bytes_of_a_datagram() {
+    let mut server = UDP_SERVER.start(&[]);
+    let socket = udp_socket("127.0.0.1");
+    let peer = socket.local_addr().unwrap();
+    let long = [b'x'; 65];
+    for (datagram, shown) in [
+        (&b"hello"[..], r#"length 5 "hello""#.to_owned()),
+        (b"\x1b[2J\n\xff", r#"length 6 "\x1b[2J\n\xff""#.to_owned()),
+        (&long[..64], format!("length 64 \"{}\"", "x".repeat(64))),
+        (&long, format!("length 65 \"{}\"...", "x".repeat(64))),
+    ] {
+        socket.send_to(datagram, server.addr).unwrap();
+        let line = server.running.stderr_line();
+        assert_eq!(line, format!("{peer}: {shown}"));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_log_says_why_a_peer_is_not_answered() {
+    let mut server = UDP_SERVER.start(&[]);
+    for (ip, port, reason) in [
+        ([127, 0, 0, 1], 0, "port 0 stands for no port (RFC 768)"),
+        (
+            [127, 0, 0, 1],
+            1023,
+            "ports below 1024 belong to system services",
+        ),
+        (
+            [127, 0, 0, 2],
+            server.addr.port(),
+            "our own port number, perhaps another echo server",
+        ),
+        ([239, 1, 2, 3], 40_000, "an address that no host has"),
+    ] {
+        let from = SocketAddrV4::new(ip.into(), port);
+        match forge(from, server.addr) {
+            Err(Broken::NotAsked(why)) => return not_run(&why),
+            forged => forged.unwrap(),
+        }
+        let line = server.running.stderr_line();
+        assert_eq!(line, format!("{from}: not answered, {reason}"));
+    }
 }
 
 #[test]

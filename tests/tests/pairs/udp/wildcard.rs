@@ -1,5 +1,5 @@
-//! What only the example `wildcard` of `udp-server` promises: on all addresses, it answers from
-//! the address that was asked. What it promises like `udp-server` is in `promises`.
+//! What only the example `wildcard` of `udp-server` promises: on all addresses, its echo comes from
+//! the destination address of the datagram. What it promises like `udp-server` is in `promises`.
 
 use std::process::Command;
 
@@ -23,7 +23,7 @@ fn ask(server: &Server, host: &str) -> Finished {
 }
 
 #[test]
-fn whatever_address_is_asked_is_the_one_that_answers() {
+fn the_echo_comes_from_the_destination_address() {
     let server = WILDCARD.start_at("0.0.0.0:0");
     for host in ["127.0.0.2", "127.0.0.1", "127.1.2.3"] {
         ask(&server, host).assert_printed(b"hello\n");

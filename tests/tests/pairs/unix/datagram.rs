@@ -620,23 +620,6 @@ fn in_another_network_namespace_the_client_gets_no_answer() {
     );
 }
 
-/// As with cat(1): the first Ctrl-D ends the line, and the second the input.
-#[test]
-#[cfg(target_os = "linux")]
-fn on_a_terminal_two_ctrl_d_end_a_line_without_newline_and_the_input() {
-    use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
-    use std::io::Write;
-    let server = start(&["-q"]);
-    let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    unlockpt(&keyboard).unwrap();
-    let terminal = ptsname(&keyboard, Vec::new()).unwrap();
-    let terminal = fs::File::open(terminal.to_str().unwrap()).unwrap();
-    let client = Running::start_with_stdin(&mut server.client(), terminal);
-    let mut keyboard = fs::File::from(keyboard);
-    keyboard.write_all(b"first\nhello\x04\x04").unwrap();
-    client.finish().assert_printed(b"first\nhello\n");
-}
-
 /// Otherwise it would prolong its deadline as often as it is interrupted.
 #[test]
 #[cfg(target_os = "linux")]

@@ -1,5 +1,4 @@
-//! The example `families` of `unix-echo`: which sockets the kernel has, and a request over
-//! netlink.
+//! The example `families` of `unix-echo`: which sockets the kernel has.
 
 #[cfg(not(target_os = "linux"))]
 #[test]
@@ -12,7 +11,7 @@ mod linux {
     use std::collections::BTreeMap;
     use std::process::Command;
 
-    use harness::{as_nobody, copy_of, example_of, not_run, run, unshared};
+    use harness::{as_nobody, copy_of, example_of, not_run, run};
     use socket2::{Domain, Protocol, Socket, Type};
 
     // From address_families(7) and the kernel's include/linux/socket.h.
@@ -41,7 +40,7 @@ mod linux {
         example_of("unix-echo", "families")
     }
 
-    fn stdout(command: &mut Command) -> String {
+    pub fn stdout(command: &mut Command) -> String {
         let finished = run(command, b"");
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
         String::from_utf8(finished.stdout).unwrap()
@@ -89,7 +88,7 @@ mod linux {
                 };
                 let cell = cells[&(family, title)];
                 assert!(
-                    !cell.is_empty() && expected.starts_with(cell),
+                    !cell.is_empty() && expected.starts_with(&cell.to_lowercase()),
                     "{family} {title}: {cell}, {expected}"
                 );
             }
@@ -130,25 +129,6 @@ mod linux {
         }
     }
 
-    /// The kernel takes any bytes but `/` and white space for a name. `ip` prints them as they are.
-    #[test]
-    fn a_name_of_any_bytes_is_escaped_and_hides_no_other() {
-        let mut links = families();
-        let set_up = "for name in plain $(printf 'a\\377') $(printf 'b\\033[2J'); do
-            ip link add \"$name\" type veth peer name \"peer$((i += 1))\" ||
-            ip link add \"$name\" type dummy; done";
-        let Some(mut links) = unshared("-rn", set_up, links.arg("links")) else {
-            return;
-        };
-        let finished = run(&mut links, b"");
-        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-        let lines = String::from_utf8(finished.stdout).unwrap();
-        for name in ["lo ", "plain", "a\\xff", "b\\x1b[2J"] {
-            let is_listed = lines.lines().any(|line| line.starts_with(name));
-            assert!(is_listed, "{name:?} is not in {lines:?}");
-        }
-    }
-
     #[test]
     fn a_kernel_without_tipc_says_so_and_the_next_step_is_shown() {
         let table = stdout(&mut families());
@@ -160,7 +140,7 @@ mod linux {
                     "no such family"
                 );
                 assert!(
-                    hint.contains(&error.to_string()) && hint.contains("modprobe tipc"),
+                    hint.contains("Address family not supported") && hint.contains("modprobe tipc"),
                     "{hint:?}"
                 );
             }
@@ -194,88 +174,5 @@ with socket.socket(socket.AF_TIPC, socket.SOCK_RDM) as server, \\
         }
         let finished = run(Command::new("python3").args(["-c", echo]), b"hello\n");
         assert_eq!(finished.stdout, b"hello\n", "{}", finished.stderr);
-    }
-
-    /// Asserts that the example lists the interfaces as `ip` does, and returns its list. If
-    /// this cannot be seen here, prints `NOT RUN` and returns `None`.
-    fn links_as_ip_shows_them(set_up: Option<&str>) -> Option<String> {
-        match Command::new("ip").args(["-brief", "link"]).output() {
-            Ok(output) if output.status.success() => {}
-            other => {
-                not_run(&format!("ip -brief link: {other:?}"));
-                return None;
-            }
-        }
-        let script = "ip -brief link && echo -- && \"$0\" links && echo -- && ip -brief link";
-        let mut command = Command::new("sh");
-        command.args(["-c", script]).arg(families().get_program());
-        if let Some(set_up) = set_up {
-            command = unshared("-rn", set_up, &command)?;
-        }
-        // An interface may change between the calls, so we compare only if none has changed.
-        for _ in 0..10 {
-            let output = stdout(&mut command);
-            let [before, ours, after] =
-                output.split("--\n").collect::<Vec<_>>().try_into().unwrap();
-            if before == after {
-                assert_eq!(columns(ours), columns(before));
-                return Some(ours.to_owned());
-            }
-        }
-        not_run("the interfaces here never stay as they are");
-        None
-    }
-
-    fn columns(links: &str) -> Vec<Vec<&str>> {
-        links
-            .lines()
-            .map(|line| line.split_whitespace().collect())
-            .collect()
-    }
-
-    #[test]
-    fn links_are_listed_as_ip_does() {
-        links_as_ip_shows_them(None);
-    }
-
-    #[test]
-    fn links_of_a_new_network_namespace_are_listed_as_ip_does() {
-        let set_up = "{ ip link add up7 address 02:00:00:00:00:07 type veth peer name down7 ||
-            { ip link add up7 address 02:00:00:00:00:07 type dummy && ip link add down7 type dummy; }; } &&
-            ip link set up7 up";
-        let Some(links) = links_as_ip_shows_them(Some(set_up)) else {
-            return;
-        };
-        let columns = columns(&links);
-        let is_up = |name: &str| {
-            let link = columns
-                .iter()
-                .find(|link| link[0].split('@').next() == Some(name));
-            let flags = link
-                .unwrap_or_else(|| panic!("{name} is not in {links}"))
-                .last()
-                .unwrap();
-            flags
-                .trim_matches(['<', '>'])
-                .split(',')
-                .any(|flag| flag == "UP")
-        };
-        assert_eq!(
-            ["lo", "up7", "down7"].map(is_up),
-            [false, true, false],
-            "{links}"
-        );
-        assert!(links.contains("02:00:00:00:00:07"), "{links}");
-    }
-
-    /// One datagram (at most 32 KiB) cannot hold all of them, so the answer has several parts.
-    #[test]
-    fn a_hundred_links_are_listed_as_ip_does() {
-        let set_up =
-            "for i in $(seq 50); do ip link add a$i type veth peer name b$i || exit 1; done";
-        let Some(links) = links_as_ip_shows_them(Some(set_up)) else {
-            return;
-        };
-        assert_eq!(columns(&links).len(), 101, "and lo");
     }
 }
