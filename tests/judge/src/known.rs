@@ -51,7 +51,7 @@ unix-server | ncat | ncat -l -U {path} --keep-open --exec /bin/cat";
 const VERSIONS: &str = r#"
 grep -A1 'name = "tokio"' Cargo.lock | tr -d '\n' | sed 's/version =//; s/name = //; s/"//g'
 grep -A1 'name = "smol"' Cargo.lock | tr -d '\n' | sed 's/version =//; s/name = //; s/"//g'
-go version | cut -d ' ' -f 2,3
+go version | cut -d ' ' -f 1,3
 python3 --version
 socat -V | grep -o 'socat version [^ ]*'
 ncat --version 2>&1 | cut -d ' ' -f 1-3
