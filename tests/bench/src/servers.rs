@@ -1,17 +1,14 @@
 //! The servers that are measured: ours, the simplest that std and C allow, and other people's.
 
-use std::collections::BTreeMap;
-use std::env;
-use std::fs;
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Mutex;
 
 use tempfile::TempDir;
 
 use super::questions::Placement;
-use harness::{Running, example_of, foreign, on_a_free_port, peer as peer_program, python};
+use harness::{
+    Running, compiled, example_of, foreign, not_run, on_a_free_port, peer as peer_program, python,
+};
 use promises::Reach::{UnixDatagram, UnixStream};
 use promises::catalog::{self, BATCH, EVENT_LOOP, TCP_SERVER, UDP_SERVER, UNIX_ECHO};
 
@@ -82,12 +79,12 @@ pub static TCP: [Peer; 13] = [
     ours(&EVENT_LOOP, OUR_TCP),
     peer("plain", Rust("plain_tcp_echo"), ""),
     peer("epoll", Rust("epoll_echo"), ""),
-    peer("c_threads", C("thread_echo.c"), ""),
+    peer("c_threads", C("c/thread_echo.c"), ""),
     peer("tokio", Rust("tokio_echo"), "tcp 1024"),
     peer("tokio_48k", Rust("tokio_echo"), "tcp 49152"),
     peer("smol", Rust("smol_echo"), ""),
-    peer("go", Go("echo.go"), "tcp"),
-    peer("go_4k", Go("echo.go"), "tcp-buffer"),
+    peer("go", Go("go/echo.go"), "tcp"),
+    peer("go_4k", Go("go/echo.go"), "tcp-buffer"),
     peer("python", Python("tcp_server.py"), "--addr 127.0.0.1:0"),
     peer(
         "socat",
@@ -102,11 +99,11 @@ pub static UDP: [Peer; 9] = [
     ours(&UDP_SERVER, "--quiet"),
     ours(&BATCH, "--quiet"),
     peer("plain", First("udp-server"), "127.0.0.1:0"),
-    peer("c_loop", C("udp_loop.c"), ""),
-    peer("c_batch", C("udp_batch.c"), ""),
-    peer("c_segment", C("udp_batch.c"), "segment"),
+    peer("c_loop", C("c/udp_loop.c"), ""),
+    peer("c_batch", C("c/udp_batch.c"), ""),
+    peer("c_segment", C("c/udp_batch.c"), "segment"),
     peer("tokio", Rust("tokio_echo"), "udp"),
-    peer("go", Go("echo.go"), "udp"),
+    peer("go", Go("go/echo.go"), "udp"),
     peer("python", Python("udp_server.py"), "--addr 127.0.0.1:0"),
 ];
 
@@ -115,7 +112,7 @@ pub static UNIX_STREAM: [Peer; 6] = [
     ours(&UNIX_ECHO, "--quiet"),
     peer("plain", Rust("plain_unix_echo"), "PATH"),
     peer("tokio_32k", Rust("tokio_echo"), "unix 32768 PATH"),
-    peer("go", Go("echo.go"), "unix PATH"),
+    peer("go", Go("go/echo.go"), "unix PATH"),
     peer("python", Python("unix_echo.py"), "server --path PATH"),
     peer(
         "socat",
@@ -159,8 +156,7 @@ impl Peer {
             Ours(program) => program.at(addr),
             First(package) => example_of(package, "first"),
             Rust(name) => peer_program(name),
-            C(file) => compiled(foreign("cc")?.args(["-O2", "-pthread"]), file),
-            Go(file) => compiled(foreign("go")?.arg("build"), file),
+            C(file) | Go(file) => compiled(file).map_err(|why| not_run(&why)).ok()?,
             Python(file) => python(file)?,
             Foreign(name) => foreign(name)?,
         })
@@ -217,35 +213,4 @@ impl Peer {
             _folder: folder,
         }
     }
-}
-
-/// Compiles a server that cargo does not build, once, into a folder next to those that it builds.
-fn compiled(compiler: &mut Command, source: &'static str) -> Command {
-    static COMPILED: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
-    let mut compiled = COMPILED.lock().unwrap();
-    let compile = || {
-        let test = env::current_exe().unwrap();
-        let folder = test.ancestors().nth(2).unwrap().join("peers");
-        fs::create_dir_all(&folder).unwrap();
-        let program = folder.join(source.replace('.', "_"));
-        // Renamed only when it is complete, because two processes may build it at the same time.
-        let unfinished = folder.join(format!("{}_{source}", std::process::id()));
-        let unfinished = unfinished.with_extension("");
-        let folder = if source.ends_with(".go") { "go" } else { "c" };
-        let source = harness::root()
-            .join("tests/peers")
-            .join(folder)
-            .join(source);
-        let output = compiler
-            .arg("-o")
-            .arg(&unfinished)
-            .arg(&source)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "cannot build {source:?}: {said}");
-        fs::rename(&unfinished, &program).unwrap();
-        program
-    };
-    Command::new(compiled.entry(source).or_insert_with(compile))
 }

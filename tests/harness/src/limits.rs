@@ -124,7 +124,10 @@ pub(crate) fn group_of(process: u32) -> Option<u32> {
 /// Returns the processor time that a process has used, in its own code and in the kernel. A tick is 10 ms.
 #[cfg(target_os = "linux")]
 pub fn processor_time(process: u32) -> Duration {
-    let fields = stat(process).unwrap();
+    // A child may end at any time.
+    let Some(fields) = stat(process) else {
+        return Duration::ZERO;
+    };
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)
 }

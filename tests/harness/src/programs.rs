@@ -109,18 +109,56 @@ fn built(name: &str, build: escargot::CargoBuild, keep: impl Fn(PathBuf) -> Path
     command
 }
 
-/// Finds the profile of the running test from its path, `target/PROFILE/deps/test`.
+/// Returns the folder where cargo puts the programs of the profile in which this one was built. A test runs
+/// in `deps` there.
+fn built_here() -> PathBuf {
+    let program = env::current_exe().unwrap();
+    let folders = program.ancestors().skip(1);
+    let mut folders = folders.skip_while(|folder| folder.ends_with("deps"));
+    folders.next().unwrap().to_owned()
+}
+
+/// Returns the profile of this program.
 fn profile() -> String {
-    let test = env::current_exe().unwrap();
-    let folder = test
-        .ancestors()
-        .nth(2)
-        .and_then(|path| path.file_name())
-        .unwrap();
-    match folder.to_str().unwrap() {
-        "debug" => "dev".to_owned(),
-        other => other.to_owned(),
+    match built_here().file_name().and_then(|name| name.to_str()) {
+        Some("debug") => "dev".to_owned(),
+        other => other.unwrap_or_default().to_owned(),
     }
+}
+
+/// Compiles a server in `peers` that cargo does not build, once, into a folder next to those that it builds. If
+/// its compiler is not installed, returns why there is none.
+pub fn compiled(source: &'static str) -> Result<Command, String> {
+    static COMPILED: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut compiler = if source.ends_with(".go") {
+        installed("go")?
+    } else {
+        installed("cc")?
+    };
+    let mut compiled = COMPILED.lock().unwrap();
+    let compile = || {
+        let folder = built_here().join("peers");
+        fs::create_dir_all(&folder).unwrap();
+        let name = source.replace(['.', '/'], "_");
+        let program = folder.join(&name);
+        // Renamed only when it is complete, because two processes may build it at the same time.
+        let unfinished = folder.join(format!("{}_{name}", std::process::id()));
+        let options: &[&str] = match source.ends_with(".go") {
+            true => &["build"],
+            false => &["-O2", "-pthread"],
+        };
+        let source = root().join("tests/peers").join(source);
+        compiler
+            .args(options)
+            .arg("-o")
+            .args([&unfinished, &source]);
+        let output = compiler.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "cannot build {source:?}: {said}");
+        fs::rename(&unfinished, &program).unwrap();
+        program
+    };
+    Ok(Command::new(compiled.entry(source).or_insert_with(compile)))
 }
 
 /// Returns whether nginx is here with the module that `peers/nginx.conf` loads. If it is not,

@@ -7,6 +7,7 @@
 //!
 //! The promises are those of the package `promises`, which `cargo test` asks of our own programs.
 
+mod known;
 mod lessons;
 
 use std::io::{self, IsTerminal, Write};
@@ -41,7 +42,8 @@ const EVIDENCE: usize = 4;
 #[command(version)]
 struct Args {
     /// What the program is
-    kind: Kind,
+    #[arg(required_unless_present = "known")]
+    kind: Option<Kind>,
 
     /// The Unix server is one of datagrams
     #[arg(long)]
@@ -68,6 +70,14 @@ struct Args {
     /// Only list the promises
     #[arg(long)]
     list: bool,
+
+    /// Judge well-known echo servers instead, and print tables
+    #[arg(long, conflicts_with_all = ["kind", "command", "list"])]
+    known: bool,
+
+    /// Compare these tables with tests/judge/known.md
+    #[arg(long, requires = "known")]
+    check: bool,
 
     /// What starts the program
     #[arg(last = true, value_name = "COMMAND")]
@@ -121,14 +131,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// Asks for the promises, and returns whether all that were asked are kept.
-fn judge(args: &Args) -> Result<bool> {
-    let kinds = args.kind.promises(args.datagram);
+/// Returns the promises of a kind of programs that are asked.
+fn asked(args: &Args, kind: Kind) -> Vec<&'static Lesson> {
+    let kinds = kind.promises(args.datagram);
     let asked = LESSONS.iter().filter(|lesson| {
         let kind = lesson.promise.split("::").next().unwrap_or_default();
         kinds.contains(&kind) && lesson.stage <= args.stage && sentence(lesson).contains(&args.only)
     });
-    let lessons: Vec<&Lesson> = asked.collect();
+    asked.collect()
+}
+
+/// Asks for the promises, and returns whether all that were asked are kept.
+fn judge(args: &Args) -> Result<bool> {
+    let Some(kind) = args.kind else {
+        return known::judge(args.check, &args.only);
+    };
+    let lessons = asked(args, kind);
     if args.list {
         lessons.iter().for_each(|lesson| {
             print(&format!("stage {}: {}", lesson.stage, sentence(lesson)));
@@ -138,10 +156,10 @@ fn judge(args: &Args) -> Result<bool> {
     if lessons.is_empty() {
         bail!("no promise has the word {:?}; --list shows them", args.only);
     }
-    let subject = subject(args)?;
+    let subject = subject(args, kind)?;
     // A promise that panics has a fault of its own, which is told below.
     std::panic::set_hook(Box::new(|_| {}));
-    if !args.kind.is_client() {
+    if !kind.is_client() {
         let started = caught(|| subject.start().map(drop));
         started.or_else(|why| bail!("it does not start: {why}"))?;
     }
@@ -149,7 +167,7 @@ fn judge(args: &Args) -> Result<bool> {
 }
 
 /// Returns the program as one that can be asked.
-fn subject(args: &Args) -> Result<Subject> {
+fn subject(args: &Args, kind: Kind) -> Result<Subject> {
     let [program, ..] = &args.command[..] else {
         bail!(
             "write -- and the command that starts it, as in: judge udp-server -- ./mine {{port}}"
@@ -173,14 +191,14 @@ fn subject(args: &Args) -> Result<Subject> {
         };
         Box::new(words) as Box<_>
     });
-    harness::set_patience(if args.kind.is_client() {
+    harness::set_patience(if kind.is_client() {
         PATIENCE_WITH_CLIENTS
     } else {
         PATIENCE
     });
     Ok(Subject {
         name: program.clone(),
-        reach: args.kind.reach(args.datagram),
+        reach: kind.reach(args.datagram),
         ready: Ready::Answers,
         command: Box::new(move |addr| {
             let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
@@ -221,13 +239,7 @@ fn ask(lessons: &[&Lesson], subject: &Subject) -> bool {
         }
         let sentence = sentence(lesson);
         progress(&format!("            {sentence} ..."));
-        let answer = match find(lesson) {
-            Some(Promise {
-                ask: Ask::Anybody(ask),
-                ..
-            }) => caught(|| ask(subject)),
-            _ => Err(Broken::not_asked("not on this system")),
-        };
+        let answer = answer(lesson, subject);
         progress("");
         match &answer {
             Ok(()) => kept += 1,
@@ -242,6 +254,17 @@ fn ask(lessons: &[&Lesson], subject: &Subject) -> bool {
     }
     print(&format!("{kept} of {} promises kept", kept + broken));
     broken == 0
+}
+
+/// Asks one promise.
+fn answer(lesson: &Lesson, subject: &Subject) -> Kept {
+    match find(lesson) {
+        Some(Promise {
+            ask: Ask::Anybody(ask),
+            ..
+        }) => caught(|| ask(subject)),
+        _ => Err(Broken::not_asked("not on this system")),
+    }
 }
 
 fn report(lesson: &Lesson, sentence: &str, answer: Kept) {

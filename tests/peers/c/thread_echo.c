@@ -1,5 +1,5 @@
 /* A TCP echo server with a thread for each connection. It is only for comparison with `tcp-server`:
- * it has no limits, and an error of accept ends it. */
+ * it has no limits, and an error of accept ends it. Its argument is a port, if it has one. */
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -29,12 +29,13 @@ static void *echo(void *argument)
     return NULL;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof addr;
     int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
     signal(SIGPIPE, SIG_IGN);
+    addr.sin_port = htons(argc > 1 ? atoi(argv[1]) : 0);
     if (bind(listener, (struct sockaddr *)&addr, size) || listen(listener, 4096) ||
         getsockname(listener, (struct sockaddr *)&addr, &size)) {
         perror("cannot listen on 127.0.0.1");

@@ -1,15 +1,17 @@
 /* The simplest UDP echo server that C allows. It is only for comparison with `udp-server`: any
- * error of any peer ends it. */
+ * error of any peer ends it. Its argument is a port, if it has one. */
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 
 static char buffer[65527];
 
-int main(void) {
+int main(int argc, char **argv) {
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct sockaddr_in peer;
+    addr.sin_port = htons(argc > 1 ? atoi(argv[1]) : 0);
     socklen_t len = sizeof addr;
     if (bind(fd, (struct sockaddr *)&addr, len) ||
         getsockname(fd, (struct sockaddr *)&addr, &len))
