@@ -207,14 +207,14 @@ fn a_silent_address_leaves_time_for_the_next() {
         "--addr",
         &addr,
         "--timeout",
-        "2",
+        "6",
         "hello",
     ]));
     let Some(mut client) = client else { return };
     let started = std::time::Instant::now();
     run(&mut client, b"").assert_printed(b"hello\n");
     let time = started.elapsed();
-    assert!(time < Duration::from_millis(1900), "it took {time:?}");
+    assert!(time < Duration::from_millis(5800), "it took {time:?}");
 }
 
 #[test]
