@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::catalog::{Program, TCP_CLIENT, UNIX_CLIENT};
 use crate::stream::Stream;
-use crate::{Broken, Kept, Promised, Said};
+use crate::{Broken, Kept, Promised, Said, came_back};
 
 /// How the clients of a subject reach it, or how it reaches its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,10 +164,7 @@ impl Subject {
                 let mut running = start(self.at(&path));
                 let is_ready = || self.listens_at(&path);
                 if !running.try_becomes_ready(self.starts_within, is_ready)? {
-                    let said = running.try_finish()?.stderr;
-                    return Err(Broken::Promise(format!(
-                        "it ends before it listens: {said}"
-                    )));
+                    return Err(Broken::Promise(running.try_finish()?.ended_early()));
                 }
                 (running, path)
             }
@@ -399,8 +396,7 @@ impl Listening {
         }
         let peer = self.peer()?;
         peer.send(bytes)?;
-        ensure_eq!(peer.receive()?, bytes);
-        Ok(())
+        came_back(&peer.receive()?, bytes)
     }
 
     /// Returns a new peer of a server of datagrams.

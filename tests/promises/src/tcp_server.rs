@@ -57,12 +57,14 @@ pub fn small_writes_are_echoed_without_waiting_for_acknowledgements(subject: &Su
     })?;
     let short = median(|| stream.echo(b"abc"))?;
     let long = median(|| stream.echo(&[b'x'; 100_000]))?; // The server echoes it in parts.
+    // A slow server is slow with short and long ones, and does not wait for another kernel.
+    let waits = Duration::from_millis(20);
     ensure!(
-        in_a_row < 10 * one_by_one,
+        in_a_row < waits || in_a_row < 10 * one_by_one,
         "three in a row took {in_a_row:?}, one by one {one_by_one:?}"
     );
     ensure!(
-        long < 100 * short,
+        long < waits || long < 100 * short,
         "a long message took {long:?}, a short one {short:?}"
     );
     Ok(())
