@@ -1,26 +1,26 @@
-"""Takes an interrupted write for a whole one. Python makes such a call again: so this shows what happens in
-other languages to a write with a time limit."""
+"""Takes a write that is interrupted while it waits for a whole one. Python makes such a call again: so this
+shows what happens in other languages."""
 
+import select
 import signal
 import socket
-import threading
 
 from right import tcp_server
 
-interrupted = threading.Event()
+interrupted, wakeup = socket.socketpair()
 
 
 def send(connection, data):
-    connection.settimeout(0.01)
     while data:
         try:
-            data = data[connection.send(data) :]
-        except socket.timeout:
-            if interrupted.is_set():
+            data = data[connection.send(data, socket.MSG_DONTWAIT) :]
+        except BlockingIOError:
+            if interrupted in select.select([interrupted], [connection], [])[0]:
                 break  # The rest of the data is lost.
-    connection.settimeout(None)
 
 
 tcp_server.send = send
-signal.signal(signal.SIGCONT, lambda *_: interrupted.set())
+wakeup.setblocking(False)
+signal.set_wakeup_fd(wakeup.fileno())
+signal.signal(signal.SIGCONT, lambda *_: None)
 tcp_server.main()

@@ -157,7 +157,7 @@ impl Write for Stream {
 
 /// More than the buffers of a kernel hold. A server that takes so much without sending anything back keeps
 /// it in its own memory.
-const TOO_MUCH: usize = 256 << 20;
+const TOO_MUCH: usize = 128 << 20;
 
 /// Sends without reading, until nothing more can be sent. Returns how many bytes were sent.
 pub fn send_until_stuck(mut stream: &Stream) -> Result<usize, Broken> {
