@@ -141,9 +141,12 @@ fn judge(args: &Args) -> Result<bool> {
     let subject = subject(args)?;
     // A promise that panics has a fault of its own, which is told below.
     std::panic::set_hook(Box::new(|_| {}));
-    let started = caught(|| match args.kind.is_client() {
-        true => Ok(drop(subject.run(&mut subject.at("127.0.0.1:9")))),
-        false => subject.start().map(drop),
+    let started = caught(|| {
+        if args.kind.is_client() {
+            subject.run(&mut subject.at("127.0.0.1:9")); // It is only started.
+            return Ok(());
+        }
+        subject.start().map(drop)
     });
     match started {
         Ok(()) => ask(&lessons, &subject),

@@ -1,5 +1,6 @@
 """Takes an interrupted accept (EINTR) for an error. Python makes such a call again, unless a handler of the
-signal raises (as exit does): so this shows what happens in other languages. Clients that have a thread are served on."""
+signal raises (as exit does): so this shows what happens in other languages. Clients that have a
+thread are served on."""
 
 import signal
 import sys
