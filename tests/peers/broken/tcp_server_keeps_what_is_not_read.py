@@ -1,23 +1,30 @@
 """Keeps in memory what a client does not read, however much it is. A single client can use up all memory."""
 
-import asyncio
-import sys
+import queue
+import threading
+
+from right import tcp_server
 
 
-async def serve(reader, writer):
+def write(connection, waiting):
     try:
-        while data := await reader.read(65_536):
-            writer.write(data)  # Where is `await writer.drain()`?
+        while data := waiting.get():
+            connection.sendall(data)
     except OSError:
-        pass
-    writer.close()
+        pass  # This client has gone.
 
 
-async def main():
-    port = int(sys.argv[1])
-    host = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1"
-    async with await asyncio.start_server(serve, host, port) as server:
-        await server.serve_forever()
+def echo(connection):
+    waiting = queue.SimpleQueue()  # It has no limit.
+    writing = threading.Thread(target=write, args=[connection, waiting], daemon=True)
+    writing.start()
+    try:
+        while data := connection.recv(65_536):
+            waiting.put(data)
+    finally:
+        waiting.put(b"")  # The end.
+        writing.join()
 
 
-asyncio.run(main())
+tcp_server.echo = echo
+tcp_server.main()

@@ -163,7 +163,7 @@ const TOO_MUCH: usize = 128 << 20;
 pub fn send_until_stuck(mut stream: &Stream) -> Result<usize, Broken> {
     stream.set_nonblocking(true)?;
     let (mut sent, mut stuck) = (0, 0);
-    while stuck < 20 {
+    while stuck < 40 {
         ensure!(
             sent < TOO_MUCH,
             "it took {sent} bytes from a client that reads nothing: its memory is the only limit"
