@@ -123,6 +123,7 @@ impl Running {
     #[cfg(unix)]
     pub fn start_group(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
         use std::os::unix::process::CommandExt;
+        let command = crate::leftovers::mark(command);
         let command = command.process_group(0).stdin(Stdio::piped());
         let mut running = Running::spawn(command, stdout, stderr);
         running.leads_group = true;

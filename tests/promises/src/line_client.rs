@@ -187,7 +187,7 @@ pub fn much_is_sent_and_received_at_the_same_time(subject: &Subject) -> Kept {
     // The buffers of the kernel hold some megabytes.
     let (lines, len) = match subject.reach {
         Reach::Udp => (500, 5),
-        _ => (30_000, 2000),
+        _ => (20_000, 2000),
     };
     let lines: String = (0..lines)
         .map(|number| format!("line {number:0len$}\n"))

@@ -110,6 +110,8 @@ import os, signal, socket, sys, time
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for number in range(3):
     if os.fork() == 0:
+        if number == 0:
+            os.setsid()  # It leaves the group of the server.
         time.sleep(600)
 with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
     while True:
