@@ -20,9 +20,9 @@ pub fn folder() -> TempDir {
 }
 
 #[cfg(unix)]
-pub(crate) use guard::also_kill;
-#[cfg(unix)]
 pub use guard::watch;
+#[cfg(unix)]
+pub(crate) use guard::{also_kill, mark};
 
 #[cfg(unix)]
 mod guard {
@@ -33,8 +33,9 @@ mod guard {
     use std::sync::{LazyLock, Mutex};
 
     /// When this process ends, the shell's stdin ends. Until then the shell reads the ids of
-    /// other process groups that it must kill. For kill, 0 is the shell's own group, with the
-    /// shell itself. If a process of the group is suspended when we end, the kernel sends
+    /// other process groups that it must kill. A process that has just been started, or has left
+    /// its group, is known by a variable of its environment, which Linux shows. For kill, 0 is
+    /// the shell's own group, with the shell itself. If a process of the group is suspended when we end, the kernel sends
     /// SIGHUP to the whole group.
     const SCRIPT: &str = "
         trap '' HUP
@@ -42,7 +43,13 @@ mod guard {
         groups=
         while read -r group; do groups=\"$groups -$group\"; done
         rm -rf $folder
-        kill -s KILL -- $groups 0";
+        for pause in 0.1 0; do
+            marked=$(grep -lzsx LEFTOVER_OF=$$ /proc/[0-9]*/environ | tr -cd '0-9\n')
+            kill -s KILL -- $groups $marked
+            groups=
+            sleep $pause
+        done
+        kill -s KILL 0";
 
     pub static GUARD: LazyLock<Guard> = LazyLock::new(Guard::start);
 
@@ -81,6 +88,11 @@ mod guard {
     /// Adds the process that a command will start to the group that the shell kills.
     pub fn watch(command: &mut Command) -> &mut Command {
         command.process_group(GUARD.group)
+    }
+
+    /// Marks the process that a command will start, and all that this starts, for the shell to kill.
+    pub fn mark(command: &mut Command) -> &mut Command {
+        command.env("LEFTOVER_OF", GUARD.group.to_string())
     }
 
     /// Tells the shell to kill another process group as well.

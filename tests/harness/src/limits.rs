@@ -121,6 +121,20 @@ pub(crate) fn group_of(process: u32) -> Option<u32> {
     stat(process)?.get(2)?.parse().ok()
 }
 
+/// Returns whether a thread of this process runs, or would run if a processor were free.
+#[cfg(target_os = "linux")]
+pub fn wants_processor(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task"));
+    let mut threads = threads.into_iter().flatten().flatten();
+    threads.any(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat"));
+        stat.is_ok_and(|stat| {
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, fields)| fields.starts_with('R'))
+        })
+    })
+}
+
 /// Returns the processor time that a process has used, in its own code and in the kernel. A tick is 10 ms.
 #[cfg(target_os = "linux")]
 pub fn processor_time(process: u32) -> Duration {

@@ -51,9 +51,27 @@ impl Finished {
         );
     }
 
+    /// Says how a server has ended that should go on, and what it printed.
+    pub fn ended_early(&self) -> String {
+        let code = self.code.map(|code| format!("exit code {code}"));
+        let code = code.unwrap_or_else(|| "a signal".to_owned());
+        let printed = printed(&String::from_utf8_lossy(&self.stdout), &self.stderr);
+        format!("it ended by itself, with {code}, and {printed}")
+    }
+
     /// Asserts that stderr has this text somewhere.
     pub fn assert_stderr(&self, text: &str) {
         assert!(self.stderr.contains(text), "{self:?} does not say {text:?}");
+    }
+}
+
+/// Shows the last lines that a program printed.
+fn printed(stdout: &str, stderr: &str) -> String {
+    let lines = stdout.lines().chain(stderr.lines());
+    let lines: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
+    match &lines[lines.len().saturating_sub(10)..] {
+        [] => "printed nothing".to_owned(),
+        last => format!("printed:\n{}", last.join("\n")),
     }
 }
 
@@ -81,7 +99,10 @@ impl Running {
 
     fn spawn(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
         let started = command.stdout(stdout).stderr(stderr).spawn();
-        let mut child = started.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let mut child = started.unwrap_or_else(|error| {
+            let program = command.get_program().to_string_lossy();
+            panic!("cannot start {program}: {error}")
+        });
         Running {
             stdin: child.stdin.take(),
             stdout: child.stdout.take().map(Output::of),
@@ -102,6 +123,7 @@ impl Running {
     #[cfg(unix)]
     pub fn start_group(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Running {
         use std::os::unix::process::CommandExt;
+        let command = crate::leftovers::mark(command);
         let command = command.process_group(0).stdin(Stdio::piped());
         let mut running = Running::spawn(command, stdout, stderr);
         running.leads_group = true;
@@ -254,8 +276,12 @@ impl Running {
                 return Ok(self.is_running());
             }
             if Instant::now() >= deadline {
-                let why = format!("the server is not ready after {limit:?}");
-                return Err(self.explained(&why));
+                let so_far = |output: &mut Option<Output>| output.as_mut().map(Output::so_far);
+                let [stdout, stderr] = [&mut self.stdout, &mut self.stderr].map(so_far);
+                let printed = printed(&stdout.unwrap_or_default(), &stderr.unwrap_or_default());
+                return Err(format!(
+                    "it runs, but neither accepts nor answers within {limit:?}, and {printed}"
+                ));
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -388,7 +414,8 @@ pub fn try_on_a_free_port(
     /// No kernel gives these ports to a socket that does not choose one, so other tests get none.
     const PORTS: Range<u16> = 10_000..32_000;
     static USED: AtomicU16 = AtomicU16::new(0);
-    let mut said = String::new();
+    let is_free = |addr| TcpListener::bind(addr).is_ok() && UdpSocket::bind(addr).is_ok();
+    let mut has_failed = false;
     for _ in 0..20 {
         // Another process of tests begins somewhere else.
         let begin = std::process::id() as u16;
@@ -397,7 +424,7 @@ pub fn try_on_a_free_port(
             .wrapping_add(USED.fetch_add(1, Relaxed));
         let port = PORTS.start + number % PORTS.len() as u16;
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        if TcpListener::bind(addr).is_err() || UdpSocket::bind(addr).is_err() {
+        if !is_free(addr) {
             continue;
         }
         let Some(mut server) = start(addr) else {
@@ -406,11 +433,13 @@ pub fn try_on_a_free_port(
         if server.try_becomes_ready(limit, || is_ready(addr))? {
             return Ok(Some((server, addr)));
         }
-        said = server.try_finish()?.stderr;
+        let finished = server.try_finish()?;
+        // If nobody else has the port, the server has another reason to end. Once this may be chance.
+        if std::mem::replace(&mut has_failed, is_free(addr)) && has_failed {
+            return Err(finished.ended_early());
+        }
     }
-    Err(format!(
-        "the server finds no port, or ends by itself: {said}"
-    ))
+    Err("no port is free".to_owned())
 }
 
 /// An output of a program, which a thread reads.
@@ -484,7 +513,10 @@ impl Output {
                 Ok(chunk) => self.unread.extend(chunk),
                 Err(RecvTimeoutError::Disconnected) => return Ok(self.unread),
                 Err(RecvTimeoutError::Timeout) => {
-                    return Err(format!("an output stays open after {:?}", patience()));
+                    return Err(format!(
+                        "it has ended, but its output is still open after {:?}, in a process that it started",
+                        patience()
+                    ));
                 }
             }
         }

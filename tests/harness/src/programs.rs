@@ -71,9 +71,14 @@ pub fn installed(name: &str) -> Result<Command, String> {
         .ok_or_else(|| format!("{name} is not installed"))
 }
 
-/// Returns a command for a Python program in `peers`. Without Python 3.8 or later, this prints
-/// `NOT RUN` and returns `None`.
+/// Returns a command for a Python program in `peers/python`. Without Python 3.8 or later, this
+/// prints `NOT RUN` and returns `None`.
 pub fn python(name: &str) -> Option<Command> {
+    python_in("python", name)
+}
+
+/// Does the same for another folder in `peers`.
+pub fn python_in(folder: &str, name: &str) -> Option<Command> {
     static IS_NEW_ENOUGH: OnceLock<bool> = OnceLock::new();
     let mut command = foreign("python3")?;
     let ask = || {
@@ -88,7 +93,8 @@ pub fn python(name: &str) -> Option<Command> {
         not_run("python3 is older than 3.8");
         return None;
     }
-    command.arg(root().join("tests/peers/python").join(name));
+    let path = root().join("tests/peers").join(folder).join(name);
+    command.arg("-B").arg(path); // -B leaves no compiled files beside the programs.
     Some(command)
 }
 

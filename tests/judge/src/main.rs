@@ -159,11 +159,17 @@ fn judge(args: &Args) -> Result<bool> {
     let subject = subject(args, kind)?;
     // A promise that panics has a fault of its own, which is told below.
     std::panic::set_hook(Box::new(|_| {}));
-    if !kind.is_client() {
-        let started = caught(|| subject.start().map(drop));
-        started.or_else(|why| bail!("it does not start: {why}"))?;
+    let started = caught(|| {
+        if kind.is_client() {
+            subject.run(&mut subject.at("127.0.0.1:9")); // It is only started.
+            return Ok(());
+        }
+        subject.start().map(drop)
+    });
+    match started {
+        Ok(()) => ask(&lessons, &subject),
+        Err(Broken::Promise(why) | Broken::Means(why) | Broken::NotAsked(why)) => bail!(why),
     }
-    Ok(ask(&lessons, &subject))
 }
 
 /// Returns the program as one that can be asked.
@@ -227,8 +233,8 @@ fn subject(args: &Args, kind: Kind) -> Result<Subject> {
 }
 
 /// Asks one promise after the other, and prints what becomes of each.
-fn ask(lessons: &[&Lesson], subject: &Subject) -> bool {
-    let (mut kept, mut broken, mut stage) = (0, 0, 0);
+fn ask(lessons: &[&Lesson], subject: &Subject) -> Result<bool> {
+    let (mut kept, mut broken, mut failed, mut stage) = (0, 0, 0, 0);
     for lesson in lessons {
         if lesson.stage != stage {
             stage = lesson.stage;
@@ -244,7 +250,8 @@ fn ask(lessons: &[&Lesson], subject: &Subject) -> bool {
         match &answer {
             Ok(()) => kept += 1,
             Err(Broken::Promise(_)) => broken += 1,
-            Err(_) => {}
+            Err(Broken::Means(_)) => failed += 1,
+            Err(Broken::NotAsked(_)) => {}
         }
         report(lesson, &sentence, answer);
         if stage == 1 && broken > 0 {
@@ -253,7 +260,10 @@ fn ask(lessons: &[&Lesson], subject: &Subject) -> bool {
         }
     }
     print(&format!("{kept} of {} promises kept", kept + broken));
-    broken == 0
+    if failed > 0 && broken == 0 {
+        bail!("{failed} promises could not be asked");
+    }
+    Ok(broken == 0)
 }
 
 /// Asks one promise.
@@ -272,8 +282,10 @@ fn report(lesson: &Lesson, sentence: &str, answer: Kept) {
         Ok(()) => print(&format!("  kept      {sentence}")),
         Err(Broken::Promise(why)) => {
             print(&format!("  BROKEN    {sentence}"));
-            let seen = why.lines().filter(|line| !line.trim().is_empty());
-            for line in seen.take(EVIDENCE - 1) {
+            let seen: Vec<&str> = why.lines().filter(|line| !line.trim().is_empty()).collect();
+            // The last line of a long report has the cause.
+            let (first, rest) = seen.split_at(seen.len().min(EVIDENCE - 2));
+            for line in first.iter().chain(rest.last()) {
                 print(&format!(
                     "            {}",
                     line.trim().chars().take(160).collect::<String>()

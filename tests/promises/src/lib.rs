@@ -142,14 +142,27 @@ trait Promised<T> {
 
 impl<T> Promised<T> for io::Result<T> {
     fn promised(self, what: &str) -> Result<T, Broken> {
-        use io::ErrorKind::{TimedOut, WouldBlock};
+        use io::ErrorKind::{TimedOut, UnexpectedEof, WouldBlock};
         self.map_err(|error| match error.kind() {
             TimedOut | WouldBlock => {
                 Broken::Promise(format!("{what}: not within {:?}", harness::patience()))
             }
+            UnexpectedEof => Broken::Promise(format!("{what}: the connection ended before")),
             _ => Broken::Promise(format!("{what}: {error}")),
         })
     }
+}
+
+/// Says what was sent and what came back, if they are not the same.
+fn came_back(back: &[u8], sent: &[u8]) -> Kept {
+    let shown = |bytes: &[u8]| bytes[..bytes.len().min(40)].escape_ascii().to_string();
+    ensure!(
+        back == sent,
+        "\"{}\" was sent, and \"{}\" came back",
+        shown(sent),
+        shown(back)
+    );
+    Ok(())
 }
 
 /// Asks for what a program did, as the assertions of [`Finished`] do, but without a panic.

@@ -1,0 +1,18 @@
+"""Ends with 0, although nobody listens there."""
+
+import sys
+
+from right import udp_client
+
+ask_any = udp_client.ask
+
+
+def ask(client, message):
+    try:
+        return ask_any(client, message)
+    except ConnectionRefusedError:
+        sys.exit(0)
+
+
+udp_client.ask = ask
+udp_client.main()
