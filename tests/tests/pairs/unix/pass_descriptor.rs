@@ -325,7 +325,7 @@ fn a_server_without_a_free_descriptor_goes_on() {
     // 0, 1, 2, the listener, and two connections. One of them stays, so the other leaves no room,
     // neither for a file nor for the next accept.
     let mut server = announced(
-        &mut harness::limited("--nofile=6", &server(&name, &[])),
+        &mut harness::limited("--nofile=6:64", &server(&name, &[])),
         &name,
     );
     let silent = connect(&name);
@@ -348,6 +348,10 @@ fn a_server_without_a_free_descriptor_goes_on() {
         );
     }
     drop(silent);
+    // One more: the accept that waits for the next client also takes one.
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args([&format!("--pid={}", server.id()), "--nofile=7:64"]);
+    assert_eq!(run(&mut prlimit, b"").code, Some(0));
     let served = || {
         let mut stream = connect(&name);
         let mut answer = String::new();
