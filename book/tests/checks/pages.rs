@@ -197,12 +197,15 @@ fn leads_somewhere(code: &Code, page: &Page, link: &str) -> bool {
     fragment.is_empty() || headings.any(|line| line.ends_with(&format!("{{#{fragment}}}")))
 }
 
-/// The page of a chapter ends with experiments, three questions, and what to read next.
+/// The page of a chapter ends with experiments, three questions, and what to read next. One of the first
+/// part has also something to write.
 #[test]
 fn each_chapter_has_experiments_and_three_questions() {
     let others = [
         "SUMMARY", "article", "mistakes", "glossary", "programs", "tests",
     ];
+    let summary = &Page::all("en")["SUMMARY.md"].text;
+    let (first_part, _) = summary.split_once("# Further").unwrap();
     assert_for_each_page(|name, page| {
         if others.iter().any(|other| name.starts_with(other)) {
             return Vec::new();
@@ -214,9 +217,16 @@ fn each_chapter_has_experiments_and_three_questions() {
         };
         let missing = headings.iter().filter(|text| !page.text.contains(**text));
         complaints.extend(missing.map(|heading| format!("no {heading:?}")));
-        let questions = page.text.matches("<summary>").count();
+        let (before, after) = page.text.split_once(headings[1]).unwrap_or_default();
+        let questions = after.matches("<summary>").count();
         if questions != 3 {
             complaints.push(format!("{questions} questions"));
+        }
+        let exercises = ["\n## Write it yourself\n", "\n## 自己写\n"];
+        let exercise = exercises.iter().find_map(|it| before.split_once(it));
+        let is_judged = |(_, text): (&str, &str)| text.contains("`cargo run -p judge -- ");
+        if first_part.contains(&format!("]({name})")) && !exercise.is_some_and(is_judged) {
+            complaints.push("no exercise with the judge's command".to_owned());
         }
         complaints
     });
