@@ -109,6 +109,8 @@ cases! {
             "who is silent makes nobody wait",
             "who does not read makes nobody wait",
             "who drips makes nobody wait",
+            // While one client stays, those that have left fill the backlog.
+            "clients that reset or leave harm nobody",
         ]
     tcp_server_waits_for_the_first_byte ["--stage=4"]
         ["who is silent makes nobody wait"]
