@@ -35,8 +35,8 @@ mod guard {
     /// When this process ends, the shell's stdin ends. Until then the shell reads the ids of
     /// other process groups that it must kill. A process that has just been started, or has left
     /// its group, is known by a variable of its environment, which Linux shows. For kill, 0 is
-    /// the shell's own group, with the shell itself. If a process of the group is suspended when we end, the kernel sends
-    /// SIGHUP to the whole group.
+    /// the shell's own group, with the shell itself. If a process of the group is suspended when we
+    /// end, the kernel sends SIGHUP to the whole group.
     const SCRIPT: &str = "
         trap '' HUP
         folder=$(mktemp -d /tmp/uxXXXXXX) && chmod 755 $folder && echo $folder || exit
