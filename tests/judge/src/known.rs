@@ -131,7 +131,7 @@ fn judge_one(
     let limit = ["--limit", "--max-connections N"];
     let limit = limit
         .iter()
-        .filter(|_| line.contains("our:") && kind != "udp-server");
+        .filter(|_| line.contains("our:") && kind == "tcp-server");
     let words = words.iter().chain(limit).chain(&["--"]).copied();
     let args = Args::parse_from(words.chain(command.iter().map(String::as_str)));
     let Some((of_kind, Ok(subject))) = args.kind.map(|kind| (kind, subject(&args, kind))) else {
