@@ -95,21 +95,26 @@ impl Subject {
         self.start_by(host, |mut command| self.run(&mut command))
     }
 
-    /// Starts a server of streams with a limit of connections.
-    pub fn start_at_most(&self, connections: usize) -> Result<Listening, Broken> {
-        let Some(at_most) = &self.at_most else {
-            return Err(Broken::not_asked("no limit of connections is known"));
-        };
-        let args = at_most(connections);
+    /// Returns the arguments for at most so many connections, or none if no such limit is known.
+    fn places(&self, connections: usize) -> Vec<String> {
+        let at_most = self.at_most.as_ref();
+        at_most
+            .map(|at_most| at_most(connections))
+            .unwrap_or_default()
+    }
+
+    /// Starts a server with a limit of connections, if it has one.
+    pub fn start_for(&self, connections: usize) -> Result<Listening, Broken> {
+        let args = self.places(connections);
         self.start_by("127.0.0.1", |mut command| self.run(command.args(&args)))
     }
 
-    /// Does the same with a server that may have no such limit: then it has none.
-    pub fn start_for(&self, connections: usize) -> Result<Listening, Broken> {
-        match self.at_most {
-            Some(_) => self.start_at_most(connections),
-            None => self.start(),
+    /// Does the same with a server that must have such a limit.
+    pub fn start_at_most(&self, connections: usize) -> Result<Listening, Broken> {
+        if self.at_most.is_none() {
+            return Err(Broken::not_asked("no limit of connections is known"));
         }
+        self.start_for(connections)
     }
 
     /// Starts a server under a limit in the form of prlimit(1).
@@ -124,8 +129,7 @@ impl Subject {
     /// Starts a server whose output nobody reads from the beginning. So it cannot say where it listens.
     #[cfg(unix)]
     pub fn start_unread(&self) -> Result<Listening, Broken> {
-        let at_most = self.at_most.as_ref();
-        let args = at_most.map(|at_most| at_most(1)).unwrap_or_default();
+        let args = self.places(1);
         self.start_as(Ready::Answers, "127.0.0.1", |mut command| {
             self.run_with(command.args(&args), unread(), unread())
         })
