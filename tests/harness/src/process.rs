@@ -320,29 +320,34 @@ impl Running {
 
     /// Sends SIGCONT later, while the caller goes on.
     pub fn resume_after(&self, time: Duration) {
-        use rustix::process::{Signal, kill_process, kill_process_group};
         let (pid, is_group) = (self.pid(), self.leads_group);
         thread::spawn(move || {
             thread::sleep(time);
             // An error means that the program has ended.
-            let _ = match is_group {
-                true => kill_process_group(pid, Signal::CONT),
-                false => kill_process(pid, Signal::CONT),
-            };
+            let _ = send(pid, is_group, rustix::process::Signal::CONT);
         });
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        use rustix::process::{kill_process, kill_process_group};
-        match self.leads_group {
-            true => kill_process_group(self.pid(), signal).unwrap(),
-            false => kill_process(self.pid(), signal).unwrap(),
-        }
+        send(self.pid(), self.leads_group, signal).unwrap();
     }
 
     fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_child(&self.child)
+    }
+}
+
+/// Sends a signal to a process, or to the group that it leads.
+#[cfg(unix)]
+fn send(
+    pid: rustix::process::Pid,
+    is_group: bool,
+    signal: rustix::process::Signal,
+) -> rustix::io::Result<()> {
+    match is_group {
+        true => rustix::process::kill_process_group(pid, signal),
+        false => rustix::process::kill_process(pid, signal),
     }
 }
 

@@ -45,22 +45,7 @@ pub fn a_peer_that_has_gone_harms_nobody(subject: &Subject) -> Kept {
     Ok(())
 }
 
-/// Compares after a first part of the peers, when the server has all that it keeps for its work.
 #[cfg(target_os = "linux")]
 pub fn peers_that_have_gone_leave_nothing_behind(subject: &Subject) -> Kept {
-    let server = subject.start()?;
-    let come_and_go = |count| (0..count).try_for_each(|_| server.serves());
-    come_and_go(300)?;
-    let (descriptors_before, memory_before) = server.uses();
-    come_and_go(1000)?;
-    let (descriptors, memory) = server.uses();
-    ensure!(
-        descriptors <= descriptors_before + 20,
-        "{descriptors} descriptors after 1000 more peers, {descriptors_before} before"
-    );
-    ensure!(
-        memory <= memory_before + 8 * 1024,
-        "{memory} KiB of memory after 1000 more peers, {memory_before} KiB before"
-    );
-    Ok(())
+    subject.start()?.forgets()
 }

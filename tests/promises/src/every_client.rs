@@ -1,6 +1,7 @@
 //! What every client promises, whatever its sockets are.
 
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use harness::{try_run, udp_socket};
 use socket2::{Domain, Socket, Type};
@@ -15,6 +16,16 @@ promises! {
     ],
 }
 
+/// Returns two sockets that keep their ports, where nobody listens: the one is connected elsewhere, so it
+/// takes nothing from a client, and the other does not listen.
+pub fn sockets_that_take_nothing() -> io::Result<(UdpSocket, TcpStream)> {
+    let udp = udp_socket("127.0.0.1");
+    udp.connect(udp_socket("127.0.0.1").local_addr()?)?;
+    let tcp = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    tcp.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    Ok((udp, tcp.into()))
+}
+
 /// Who asks one server is told at once, long before its time limit. Of many servers, nobody is told.
 pub fn that_nobody_listens_is_told(ours: &Ours) -> Kept {
     let error = match &*ours.name {
@@ -24,13 +35,7 @@ pub fn that_nobody_listens_is_told(ours: &Ours) -> Kept {
         "one_to_many" => "get an answer from ADDR within 100ms",
         _ => "reach ADDR: nobody listens there; start unix-echo server",
     };
-    // Both sockets keep their ports. But the one is connected elsewhere, so it takes nothing from the
-    // client, and the other does not listen.
-    let udp = udp_socket("127.0.0.1");
-    udp.connect(udp_socket("127.0.0.1").local_addr()?)?;
-    let tcp = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    tcp.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
-    let tcp = TcpStream::from(tcp);
+    let (udp, tcp) = sockets_that_take_nothing()?;
     let folder = harness::folder();
     let path = folder.path().join("s");
     let addr = match ours.reach {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use harness::{Finished, Running, patience, udp_socket};
 use socket2::SockRef;
 
+use crate::every_client::sockets_that_take_nothing;
 use crate::{Broken, Kept, Promised, Reach, Subject};
 
 promises! {
@@ -229,12 +230,7 @@ pub fn a_silent_server_is_given_up(subject: &Subject) -> Kept {
 }
 
 pub fn that_nobody_listens_is_an_error(subject: &Subject) -> Kept {
-    // The socket keeps its port, and takes nothing from others.
-    let udp = udp_socket("127.0.0.1");
-    udp.connect(udp_socket("127.0.0.1").local_addr()?)?;
-    let tcp = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-    tcp.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
-    let tcp = TcpStream::from(tcp);
+    let (udp, tcp) = sockets_that_take_nothing()?;
     let addr = match subject.reach {
         Reach::Udp => udp.local_addr()?,
         _ => tcp.local_addr()?,

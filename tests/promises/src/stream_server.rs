@@ -359,26 +359,9 @@ pub fn who_waits_or_does_not_read_costs_no_processor_time(subject: &Subject) -> 
     server.rests()
 }
 
-/// Compares after a first part of the clients, when the server has all that it keeps for its work.
 #[cfg(target_os = "linux")]
 pub fn clients_that_have_gone_leave_nothing_behind(subject: &Subject) -> Kept {
-    let server = subject.start()?;
-    let come_and_go = |count| (0..count).try_for_each(|_| server.serves());
-    come_and_go(300)?;
-    thread::sleep(Duration::from_millis(300));
-    let (descriptors_before, memory_before) = server.uses();
-    come_and_go(1000)?;
-    thread::sleep(Duration::from_millis(300));
-    let (descriptors, memory) = server.uses();
-    ensure!(
-        descriptors <= descriptors_before + 20,
-        "{descriptors} descriptors after 1000 more clients, {descriptors_before} before"
-    );
-    ensure!(
-        memory <= memory_before + 8 * 1024,
-        "{memory} KiB of memory after 1000 more clients, {memory_before} KiB before"
-    );
-    Ok(())
+    subject.start()?.forgets()
 }
 
 #[cfg(unix)]

@@ -431,9 +431,31 @@ impl Listening {
         processes.into_iter().map(harness::processor_time).sum()
     }
 
+    /// Breaks the promise to keep nothing of peers that have gone. Compares after a first part of them, when
+    /// the server has all that it keeps for its work.
+    #[cfg(target_os = "linux")]
+    pub fn forgets(&self) -> Kept {
+        let uses_after = |count| {
+            (0..count).try_for_each(|_| self.serves())?;
+            std::thread::sleep(Duration::from_millis(300)); // It may learn of the last end a little later.
+            Ok::<_, Broken>(self.uses())
+        };
+        let (descriptors_before, memory_before) = uses_after(300)?;
+        let (descriptors, memory) = uses_after(1000)?;
+        ensure!(
+            descriptors <= descriptors_before + 20,
+            "{descriptors} descriptors after 1000 more peers, {descriptors_before} before"
+        );
+        ensure!(
+            memory <= memory_before + 8 * 1024,
+            "{memory} KiB of memory after 1000 more peers, {memory_before} KiB before"
+        );
+        Ok(())
+    }
+
     /// Returns how many descriptors it has open, and its memory in KiB.
     #[cfg(target_os = "linux")]
-    pub fn uses(&self) -> (usize, u64) {
+    fn uses(&self) -> (usize, u64) {
         let processes = self.running.processes();
         let open = |id| std::fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count);
         let memory = |id| harness::memory_kib(id, "VmRSS").unwrap_or(0);

@@ -1,7 +1,7 @@
 //! What only the example `graceful` of `tcp-server` promises: how it ends. What it promises like
 //! `tcp-server` is in `promises`.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::process::Command;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use harness::{LIMIT, Running, Server, echo, noise};
 use rustix::process::Signal;
 
-use crate::tcp::{assert_rest_comes_back, assert_serves, connect};
+use crate::tcp::{assert_ends, assert_rest_comes_back, assert_serves, connect};
 use promises::catalog::GRACEFUL;
 
 /// Tells a server to go, and returns how many connections it has open.
@@ -64,7 +64,7 @@ fn who_stays_idle_is_cut_when_the_grace_has_passed_and_not_earlier() {
     let told = Instant::now();
     assert_eq!(tell(&mut server), 1);
     echo(&idle, b"still served");
-    assert_eq!(idle.read(&mut [0; 8]).expect("a FIN, and no reset"), 0);
+    assert_ends(&mut idle);
     assert!(told.elapsed() >= Duration::from_millis(500));
     assert_ended(server, 0, 1);
 }
@@ -254,7 +254,7 @@ fn a_thread_that_cannot_be_started_costs_one_connection_and_no_place() {
     strace.args(["--max-connections", "1", "--addr", "127.0.0.1:0"]);
     let mut server = Server::start(&mut strace);
     let mut first = connect(&server);
-    assert_eq!(first.read(&mut [0; 5]).expect("a FIN"), 0);
+    assert_ends(&mut first);
     let peer = first.local_addr().unwrap();
     assert_eq!(server.running.stderr_line(), format!("{peer}: connected"));
     let line = server.running.stderr_line();

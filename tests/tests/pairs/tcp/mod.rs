@@ -31,6 +31,14 @@ fn connect(server: &Server) -> TcpStream {
     stream
 }
 
+/// Asserts that nothing more comes, and that the end is a FIN and no reset. Until then the test itself may
+/// be suspended, and unlike read, read_to_end goes on.
+#[cfg(unix)]
+fn assert_ends(stream: &mut TcpStream) {
+    let rest = stream.read_to_end(&mut Vec::new());
+    assert_eq!(rest.expect("a FIN, and no reset"), 0);
+}
+
 fn assert_serves(server: &Server) {
     echo(&connect(server), b"still there?");
 }
