@@ -286,8 +286,10 @@ fn serve(mut stream: TcpStream, idle_timeout: Duration) -> io::Result<u64> {
         }
         let mut unsent = &buffer[..len];
         while !unsent.is_empty() {
-            let sent = retry(idle_timeout, || stream.write(unsent))?;
-            unsent = &unsent[sent..];
+            match retry(idle_timeout, || stream.write(unsent))? {
+                0 => return Err(ErrorKind::WriteZero.into()), // Or we would spin.
+                sent => unsent = &unsent[sent..],
+            }
         }
         echoed += len as u64;
     }

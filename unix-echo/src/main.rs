@@ -59,7 +59,7 @@ use signal_hook::{consts::*, iterator::Signals};
 #[cfg(unix)]
 use address::Address;
 
-/// The pause after an error, so that an error that repeats does not keep a processor busy.
+/// The pause after an error: one that comes again and again must not make us spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Echo between programs on one machine, over a Unix socket

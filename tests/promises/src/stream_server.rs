@@ -16,7 +16,7 @@ use harness::{noise, patience};
 #[cfg(unix)]
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Kept, Ours, Subject, send_until_stuck};
+use crate::{Kept, Ours, Reach, Subject, send_until_stuck};
 #[cfg(unix)]
 use crate::{Listening, Stream};
 
@@ -39,6 +39,7 @@ promises! {
     ours: [
         each_connection_is_logged_when_it_begins_and_when_it_ends,
         #[cfg(target_os = "linux")] a_connection_that_the_kernel_gives_up_is_not_logged_as_idle,
+        #[cfg(target_os = "linux")] a_write_that_takes_nothing_ends_the_connection,
         #[cfg(target_os = "linux")] out_of_descriptors_it_logs_the_error_and_pauses,
         #[cfg(unix)] a_log_that_is_not_read_makes_it_wait_unless_it_is_quiet,
         #[cfg(target_os = "linux")] idle_workers_do_not_use_up_the_descriptors,
@@ -171,6 +172,23 @@ pub fn a_connection_that_the_kernel_gives_up_is_not_logged_as_idle(ours: &Ours) 
         server.log_line()?,
         format!("{peer}: closed, Connection timed out (os error 110)")
     );
+    Ok(())
+}
+
+/// strace lets send(2) return 0. A loop that writes until everything is taken would spin.
+#[cfg(target_os = "linux")]
+pub fn a_write_that_takes_nothing_ends_the_connection(ours: &Ours) -> Kept {
+    let options = ["-e", "inject=sendto:retval=0"];
+    let mut server = ours.start_traced(Path::new("/dev/null"), &options)?;
+    let client = server.connect()?;
+    let peer = client.name_in_logs()?;
+    client.send(b"hello")?;
+    let why = match ours.reach {
+        Reach::Tcp => "write zero",
+        _ => "failed to write whole buffer", // This is how write_all says it.
+    };
+    ensure_eq!(server.log_line()?, format!("{peer}: connected"));
+    ensure_eq!(server.log_line()?, format!("{peer}: closed, {why}"));
     Ok(())
 }
 

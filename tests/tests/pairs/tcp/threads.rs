@@ -120,21 +120,3 @@ fn it_gives_advice_only_where_it_is_true() {
         ));
     }
 }
-
-/// strace lets send(2) return 0. A loop that writes until everything is taken would spin.
-#[test]
-#[cfg(target_os = "linux")]
-fn a_write_that_takes_nothing_ends_the_connection() {
-    if let Err(why) = harness::tracing() {
-        return harness::not_run(&why);
-    }
-    let mut strace = Command::new("strace");
-    strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
-    strace.args(["-e", "inject=sendto:retval=0"]);
-    strace.arg(TCP_SERVER.command().get_program());
-    let mut server = Server::start(strace.args(["--addr", "127.0.0.1:0"]));
-    let client = connect(&server);
-    std::io::Write::write_all(&mut &client, b"hello").unwrap();
-    let lines = [(); 2].map(|()| server.running.stderr_line());
-    assert!(lines[1].ends_with(": closed, write zero"), "{lines:?}");
-}
