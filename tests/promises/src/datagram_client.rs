@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use harness::{Running, patience};
 use tempfile::TempDir;
 
-use crate::{Broken, Kept, Ours, Promised, Reach, Said};
+use crate::{Broken, Kept, Ours, Promised, Reach, Said, uninterrupted};
 
 promises! {
     anybody: [],
@@ -78,7 +78,8 @@ fn asked_with_stdout(stdout: Stdio, ours: &Ours, seconds: &str) -> Result<Asked,
         let server = UnixDatagram::bind(&path)?;
         server.set_read_timeout(Some(patience()))?;
         let client = start(&path.to_string_lossy());
-        let (len, peer) = server.recv_from(&mut question).promised("a question")?;
+        let (len, peer) =
+            uninterrupted(|| server.recv_from(&mut question)).promised("a question")?;
         server.set_nonblocking(true)?; // A client that does not read is no reason to wait.
         let reply = move |answer: &[u8]| drop(server.send_to_addr(answer, &peer));
         (client, len, Box::new(reply))
@@ -90,7 +91,8 @@ fn asked_with_stdout(stdout: Stdio, ours: &Ours, seconds: &str) -> Result<Asked,
         let server = UdpSocket::bind(listens)?;
         server.set_read_timeout(Some(patience()))?;
         let client = start(&format!("{asks}:{}", server.local_addr()?.port()));
-        let (len, peer) = server.recv_from(&mut question).promised("a question")?;
+        let (len, peer) =
+            uninterrupted(|| server.recv_from(&mut question)).promised("a question")?;
         let reply = move |answer: &[u8]| drop(server.send_to(answer, peer));
         (client, len, Box::new(reply))
     };

@@ -13,7 +13,7 @@ use crate::{
     catalog::TCP_SERVER,
     datagram_client::{printed, right_answer},
 };
-use crate::{Kept, Ours, Reach, Said};
+use crate::{Kept, Ours, Reach, Said, uninterrupted};
 
 promises! {
     anybody: [],
@@ -41,7 +41,8 @@ pub fn of_a_name_with_two_addresses_the_one_that_answers_is_used(ours: &Ours) ->
             server.set_read_timeout(Some(patience()))?;
             let client = Running::start(&mut client(server.local_addr()?.port())?);
             let mut question = [0; 512];
-            let (len, peer) = server.recv_from(&mut question).promised("a question")?;
+            let (len, peer) =
+                uninterrupted(|| server.recv_from(&mut question)).promised("a question")?;
             server.send_to(&right_answer(ours, &question[..len]), peer)?;
             client.try_finish()?
         };

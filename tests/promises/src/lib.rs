@@ -165,6 +165,17 @@ fn came_back(back: &[u8], sent: &[u8]) -> Kept {
     Ok(())
 }
 
+/// Makes a call again if it was interrupted, because the test itself was suspended: no program is to blame
+/// for that.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Asks for what a program did, as the assertions of [`Finished`] do, but without a panic.
 trait Said {
     /// It succeeded and printed exactly this.

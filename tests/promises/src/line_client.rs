@@ -11,7 +11,7 @@ use harness::{Finished, Running, patience, udp_socket};
 use socket2::SockRef;
 
 use crate::every_client::sockets_that_take_nothing;
-use crate::{Broken, Kept, Promised, Reach, Subject};
+use crate::{Broken, Kept, Promised, Reach, Subject, uninterrupted};
 
 promises! {
     anybody: [
@@ -89,7 +89,7 @@ fn accept(listener: &TcpListener) -> Result<TcpStream, Broken> {
 
 fn receive(server: &UdpSocket) -> Result<(Vec<u8>, std::net::SocketAddr), Broken> {
     let mut buffer = vec![0; 65_536];
-    let (len, peer) = server.recv_from(&mut buffer).promised("a datagram")?;
+    let (len, peer) = uninterrupted(|| server.recv_from(&mut buffer)).promised("a datagram")?;
     buffer.truncate(len);
     Ok((buffer, peer))
 }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::catalog::{Program, TCP_CLIENT, UNIX_CLIENT};
 use crate::stream::Stream;
-use crate::{Broken, Kept, Promised, Said, came_back};
+use crate::{Broken, Kept, Promised, Said, came_back, uninterrupted};
 
 /// How the clients of a subject reach it, or how it reaches its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -381,7 +381,7 @@ impl Listening {
         let addr = self.ip()?;
         socket.send_to(datagram, addr)?;
         let mut buffer = vec![0; 65_536];
-        let (len, from) = socket.recv_from(&mut buffer).promised("an echo")?;
+        let (len, from) = uninterrupted(|| socket.recv_from(&mut buffer)).promised("an echo")?;
         ensure_eq!(from, addr, "the echo comes from where the datagram went");
         buffer.truncate(len);
         Ok(buffer)
@@ -516,12 +516,15 @@ impl Peer {
         let mut buffer = vec![0; 65_536];
         let len = match self {
             Peer::Udp(socket, server) => {
-                let (len, from) = socket.recv_from(&mut buffer).promised("an echo")?;
+                let (len, from) =
+                    uninterrupted(|| socket.recv_from(&mut buffer)).promised("an echo")?;
                 ensure_eq!(from, *server, "the echo comes from where the datagram went");
                 len
             }
             #[cfg(unix)]
-            Peer::Unix(socket, ..) => socket.recv(&mut buffer).promised("an echo")?,
+            Peer::Unix(socket, ..) => {
+                uninterrupted(|| socket.recv(&mut buffer)).promised("an echo")?
+            }
         };
         buffer.truncate(len);
         Ok(buffer)

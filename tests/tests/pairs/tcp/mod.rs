@@ -52,18 +52,10 @@ fn assert_rest_comes_back(stream: &TcpStream, bytes: &[u8], sent: usize) {
             stream.write_all(&bytes[sent..]).unwrap();
             stream.shutdown(Shutdown::Write).unwrap();
         });
-        let mut stream = stream;
-        let (mut received, mut buffer) = (0, vec![0; 64 * 1024]);
-        loop {
-            match stream.read(&mut buffer).expect("the rest of the echo") {
-                0 => break,
-                len => {
-                    assert!(bytes[received..].starts_with(&buffer[..len]));
-                    received += len;
-                }
-            }
-        }
-        assert_eq!(received, bytes.len());
+        let (mut stream, mut back) = (stream, Vec::new());
+        let received = stream.read_to_end(&mut back);
+        assert_eq!(received.expect("the rest of the echo"), bytes.len());
+        assert!(back == bytes);
     });
 }
 
