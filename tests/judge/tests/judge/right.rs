@@ -50,6 +50,25 @@ fn udp_server() {
 }
 
 #[test]
+fn batch() {
+    let batch = example_of("udp-server", "batch");
+    ours_keeps_everything(&["udp-server"], batch, &["--addr"]);
+}
+
+#[test]
+fn wildcard() {
+    let wildcard = example_of("udp-server", "wildcard");
+    ours_keeps_everything(&["udp-server"], wildcard, &["--addr"]);
+}
+
+#[test]
+fn multicast() {
+    let multicast = example_of("udp-server", "multicast");
+    let group = ["239.255.70.7", "--interface", "127.0.0.1", "--addr"];
+    ours_keeps_everything(&["udp-server"], multicast, &group);
+}
+
+#[test]
 fn tcp_server() {
     ours_keeps_everything(&["tcp-server", LIMIT], program("tcp-server"), &["--addr"]);
 }
@@ -58,6 +77,12 @@ fn tcp_server() {
 fn event_loop() {
     let event_loop = example_of("tcp-server", "event_loop");
     ours_keeps_everything(&["tcp-server", LIMIT], event_loop, &["--addr"]);
+}
+
+#[test]
+fn graceful() {
+    let graceful = example_of("tcp-server", "graceful");
+    ours_keeps_everything(&["tcp-server", LIMIT], graceful, &["--addr"]);
 }
 
 #[test]
