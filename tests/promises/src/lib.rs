@@ -142,12 +142,13 @@ trait Promised<T> {
 
 impl<T> Promised<T> for io::Result<T> {
     fn promised(self, what: &str) -> Result<T, Broken> {
-        use io::ErrorKind::{TimedOut, UnexpectedEof, WouldBlock};
+        use io::ErrorKind::{ConnectionRefused, TimedOut, UnexpectedEof, WouldBlock};
         self.map_err(|error| match error.kind() {
             TimedOut | WouldBlock => {
                 Broken::Promise(format!("{what}: not within {:?}", harness::patience()))
             }
             UnexpectedEof => Broken::Promise(format!("{what}: the connection ended before")),
+            ConnectionRefused => Broken::Promise(format!("{what}: nobody listens there any more")),
             _ => Broken::Promise(format!("{what}: {error}")),
         })
     }
