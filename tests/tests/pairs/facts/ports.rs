@@ -219,6 +219,7 @@ fn so_reuseaddr_frees_a_port_in_time_wait_only_if_the_old_listener_had_it_too() 
         })
     };
     assert!(starts_again(&[ReuseAddr], &[ReuseAddr]));
+    assert!(starts_again(&[ReusePort], &[ReusePort]));
     assert!(!starts_again(&[ReuseAddr], &[]));
     assert!(!starts_again(&[], &[ReuseAddr]));
 }
@@ -280,6 +281,22 @@ fn with_so_reuseport_each_peer_stays_with_one_of_the_sockets_and_the_peers_are_s
     assert!(heard[0].is_disjoint(&heard[1]));
     assert!(heard.iter().all(|peers| !peers.is_empty()));
     assert_eq!(heard[0].len() + heard[1].len(), peers.len());
+}
+
+#[test]
+fn a_broadcast_reaches_each_socket_that_shares_the_port() {
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    for option in [ReuseAddr, ReusePort] {
+        let first = bound(Type::DGRAM, everywhere, &[option]).unwrap();
+        let second = bound(Type::DGRAM, address_of(&first), &[option]).unwrap();
+        let sender = udp_socket("127.0.0.1");
+        sender.set_broadcast(true).unwrap();
+        let everybody = ("127.255.255.255", address_of(&first).port());
+        sender.send_to(b"hello", everybody).unwrap();
+        for socket in [first, second] {
+            assert_eq!(UdpSocket::from(socket).recv(&mut [0; 8]).unwrap(), 5);
+        }
+    }
 }
 
 const SHARED: &str = "SHARED_ADDRESS";
