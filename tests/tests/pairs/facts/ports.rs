@@ -213,7 +213,7 @@ fn so_reuseaddr_frees_a_port_in_time_wait_only_if_the_old_listener_had_it_too() 
         assert_eq!(io::copy(&mut &client, &mut io::sink()).unwrap(), 0);
         drop((client, listener));
         // A program that another test is starting may have the old listener for a moment longer.
-        (0..20).any(|_| {
+        (0..100).any(|_| {
             thread::sleep(Duration::from_millis(10));
             bound(Type::STREAM, addr, new).is_ok()
         })
