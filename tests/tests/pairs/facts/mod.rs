@@ -2,6 +2,10 @@
 //! about wrong code, are in `book/mistakes`.
 
 #[cfg(target_os = "linux")]
+mod addresses;
+#[cfg(target_os = "linux")]
+mod paths;
+#[cfg(target_os = "linux")]
 mod ports;
 mod tcp;
 mod udp;
