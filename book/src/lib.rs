@@ -3,6 +3,7 @@
 
 #[cfg(target_os = "linux")]
 pub mod calls;
+pub mod html;
 pub mod items;
 pub mod pages;
 #[cfg(target_os = "linux")]

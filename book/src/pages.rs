@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::html;
 use crate::items::{Part, dedent, item, paragraph, parts};
 
 /// What the pages of the code show: where the files are, and on which page each test stands.
@@ -82,7 +83,7 @@ impl Code {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let name = match &*stem {
             "main" => package.to_owned(),
-            "first" => format!("first-{package}"),
+            stem @ ("first" | "chat") => format!("{stem}-{package}"),
             stem => stem.replace('_', "-"),
         };
         let file = File {
@@ -176,6 +177,12 @@ impl Code {
         Ok(found.collect::<Result<Vec<_>, _>>()?.join("\n\n"))
     }
 
+    /// Reads what a chapter includes.
+    fn included(&self, path: &str) -> Result<String, String> {
+        let found = fs::read_to_string(self.root.join("book/en").join(path));
+        found.map_err(|error| format!("{path}: {error}"))
+    }
+
     /// Returns the text of a page of the code: links back to the chapters, and the whole file. Each test
     /// has a heading, and so an address.
     #[must_use]
@@ -237,23 +244,35 @@ pub struct Expanded {
     pub pages: Vec<String>,
 }
 
-/// Replaces `{{#code ..}}` and `{{#test ..}}` in a chapter; `word` is what a link to a test says.
+/// Replaces `{{#code ..}}`, `{{#test ..}}` and the `{{#include ..}}` of transcripts and drawings in a chapter.
 ///
 /// # Errors
 ///
 /// Each name that does not exist, with the reason.
-pub fn expand(code: &Code, chapter: &str, word: &str) -> Result<Expanded, Vec<String>> {
+pub fn expand(code: &Code, chapter: &str, is_chinese: bool) -> Result<Expanded, Vec<String>> {
+    let word = if is_chinese { "测试" } else { "test" };
+    let chapter = match is_chinese {
+        true => html::joined(chapter),
+        false => chapter.to_owned(),
+    };
+    let chapter = html::bare(&chapter);
     let mut parts = chapter.split("{{#");
     let mut text = parts.next().unwrap_or_default().to_owned();
     let (mut pages, mut errors) = (Vec::new(), Vec::new());
     for part in parts {
-        let (directive, rest) = part.split_once("}}").unwrap_or((part, ""));
+        let (directive, mut rest) = part.split_once("}}").unwrap_or((part, ""));
         let replaced = match directive.split_once(' ') {
             Some(("code", what)) => {
                 let (file, names) = what
                     .split_once(": ")
                     .map_or((what, None), |(file, names)| (file, Some(names)));
-                pages.extend(code.page_of(file));
+                let page = code.page_of(file);
+                // Only above the first part of a listing.
+                let fence = text.rfind("```").unwrap_or(0);
+                if text[fence..].lines().count() == 1 {
+                    text.insert_str(fence, &html::origin(file, page.as_deref()));
+                }
+                pages.extend(page);
                 code.listing(file, names)
             }
             Some(("test", name)) => code.link(name).map(|link| {
@@ -261,9 +280,22 @@ pub fn expand(code: &Code, chapter: &str, word: &str) -> Result<Expanded, Vec<St
                 if text.ends_with("](") {
                     link
                 } else {
-                    format!("[{word}]({link})")
+                    html::mark(&link, word, name)
                 }
             }),
+            Some(("include", path)) if path.ends_with(".txt") => {
+                text.truncate(text.trim_end_matches("```console\n").len());
+                rest = rest.trim_start_matches("\n```");
+                code.included(path).map(|shown| html::transcript(&shown))
+            }
+            Some(("include", path)) if path.ends_with(".svg") => {
+                let words = match is_chinese {
+                    true => code.included("../figures/zh-CN.txt"),
+                    false => Ok(String::new()),
+                };
+                let svg = code.included(path);
+                words.and_then(|words| Ok(html::figure(svg?.trim_end(), &words)))
+            }
             _ => Ok(format!("{{{{#{directive}}}}}")),
         };
         match replaced {

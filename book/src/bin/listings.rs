@@ -2,8 +2,10 @@
 //! (<https://rust-lang.github.io/mdBook/for_developers/preprocessors.html>). In a chapter,
 //!
 //! - `{{#code FILE}}` shows a file, and `{{#code FILE: NAME, NAME}}` its functions or other items;
-//! - `{{#test MODULE::NAME}}` becomes a link to a test, and in `[words]({{#test MODULE::NAME}})` only
-//!   its target.
+//! - `{{#test MODULE::NAME}}` becomes a mark that leads to a test, without the parentheses around it, and in
+//!   `[words]({{#test MODULE::NAME}})` only the target of the link;
+//! - `{{#include FILE}}` of a transcript shows what somebody types apart from what is printed, and that of a
+//!   drawing has its words in the language of the book.
 //!
 //! It also adds a page for each program and each file of tests, which leads back to the chapters. A
 //! name that does not exist ends it with an error, and with it the build. It lists the Chinese pages
@@ -48,9 +50,9 @@ fn run() -> Result<(), String> {
     let [context, mut book]: [Value; 2] =
         input.map_err(|error| format!("this is not what mdBook sends: {error}"))?;
     let is_chinese = context["config"]["book"]["language"] == "zh-CN";
-    let [word, from] = match is_chinese {
-        true => ["测试", "出自以下各章："],
-        false => ["test", "From the chapters "],
+    let from = match is_chinese {
+        true => "出自以下各章：",
+        false => "From the chapters ",
     };
 
     let root = harness::root();
@@ -74,7 +76,7 @@ fn run() -> Result<(), String> {
                 "BEHIND zh-CN/{path}: its English text has changed"
             );
         }
-        match expand(&code, content, word) {
+        match expand(&code, content, is_chinese) {
             Ok(expanded) => {
                 for page in expanded.pages {
                     origins.entry(page).or_default().insert(link.clone());

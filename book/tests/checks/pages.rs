@@ -132,7 +132,7 @@ fn both_languages_have_the_same_code_transcripts_and_links_on_each_page() {
 fn what_a_page_shows_is_there_and_is_not_too_wide() {
     let code = Code::read(&root());
     assert_for_each_page(|_, page| {
-        let (text, mut complaints) = match expand(&code, &page.text, "test") {
+        let (text, mut complaints) = match expand(&code, &page.text, false) {
             Ok(expanded) => (expanded.text, Vec::new()),
             Err(errors) => (String::new(), errors),
         };
@@ -246,7 +246,7 @@ fn each_chapter_has_experiments_and_three_questions() {
     });
 }
 
-/// A chapter defines a term in Chinese as `*词*（term）`. The glossary has it, too.
+/// A chapter defines a term in Chinese as `*词*（term）` or `**词**（term）`. The glossary has it, too.
 #[test]
 fn the_glossary_has_each_term_that_a_chapter_defines() {
     let pages = Page::all("zh-CN");
@@ -258,9 +258,9 @@ fn the_glossary_has_each_term_that_a_chapter_defines() {
             let (before, after) = page.text.split_at(at);
             (before, &after[mark.len()..])
         }) {
-            let term = before.rsplit('*').next().unwrap();
+            let term = before.trim_end_matches('*').rsplit('*').next().unwrap();
             let english = after.split(['）', '，']).next().unwrap();
-            let is_term = !before.ends_with('*') && english.is_ascii() && !term.contains('\n');
+            let is_term = english.is_ascii() && !term.contains('\n');
             if is_term && !glossary.contains(&format!("\n{term}（{english}")) {
                 complaints.push(format!("{name}: {term}（{english}）"));
             }
