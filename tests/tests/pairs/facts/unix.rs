@@ -1,11 +1,13 @@
-//! What the kernel does with descriptors that pass through a Unix socket. Each test shows one
-//! fact, without our programs.
+//! What the kernel does with descriptors that pass through a Unix socket, and whom it names as a peer.
+//! Each test shows one fact, without our programs.
 
 use std::io::{ErrorKind, IoSliceMut, Read};
 use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
 use crate::unix::pass_descriptor::{pipe, send};
@@ -72,4 +74,13 @@ fn a_descriptor_that_nobody_receives_is_closed_with_the_socket() {
     // A program that another test is starting has copies of all sockets for a moment, so this waits.
     rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::empty()).unwrap();
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+}
+
+/// No error says that the kernel does not know who is at the other end.
+#[test]
+fn asked_who_a_tcp_peer_is_the_kernel_succeeds_and_names_nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let peer = getsockopt(&stream, PeerCredentials).unwrap();
+    assert_eq!((peer.pid(), peer.uid(), peer.gid()), (0, u32::MAX, u32::MAX));
 }
