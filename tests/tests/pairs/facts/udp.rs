@@ -160,7 +160,9 @@ fn a_socket_on_the_broadcast_address_hears_broadcasts_alone() {
     let sender = udp_socket("0.0.0.0");
     sender.set_broadcast(true).unwrap();
     sender.send_to(b"to one", ("127.0.0.1", port)).unwrap();
-    sender.send_to(b"to all", ("127.255.255.255", port)).unwrap();
+    sender
+        .send_to(b"to all", ("127.255.255.255", port))
+        .unwrap();
     let mut buffer = [0; 8];
     let (len, from) = receiver.recv_from(&mut buffer).unwrap();
     assert_eq!(buffer[..len], *b"to all");

@@ -82,5 +82,8 @@ fn asked_who_a_tcp_peer_is_the_kernel_succeeds_and_names_nobody() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let peer = getsockopt(&stream, PeerCredentials).unwrap();
-    assert_eq!((peer.pid(), peer.uid(), peer.gid()), (0, u32::MAX, u32::MAX));
+    assert_eq!(
+        (peer.pid(), peer.uid(), peer.gid()),
+        (0, u32::MAX, u32::MAX)
+    );
 }
