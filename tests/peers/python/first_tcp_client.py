@@ -1,4 +1,4 @@
-"""The shortest TCP client: the same as tcp-client/examples/first.rs, with a port as its argument."""
+"""The shortest TCP client: tcp-client/examples/first.rs in Python. Its argument is a port."""
 
 import socket
 import sys

@@ -1,4 +1,4 @@
-"""The shortest TCP server: the same as tcp-server/examples/first.rs, with a port as its argument."""
+"""The shortest TCP server: tcp-server/examples/first.rs in Python. Its argument is a port."""
 
 import socket
 import sys

@@ -1,4 +1,4 @@
-"""The shortest UDP client: the same as udp-client/examples/first.rs, with a port as its argument."""
+"""The shortest UDP client: udp-client/examples/first.rs in Python. Its argument is a port."""
 
 import socket
 import sys

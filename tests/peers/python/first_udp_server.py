@@ -1,4 +1,4 @@
-"""The shortest UDP server: the same as udp-server/examples/first.rs, with a port as its argument."""
+"""The shortest UDP server: udp-server/examples/first.rs in Python. Its argument is a port."""
 
 import socket
 import sys

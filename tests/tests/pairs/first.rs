@@ -85,7 +85,23 @@ fn the_first_tcp_programs_pair_with_the_same_in_python() {
     assert_pairs_with_python("tcp", |_| "hello\n".to_owned());
 }
 
-/// A server that resets a client shows what the heads say: an error with one client ends the server.
+/// A port is given to one program at a time.
+#[test]
+fn a_second_server_at_the_same_address_ends_with_an_error() {
+    for package in ["udp-server", "tcp-server"] {
+        let server = first_server(package);
+        let second = run(
+            example_of(package, "first").arg(server.addr.to_string()),
+            b"",
+        );
+        second.assert_failed("Error: Os {");
+        if cfg!(unix) {
+            second.assert_stderr("Address already in use");
+        }
+    }
+}
+
+/// A client that resets its connection shows what the heads say: an error with one client ends the server.
 #[test]
 fn a_client_that_resets_ends_the_first_tcp_server() {
     let Server { running, addr } = first_server("tcp-server");
