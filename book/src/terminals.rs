@@ -332,11 +332,12 @@ fn can_play(transcript: &str) -> bool {
 
 /// Builds the programs that a transcript names.
 fn build_programs(transcript: &str) {
-    for line in transcript
+    // A line may have several: the judge starts another program.
+    for command in transcript
         .lines()
-        .filter(|line| line.contains("cargo run "))
+        .flat_map(|line| line.split("cargo run ").skip(1))
     {
-        let words: Vec<&str> = line.split(' ').collect();
+        let words: Vec<&str> = command.split(' ').collect();
         let after = |option| {
             let at = words.iter().position(|word| *word == option)?;
             words.get(at + 1).copied()

@@ -78,7 +78,10 @@ impl Page {
             }
         }
         let links = self.links().into_iter().chain(self.tests());
-        let mut links: Vec<String> = links.map(str::to_owned).collect();
+        // The first page links to the other language.
+        let mut links: Vec<String> = links
+            .map(|link| link.replace("../zh-CN/", "../en/"))
+            .collect();
         links.sort();
         links.dedup();
         skeleton.extend(links);
@@ -217,6 +220,8 @@ fn each_chapter_has_experiments_and_three_questions() {
         "programs",
         "tests",
         "who-keeps-what",
+        "welcome",
+        "messages",
     ];
     let summary = &Page::all("en")["SUMMARY.md"].text;
     let (first_part, _) = summary.split_once("# Further").unwrap();
