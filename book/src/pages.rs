@@ -152,7 +152,8 @@ impl Code {
             .map(|(page, _)| page.clone())
     }
 
-    /// Returns the parts of a file with these names (`a, b`), or the whole file.
+    /// Returns the parts of a file with these names (`a, b`), or the whole file. `use` stands for the lines
+    /// that begin with this word.
     ///
     /// # Errors
     ///
@@ -169,6 +170,7 @@ impl Code {
         };
         let found = names.split(", ").map(|name| {
             let found = match &parts {
+                Some(_) if name == "use" => Some(uses(&source)),
                 Some(parts) => item(&source, parts, name),
                 None => paragraph(&source, name),
             };
@@ -225,6 +227,14 @@ pub fn walk(folder: &Path, extension: &str) -> Vec<PathBuf> {
     }
     files.sort();
     files
+}
+
+fn uses(source: &str) -> String {
+    let lines: Vec<&str> = source
+        .lines()
+        .filter(|line| line.starts_with("use "))
+        .collect();
+    lines.join("\n")
 }
 
 fn below(folder: &Path, path: &Path) -> String {

@@ -43,8 +43,9 @@ const BAR: &str = "│ ";
 const RETURN: &str = " ⏎";
 
 /// Programs that not every system with bash and coreutils has.
-const FOREIGN: [&str; 11] = [
+const FOREIGN: [&str; 12] = [
     "dnsmasq", "haproxy", "ip", "nc", "nginx", "pgrep", "ps", "python3", "socat", "ss", "strace",
+    "tcpdump",
 ];
 
 /// What a command prints that fails, as the transcript shows.
@@ -174,9 +175,11 @@ pub fn play(transcript: &str) -> Option<String> {
 /// Replaces what differs from run to run: ports that the kernel chose, measured times, process
 /// ids and the names of Unix sockets that the kernel chose.
 fn masked(text: &str) -> String {
-    static MASKS: LazyLock<[(Regex, &str); 4]> = LazyLock::new(|| {
+    static MASKS: LazyLock<[(Regex, &str); 5]> = LazyLock::new(|| {
         [
             (r":(3[2-9]|[45]\d|60)\d{3}\b", ":PORT"),
+            // As tcpdump writes it.
+            (r"\b(\d+(\.\d+){3})\.(3[2-9]|[45]\d|60)\d{3}\b", "$1.PORT"),
             (r"\b\d+\.\d+(ns|µs|ms|s)\b", "TIME"),
             (r"\bpid \d+", "pid ID"),
             (r"@[0-9a-f]{5}\b", "@NAME"),
@@ -332,11 +335,12 @@ fn can_play(transcript: &str) -> bool {
 
 /// Builds the programs that a transcript names.
 fn build_programs(transcript: &str) {
-    for line in transcript
+    // A line may have several: the judge starts another program.
+    for command in transcript
         .lines()
-        .filter(|line| line.contains("cargo run "))
+        .flat_map(|line| line.split("cargo run ").skip(1))
     {
-        let words: Vec<&str> = line.split(' ').collect();
+        let words: Vec<&str> = command.split(' ').collect();
         let after = |option| {
             let at = words.iter().position(|word| *word == option)?;
             words.get(at + 1).copied()

@@ -78,7 +78,10 @@ impl Page {
             }
         }
         let links = self.links().into_iter().chain(self.tests());
-        let mut links: Vec<String> = links.map(str::to_owned).collect();
+        // The first page links to the other language.
+        let mut links: Vec<String> = links
+            .map(|link| link.replace("../zh-CN/", "../en/"))
+            .collect();
         links.sort();
         links.dedup();
         skeleton.extend(links);
@@ -205,7 +208,7 @@ fn leads_somewhere(code: &Code, page: &Page, link: &str) -> bool {
     fragment.is_empty() || headings.any(|line| line.ends_with(&format!("{{#{fragment}}}")))
 }
 
-/// The page of a chapter ends with experiments, three questions, and what to read next. One of the first
+/// The page of a chapter ends with experiments, three questions, what to remember, and what to read next. One of the first
 /// part has also something to write.
 #[test]
 fn each_chapter_has_experiments_and_three_questions() {
@@ -217,17 +220,24 @@ fn each_chapter_has_experiments_and_three_questions() {
         "programs",
         "tests",
         "who-keeps-what",
+        "welcome",
+        "messages",
     ];
     let summary = &Page::all("en")["SUMMARY.md"].text;
-    let (first_part, _) = summary.split_once("# Further").unwrap();
+    let (first_part, _) = summary.split_once("# When it does not work").unwrap();
     assert_for_each_page(|name, page| {
         if others.iter().any(|other| name.starts_with(other)) {
             return Vec::new();
         }
         let mut complaints = Vec::new();
         let headings = match page.text.contains("## Try this") {
-            true => ["## Try this", "## Questions", "## Read next"],
-            false => ["## 试一试", "## 问题", "## 接下来读什么"],
+            true => [
+                "## Try this",
+                "## Questions",
+                "## What to remember",
+                "## Read next",
+            ],
+            false => ["## 试一试", "## 问题", "## 记住这几点", "## 接下来读什么"],
         };
         let missing = headings.iter().filter(|text| !page.text.contains(**text));
         complaints.extend(missing.map(|heading| format!("no {heading:?}")));

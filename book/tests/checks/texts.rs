@@ -1,4 +1,4 @@
-//! The README explains the errors that the programs print. These tests compare the two, and
+//! A page of the book explains the errors that the programs print. These tests compare the two, and
 //! check the terms and files that the pages name.
 
 use std::fs;
@@ -11,6 +11,9 @@ use promises::catalog::{
     TCP_CLIENT, TCP_SERVER, UDP_CLIENT, UDP_SERVER, UNIX_CLIENT, UNIX_DATAGRAM_CLIENT, UNIX_ECHO,
 };
 use regex::Regex;
+
+/// The pages that explain errors.
+const MESSAGES: [&str; 2] = ["book/en/messages.md", "book/zh-CN/messages.md"];
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path))
@@ -28,7 +31,7 @@ fn without_numbers(text: &str) -> String {
 
 #[test]
 #[cfg(unix)]
-fn the_errors_that_the_readme_explains_are_those_that_unix_echo_prints() {
+fn the_errors_that_the_book_explains_are_those_that_unix_echo_prints() {
     let folder = harness::folder();
     let at_its_path = |program: &Program| {
         let mut command = program.command();
@@ -37,10 +40,10 @@ fn the_errors_that_the_readme_explains_are_those_that_unix_echo_prints() {
     };
     let mut server = harness::Running::start(&mut at_its_path(&UNIX_ECHO));
     server.announced();
-    // The README shows these errors, with its own path.
+    // The page shows these errors with a path of its own.
     let assert_explained = |command: &mut Command| {
         let path = folder.path().to_str().unwrap();
-        assert_explains(&error_of(command).replace(path, "/run/user/1000"));
+        assert_explains(&error_of(command).replace(path, "/tmp"));
     };
     assert_explained(&mut at_its_path(&UNIX_ECHO));
     assert_explained(at_its_path(&UNIX_DATAGRAM_CLIENT).arg("x"));
@@ -66,39 +69,58 @@ fn error_of(command: &mut Command) -> String {
 
 fn assert_explains(message: &str) {
     let message = without_numbers(message);
-    assert!(
-        !message.is_empty() && without_numbers(&read("README.md")).contains(&message),
-        "README.md does not explain {message:?}"
-    );
+    for page in MESSAGES {
+        let text = read(page).replace("\n  ", " "); // A long line goes on below.
+        assert!(
+            !message.is_empty() && without_numbers(&text).contains(&message),
+            "{page} does not explain {message:?}"
+        );
+    }
 }
 
-fn assert_readme_explains(command: &mut Command) {
+fn assert_explains_that_of(command: &mut Command) {
     assert_explains(&error_of(command));
 }
 
+/// The pages quote the kernel as std does: `Connection refused (os error 111)`.
 #[test]
-fn the_errors_that_the_readme_explains_are_those_that_the_programs_print() {
+#[cfg(target_os = "linux")]
+fn the_words_of_the_kernel_are_those_that_the_book_explains() {
+    let quoted = Regex::new(r"\n\n`([^`]+ \(os error (\d+)\))`").unwrap();
+    for page in MESSAGES {
+        let text = read(page);
+        let rows: Vec<_> = quoted.captures_iter(&text).collect();
+        assert!(rows.len() > 10, "{page} explains {} errors", rows.len());
+        for row in rows {
+            let error = std::io::Error::from_raw_os_error(row[2].parse().unwrap());
+            assert_eq!(row[1], error.to_string(), "{page}");
+        }
+    }
+}
+
+#[test]
+fn the_errors_that_the_book_explains_are_those_that_the_programs_print() {
     let server = UDP_SERVER.start(&[]);
     let taken = server.addr.to_string();
     let deaf = harness::udp_socket("127.0.0.1");
     let silent = deaf.local_addr().unwrap().to_string();
-    assert_readme_explains(&mut UDP_SERVER.at(&taken));
-    assert_readme_explains(&mut UDP_SERVER.at("127.0.0.1"));
-    assert_readme_explains(&mut UDP_CLIENT.at("127.0.0.1:70000"));
-    assert_readme_explains(UDP_CLIENT.at(&silent).arg("x"));
+    assert_explains_that_of(&mut UDP_SERVER.at(&taken));
+    assert_explains_that_of(&mut UDP_SERVER.at("127.0.0.1"));
+    assert_explains_that_of(&mut UDP_CLIENT.at("127.0.0.1:70000"));
+    assert_explains_that_of(UDP_CLIENT.at(&silent).arg("x"));
     // Windows takes no command line as long as this.
     if !cfg!(windows) {
-        assert_readme_explains(UDP_CLIENT.at(&taken).arg("x".repeat(65_508)));
+        assert_explains_that_of(UDP_CLIENT.at(&taken).arg("x".repeat(65_508)));
     }
     let tcp = TCP_SERVER.start(&["--idle-timeout", "0.2"]);
     let addr = tcp.addr.to_string();
-    assert_readme_explains(&mut TCP_SERVER.at(&addr));
+    assert_explains_that_of(&mut TCP_SERVER.at(&addr));
     drop(tcp);
-    assert_readme_explains(TCP_CLIENT.at(&addr).arg("x"));
+    assert_explains_that_of(TCP_CLIENT.at(&addr).arg("x"));
     drop(deaf);
-    assert_readme_explains(UDP_CLIENT.at(&silent).arg("x"));
+    assert_explains_that_of(UDP_CLIENT.at(&silent).arg("x"));
     if cfg!(target_os = "linux") {
-        assert_readme_explains(UDP_CLIENT.at("127.255.255.255:7007").arg("x"));
+        assert_explains_that_of(UDP_CLIENT.at("127.255.255.255:7007").arg("x"));
     }
 }
 

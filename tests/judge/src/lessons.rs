@@ -46,14 +46,14 @@ pub const LESSONS: &[Lesson] = &[
     lesson(
         1,
         "every_server::what_is_sent_comes_back",
-        "start.md",
+        "first-pair.md",
         0,
         "Send each datagram, or all bytes of a connection, back to where they came from.",
     ),
     lesson(
         1,
         "line_client::each_line_comes_back_as_a_line",
-        "start.md",
+        "first-pair.md",
         0,
         "Send each line of stdin, print what comes back as a line, and end with 0.",
     ),

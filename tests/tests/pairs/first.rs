@@ -1,6 +1,6 @@
-//! The examples `first`, with each other and with the programs for real use.
+//! The examples `first`, with each other, with the same in Python, and with the programs for real use.
 
-use harness::{Running, Server, example_of, run};
+use harness::{Running, Server, example_of, python, run};
 use promises::catalog::{Program, TCP_CLIENT, TCP_SERVER, UDP_CLIENT, UDP_SERVER};
 
 /// Starts the first server of a package, which is given its address as an argument.
@@ -57,7 +57,51 @@ fn the_first_tcp_client_is_served_by_tcp_server() {
     );
 }
 
-/// A server that resets a client shows what the heads say: an error with one client ends the server.
+/// Each of the first programs in Rust with the other one in Python, which is given a port.
+fn assert_pairs_with_python(protocol: &str, prints: impl Fn(&Server) -> String) {
+    let in_rust = |side: &str| format!("{protocol}-{side}");
+    let in_python = |side: &str| python(&format!("first_{protocol}_{side}.py"));
+    let (Some(mut server), Some(mut client)) = (in_python("server"), in_python("client")) else {
+        return;
+    };
+    let server = Server::start(server.arg("0"));
+    assert_eq!(
+        first_client(&in_rust("client"), &server),
+        prints(&server),
+        "the server in Python"
+    );
+    let server = first_server(&in_rust("server"));
+    let client = run(client.arg(server.addr.port().to_string()), b"");
+    client.assert_printed(prints(&server).as_bytes());
+}
+
+#[test]
+fn the_first_udp_programs_pair_with_the_same_in_python() {
+    assert_pairs_with_python("udp", |server| format!("{}: hello\n", server.addr));
+}
+
+#[test]
+fn the_first_tcp_programs_pair_with_the_same_in_python() {
+    assert_pairs_with_python("tcp", |_| "hello\n".to_owned());
+}
+
+/// A port is given to one program at a time.
+#[test]
+fn a_second_server_at_the_same_address_ends_with_an_error() {
+    for package in ["udp-server", "tcp-server"] {
+        let server = first_server(package);
+        let second = run(
+            example_of(package, "first").arg(server.addr.to_string()),
+            b"",
+        );
+        second.assert_failed("Error: Os {");
+        if cfg!(unix) {
+            second.assert_stderr("Address already in use");
+        }
+    }
+}
+
+/// A client that resets its connection shows what the heads say: an error with one client ends the server.
 #[test]
 fn a_client_that_resets_ends_the_first_tcp_server() {
     let Server { running, addr } = first_server("tcp-server");

@@ -4,6 +4,10 @@
 #[cfg(target_os = "linux")]
 mod addresses;
 #[cfg(target_os = "linux")]
+mod hangs;
+#[cfg(target_os = "linux")]
+mod other_side;
+#[cfg(target_os = "linux")]
 mod paths;
 #[cfg(target_os = "linux")]
 mod ports;

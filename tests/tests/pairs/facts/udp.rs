@@ -149,6 +149,29 @@ fn broadcasting_needs_an_option() {
     assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 5);
 }
 
+/// And it answers from an address of the host.
+#[test]
+fn a_socket_on_the_broadcast_address_hears_broadcasts_alone() {
+    if !cfg!(target_os = "linux") {
+        return not_run("only Linux has a broadcast address on loopback");
+    }
+    let receiver = udp_socket("127.255.255.255");
+    let port = receiver.local_addr().unwrap().port();
+    let sender = udp_socket("0.0.0.0");
+    sender.set_broadcast(true).unwrap();
+    sender.send_to(b"to one", ("127.0.0.1", port)).unwrap();
+    sender
+        .send_to(b"to all", ("127.255.255.255", port))
+        .unwrap();
+    let mut buffer = [0; 8];
+    let (len, from) = receiver.recv_from(&mut buffer).unwrap();
+    assert_eq!(buffer[..len], *b"to all");
+    receiver.send_to(b"answer", from).unwrap();
+    let (len, from) = sender.recv_from(&mut buffer).unwrap();
+    assert_eq!(buffer[..len], *b"answer");
+    assert_eq!(from, ([127, 0, 0, 1], port).into());
+}
+
 #[test]
 fn nobody_hears_what_was_sent_before_bind_and_what_was_sent_after_waits() {
     let sender = udp_socket("127.0.0.1");

@@ -1,11 +1,13 @@
-//! What the kernel does with descriptors that pass through a Unix socket. Each test shows one
-//! fact, without our programs.
+//! What the kernel does with descriptors that pass through a Unix socket, and whom it names as a peer.
+//! Each test shows one fact, without our programs.
 
 use std::io::{ErrorKind, IoSliceMut, Read};
 use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
 use crate::unix::pass_descriptor::{pipe, send};
@@ -127,4 +129,16 @@ fn max_dgram_qlen_is_the_length_of_the_queue_of_unix_datagrams() {
         let output = String::from_utf8_lossy(&test.stdout);
         assert!(output.contains("1 passed"), "{output} {}", test.stderr);
     }
+}
+
+/// No error says that the kernel does not know who is at the other end.
+#[test]
+fn asked_who_a_tcp_peer_is_the_kernel_succeeds_and_names_nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let peer = getsockopt(&stream, PeerCredentials).unwrap();
+    assert_eq!(
+        (peer.pid(), peer.uid(), peer.gid()),
+        (0, u32::MAX, u32::MAX)
+    );
 }
