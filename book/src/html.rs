@@ -40,13 +40,13 @@ pub fn mark(link: &str, word: &str, test: &str) -> String {
     format!("<a class=\"test\" href=\"{link}\" title=\"{name}\" aria-label=\"{name}\">✓</a>")
 }
 
-/// Takes away what stands around links to tests and between them: the mark needs no parentheses.
+/// Takes away what stands around links to tests and between them: a mark needs no parentheses.
 #[must_use]
 pub fn bare(chapter: &str) -> String {
     static PARENTHESES: LazyLock<Regex> =
-        LazyLock::new(|| regex(r"\s*[(（]((?:\{\{#test [^}]+\}\}[,;，；、]?\s*)+)[)）]"));
+        LazyLock::new(|| regex(r"([^\]\s])\s*[(（]((?:\{\{#test [^}]+\}\}[,;，；、]?\s*)+)[)）]"));
     static SEPARATOR: LazyLock<Regex> = LazyLock::new(|| regex(r"[,;，；、]\s*(\{\{#test )"));
-    let bare = PARENTHESES.replace_all(chapter, "$1");
+    let bare = PARENTHESES.replace_all(chapter, "$1$2");
     SEPARATOR.replace_all(&bare, "$1").into_owned()
 }
 
@@ -69,18 +69,23 @@ pub fn figure(svg: &str, words: &str) -> String {
         let word = translated(&found[1], words).unwrap_or(&found[1]).to_owned();
         format!(">{word}<")
     };
-    TEXT.replace_all(&OWN.replace_all(svg, ""), in_words).into_owned()
+    TEXT.replace_all(&OWN.replace_all(svg, ""), in_words)
+        .into_owned()
 }
 
 /// Returns what a list has for a text.
 #[must_use]
 pub fn translated<'a>(text: &str, words: &'a str) -> Option<&'a str> {
     let mut pairs = words.lines().filter_map(|line| line.split_once('|'));
-    pairs.find(|(english, _)| *english == text).map(|(_, other)| other)
+    pairs
+        .find(|(english, _)| *english == text)
+        .map(|(_, other)| other)
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 fn regex(pattern: &str) -> Regex {

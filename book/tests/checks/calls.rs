@@ -78,6 +78,25 @@ fn unix_pair(programs: [&Program; 2], folder: &Path) -> [Command; 2] {
     pair(programs, &format!("{}/e.sock", folder.display()), &PATIENT)
 }
 
+/// These figures show no run.
+const WITHOUT_TRACE: [&str; 6] = [
+    "close-states",
+    "event-loop",
+    "four-queues",
+    "lingering-close",
+    "listener",
+    "three-writes",
+];
+
+#[test]
+fn each_figure_has_a_trace_or_is_known_to_have_none() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("figures");
+    let figures = book::pages::walk(&folder, "svg").into_iter();
+    let untraced = figures.filter(|path| !path.with_extension("trace").exists());
+    let names: Vec<PathBuf> = untraced.map(|path| path.with_extension("")).collect();
+    assert_eq!(names, WITHOUT_TRACE.map(|name| folder.join(name)));
+}
+
 /// They have a network of their own.
 const ADDR: &str = "127.0.0.1:7007";
 

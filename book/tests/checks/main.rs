@@ -6,6 +6,7 @@
 mod calls;
 #[cfg(target_os = "linux")]
 mod heads;
+mod html;
 mod measured;
 mod pages;
 mod sessions;

@@ -270,7 +270,8 @@ fn the_glossary_has_each_term_that_a_chapter_defines() {
         }) {
             let term = before.trim_end_matches('*').rsplit('*').next().unwrap();
             let english = after.split(['）', '，']).next().unwrap();
-            let is_term = english.is_ascii() && !term.contains('\n');
+            let is_english = |c: char| c.is_ascii_alphanumeric() || " -/".contains(c);
+            let is_term = english.chars().all(is_english) && !term.contains(['\n', '、']);
             if is_term && !glossary.contains(&format!("\n{term}（{english}")) {
                 complaints.push(format!("{name}: {term}（{english}）"));
             }
