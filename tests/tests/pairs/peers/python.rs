@@ -6,6 +6,11 @@ use std::process::Command;
 
 use harness::{Finished, not_run, run};
 
+/// The general form in which the article makes a socket. It has no values for the names, and calls the module.
+const GENERAL_FORM: &str = "import socket
+socket(socket_family,socket_type,protocol=0)
+";
+
 /// How the article opens a TCP socket.
 const TCP_SOCKET: &str = "import socket
 tcpSocket = socket.socket(socket.AF_INET,socket.SCOK_STREAM)
@@ -89,10 +94,19 @@ fn both_ways_to_open_a_udp_socket_work() {
 }
 
 #[test]
-fn the_parameter_for_the_protocol_is_called_proto() {
-    let open = "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_STREAM, ";
-    assert_fails(&format!("{open}protocol=0)"), "TypeError: ... protocol");
-    assert_works(&format!("{open}proto=0)"));
+fn the_general_form_fails_three_times_and_the_parameter_is_called_proto() {
+    assert_fails(
+        GENERAL_FORM,
+        "NameError: name 'socket_family' is not defined",
+    );
+    let with_names = GENERAL_FORM.replace(
+        "socket_family,socket_type",
+        "socket.AF_INET,socket.SOCK_STREAM",
+    );
+    assert_fails(&with_names, "TypeError: 'module' object is not callable");
+    let of_the_module = with_names.replace("socket(", "socket.socket(");
+    assert_fails(&of_the_module, "TypeError: ... protocol");
+    assert_works(&of_the_module.replace("protocol", "proto"));
 }
 
 #[test]
