@@ -34,7 +34,7 @@ fn next_message(reader: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Reads a message with its length in front, in network byte order. Returns `None` after the last message.
+/// Reads a message with its length in front, in network byte order. Returns `None` after the last.
 fn next_message_with_length(reader: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     if reader.fill_buf()?.is_empty() {
         return Ok(None); // The end, between two messages.
