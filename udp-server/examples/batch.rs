@@ -59,9 +59,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 #[cfg(target_os = "linux")]
-use nix::sys::socket::{
-    ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmsg, setsockopt,
-    sockopt::UdpGsoSegment,
+use nix::{
+    cmsg_space,
+    sys::socket::{
+        ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage,
+        recvmmsg, sendmsg, setsockopt,
+        sockopt::{UdpGroSegment, UdpGsoSegment},
+    },
 };
 #[cfg(target_os = "linux")]
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, addr::SocketAddrArg, sendmmsg};
@@ -96,27 +100,44 @@ fn main() -> Result<()> {
     // A value of 0 changes nothing. But it is an error before Linux 4.18, which would send a piece
     // without cutting it.
     setsockopt(&socket, UdpGsoSegment, &0).context("cannot use UDP_SEGMENT of Linux 4.18")?;
+    setsockopt(&socket, UdpGroSegment, &true).context("cannot use UDP_GRO of Linux 5.0")?;
     let local = socket.local_addr()?;
     let _ = writeln!(io::stdout(), "listening on {local}");
     serve(&socket, local.port(), args.quiet)
 }
 
-/// A datagram that is to be sent back.
+/// A datagram that is to be sent back, or several of one peer in one piece.
 #[derive(Clone, Copy)]
-struct Datagram<'a> {
+struct Piece<'a> {
     bytes: &'a [u8],
     peer: SocketAddr,
+    /// How long each datagram is. Only the last can be shorter.
+    each: usize,
 }
 
-/// Echoes forever. Takes the datagrams that are in the queue, and sends them back in their order.
+impl<'a> Piece<'a> {
+    fn is_single(&self) -> bool {
+        self.bytes.len() <= self.each
+    }
+
+    /// Returns each datagram as a piece of its own.
+    fn datagrams(self) -> impl Iterator<Item = Piece<'a>> {
+        let parts = self.bytes.chunks(self.each.max(1));
+        let empty = self.bytes.is_empty().then_some(self.bytes);
+        parts.chain(empty).map(move |bytes| Piece { bytes, ..self })
+    }
+}
+
+/// Echoes forever. Takes the pieces that are in the queue, and sends them back in their order.
 #[cfg(target_os = "linux")]
 fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
     let mut memory = vec![0; BATCH * MAX_PAYLOAD]; // 2 MiB
-    let mut headers = MultiHeaders::preallocate(BATCH, None);
     loop {
         let slots = memory.chunks_exact_mut(MAX_PAYLOAD);
         let mut slots: Vec<_> = slots.map(|slot| [IoSliceMut::new(slot)]).collect();
-        // MSG_WAITFORONE: waits for one datagram, then takes the others that are there.
+        // The kernel notes in the headers how much room it has used, so each call needs new ones.
+        let mut headers = MultiHeaders::preallocate(BATCH, Some(cmsg_space!(i32)));
+        // MSG_WAITFORONE: waits for one piece, then takes the others that are there.
         let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_WAITFORONE);
         match recvmmsg(fd, &mut headers, &mut slots, flags, None) {
             Ok(received) => {
@@ -127,10 +148,11 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
                     };
                     // For an empty datagram nix returns no slice.
                     let bytes = message.iovs().next().unwrap_or_default();
+                    let each = length_of_each(&message).unwrap_or(bytes.len());
                     if is_refused(peer, own_port) {
                         log(quiet, format_args!("{peer}: not answered"));
                     } else {
-                        batch.push(Datagram { bytes, peer });
+                        batch.push(Piece { bytes, peer, each });
                     }
                 }
                 echo(socket, &batch, quiet);
@@ -142,6 +164,15 @@ fn serve(socket: &UdpSocket, own_port: u16, quiet: bool) -> ! {
             }
         }
     }
+}
+
+/// Returns how long each datagram of a piece is. The kernel says nothing about a single one.
+#[cfg(target_os = "linux")]
+fn length_of_each(message: &RecvMsg<SockaddrStorage>) -> Option<usize> {
+    message.cmsgs().ok()?.find_map(|control| match control {
+        ControlMessageOwned::UdpGroSegments(len) => usize::try_from(len).ok(),
+        _ => None,
+    })
 }
 
 /// Converts an address to the type of std. A UDP socket receives from no other addresses.
@@ -158,27 +189,29 @@ fn is_refused(peer: SocketAddr, own_port: u16) -> bool {
 }
 
 /// Whether two datagrams can be cut from the same piece.
-fn can_share_a_piece(a: &Datagram, b: &Datagram) -> bool {
-    a.peer == b.peer && a.bytes.len() == b.bytes.len() && !a.bytes.is_empty()
+fn can_share_a_piece(a: &Piece, b: &Piece) -> bool {
+    let are_single = a.is_single() && b.is_single();
+    are_single && a.peer == b.peer && a.bytes.len() == b.bytes.len() && !a.bytes.is_empty()
 }
 
 /// Sends each datagram back to its peer, in the order in which they came.
 #[cfg(target_os = "linux")]
-fn echo(socket: &UdpSocket, batch: &[Datagram], quiet: bool) {
+fn echo(socket: &UdpSocket, batch: &[Piece], quiet: bool) {
     let mut singles = Vec::with_capacity(BATCH);
     for run in batch.chunk_by(can_share_a_piece) {
-        if run.len() == 1 {
+        if run.len() == 1 && run[0].is_single() {
             singles.extend(run);
             continue;
         }
         // The singles came before this run, so they go before it.
         send_each(socket, &singles, quiet);
         singles.clear();
+        let datagrams = run.iter().flat_map(|piece| piece.datagrams());
         // If it fails, nothing was sent: the datagrams may be too long for the path, or the network
         // interface cannot cut, or the peer is at fault. One by one shows which.
         match send_as_one(socket, run) {
-            Ok(_) => log_all(run, quiet),
-            Err(_) => send_each(socket, run, quiet),
+            Ok(_) => log_all(datagrams, quiet),
+            Err(_) => send_each(socket, &datagrams.collect::<Vec<_>>(), quiet),
         }
     }
     send_each(socket, &singles, quiet);
@@ -188,10 +221,10 @@ fn echo(socket: &UdpSocket, batch: &[Datagram], quiet: bool) {
 /// or just before it. Each datagram must fit the path's MTU, the length of the longest packet that
 /// the path carries, and the piece must not be longer than the longest datagram.
 #[cfg(target_os = "linux")]
-fn send_as_one(socket: &UdpSocket, run: &[Datagram]) -> nix::Result<usize> {
+fn send_as_one(socket: &UdpSocket, run: &[Piece]) -> nix::Result<usize> {
     let peer = SockaddrStorage::from(run[0].peer);
-    let len = run[0].bytes.len() as u16; // At most MAX_PAYLOAD, so it fits.
-    let slices = run.iter().map(|datagram| IoSlice::new(datagram.bytes));
+    let len = run[0].each as u16; // At most MAX_PAYLOAD, so it fits.
+    let slices = run.iter().map(|piece| IoSlice::new(piece.bytes));
     let slices: Vec<_> = slices.collect();
     let cut = [ControlMessage::UdpGsoSegments(&len)];
     let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
@@ -200,7 +233,7 @@ fn send_as_one(socket: &UdpSocket, run: &[Datagram]) -> nix::Result<usize> {
 
 /// Sends datagrams of any length to any peers.
 #[cfg(target_os = "linux")]
-fn send_each(socket: &UdpSocket, datagrams: &[Datagram], quiet: bool) {
+fn send_each(socket: &UdpSocket, datagrams: &[Piece], quiet: bool) {
     // Each header points to an address, to the slices that make up the datagram (here one), and to
     // control messages for the kernel (here none).
     let mut peers = Vec::with_capacity(BATCH);
@@ -221,7 +254,7 @@ fn send_each(socket: &UdpSocket, datagrams: &[Datagram], quiet: bool) {
         // An echo that cannot be sent at once is dropped; see `udp-server`.
         match sendmmsg(socket, &mut headers[done..], SendFlags::DONTWAIT) {
             Ok(sent) => {
-                log_all(&datagrams[done..done + sent], quiet);
+                log_all(datagrams[done..done + sent].iter().copied(), quiet);
                 done += sent;
             }
             Err(error) => {
@@ -233,9 +266,11 @@ fn send_each(socket: &UdpSocket, datagrams: &[Datagram], quiet: bool) {
     }
 }
 
-fn log_all(datagrams: &[Datagram], quiet: bool) {
-    for Datagram { bytes, peer } in datagrams {
-        log(quiet, format_args!("{peer}: length {}", bytes.len()));
+fn log_all<'a>(datagrams: impl Iterator<Item = Piece<'a>>, quiet: bool) {
+    if !quiet {
+        for Piece { bytes, peer, .. } in datagrams {
+            log(quiet, format_args!("{peer}: length {}", bytes.len()));
+        }
     }
 }
 

@@ -95,13 +95,14 @@ pub static TCP: [Peer; 13] = [
 ];
 
 /// UDP servers. The first two are ours.
-pub static UDP: [Peer; 9] = [
+pub static UDP: [Peer; 10] = [
     ours(&UDP_SERVER, "--quiet"),
     ours(&BATCH, "--quiet"),
     peer("plain", First("udp-server"), "127.0.0.1:0"),
     peer("c_loop", C("c/udp_loop.c"), ""),
     peer("c_batch", C("c/udp_batch.c"), ""),
     peer("c_segment", C("c/udp_batch.c"), "segment"),
+    peer("c_gro", C("c/udp_batch.c"), "gro"),
     peer("tokio", Rust("tokio_echo"), "udp"),
     peer("go", Go("go/echo.go"), "udp"),
     peer("python", Python("udp_server.py"), "--addr 127.0.0.1:0"),

@@ -68,7 +68,8 @@ impl Finished {
 /// Shows the last lines that a program printed.
 fn printed(stdout: &str, stderr: &str) -> String {
     let lines = stdout.lines().chain(stderr.lines());
-    let lines: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
+    let matters = |line: &&str| !line.trim().is_empty() && !line.contains("`RUST_BACKTRACE=1`");
+    let lines: Vec<&str> = lines.filter(matters).collect();
     match &lines[lines.len().saturating_sub(10)..] {
         [] => "printed nothing".to_owned(),
         last => format!("printed:\n{}", last.join("\n")),

@@ -200,21 +200,21 @@ pub const LESSONS: &[Lesson] = &[
     lesson(
         4,
         "udp_server::a_datagram_from_our_own_port_number_is_not_answered",
-        "misbehaving.md",
+        "udp.md",
         30,
         "Two servers that answer everything answer each other forever; a forged sender is enough.",
     ),
     lesson(
         4,
         "udp_server::a_datagram_from_a_port_of_the_system_is_not_answered",
-        "misbehaving.md",
+        "udp.md",
         30,
         "Services that answer everything have ports below 1024. Two such servers answer each other forever.",
     ),
     lesson(
         4,
         "udp_server::a_forged_sender_does_not_end_it",
-        "misbehaving.md",
+        "udp.md",
         31,
         "A send to port 0, or to a broadcast address, is an error. It concerns this datagram alone.",
     ),
@@ -238,6 +238,13 @@ pub const LESSONS: &[Lesson] = &[
         "udp-losses.md",
         3,
         "UDP loses datagrams without telling anybody. Send again if nothing comes in time.",
+    ),
+    lesson(
+        4,
+        "udp_line_client::wrong_answers_do_not_prolong_its_wait",
+        "udp-losses.md",
+        24,
+        "A time limit of each receive begins anew with each datagram. Compute what is left until the deadline.",
     ),
     lesson(
         4,
@@ -318,9 +325,16 @@ pub const LESSONS: &[Lesson] = &[
     ),
     lesson(
         6,
+        "stream_server::being_suspended_while_it_waits_to_read_ends_no_connection",
+        "misbehaving.md",
+        6,
+        "A read with a time limit is interrupted (EINTR) when the program is resumed. It must be made again.",
+    ),
+    lesson(
+        6,
         "stream_server::being_suspended_while_it_waits_to_write_loses_nothing",
         "tcp.md",
-        6,
+        7,
         "An interrupted write has written a part, or nothing: go on with the rest.",
     ),
     lesson(

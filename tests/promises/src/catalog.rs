@@ -1,16 +1,16 @@
-//! Our programs: what starts each, where it runs, and which promises it keeps.
+//! Our programs, and one peer: what starts each, where it runs, and which promises it keeps.
 
 use std::process::Command;
 
-use harness::{Server, example_of, program};
+use harness::{Server, example_of, peer, program};
 
 use crate::subject::Reach::{self, Tcp, Udp, UnixDatagram, UnixStream};
 
-/// One of our programs, or one side of it.
+/// One of our programs, or one side of it, or a program of the package `peers`.
 pub struct Program {
     /// What names of trials call it.
     pub name: &'static str,
-    /// The package.
+    /// The package. A program of `peers` has the name of the entry, and is asked only for what anybody's is.
     pub package: &'static str,
     /// The example of the package, if it is one.
     pub example: Option<&'static str>,
@@ -38,6 +38,8 @@ enum Address {
     Group,
     /// `--server HOST:PORT`
     Server,
+    /// `HOST:PORT`
+    Alone,
 }
 use Address::{Addr, Group, Path};
 
@@ -52,6 +54,9 @@ pub enum Systems {
     Linux,
 }
 use Systems::{All, Linux, Unix};
+
+/// The package of other people's programs.
+const PEERS: &str = "peers";
 
 /// A group for the tests on one host.
 pub const GROUP: &str = "239.255.70.7";
@@ -134,6 +139,14 @@ pub static GRACEFUL: Program = Program {
     systems: Unix,
     ..TCP
 };
+/// `tests/peers/rust/tokio_server.rs`
+pub static TOKIO_SERVER: Program = Program {
+    name: "tokio_server",
+    package: PEERS,
+    address: Address::Alone,
+    has_limits: false,
+    ..TCP
+};
 /// `tcp-client`
 pub static TCP_CLIENT: Program = Program {
     name: "tcp_client",
@@ -196,7 +209,7 @@ pub static UNIX_DATAGRAM_CLIENT: Program = Program {
 };
 
 /// All of them.
-pub static PROGRAMS: [&Program; 15] = [
+pub static PROGRAMS: [&Program; 16] = [
     &UDP_SERVER,
     &BATCH,
     &MULTICAST,
@@ -207,6 +220,7 @@ pub static PROGRAMS: [&Program; 15] = [
     &TCP_SERVER,
     &EVENT_LOOP,
     &GRACEFUL,
+    &TOKIO_SERVER,
     &TCP_CLIENT,
     &UNIX_ECHO,
     &UNIX_CLIENT,
@@ -224,11 +238,17 @@ impl Program {
         }
     }
 
+    /// Whether it has our options, and our lines of log.
+    pub fn is_ours(&self) -> bool {
+        self.package != PEERS
+    }
+
     /// Returns a command without an address.
     pub fn command(&self) -> Command {
         let mut command = match self.example {
             Some(example) => example_of(self.package, example),
-            None => program(self.package),
+            None if self.is_ours() => program(self.package),
+            None => peer(self.name),
         };
         command.args(self.args);
         command
@@ -250,6 +270,10 @@ impl Program {
             Path => "--path",
             Address::Server => "--server",
             Addr | Group => "--addr",
+            Address::Alone => {
+                command.arg(addr);
+                return command;
+            }
         };
         command.args([option, addr]);
         command

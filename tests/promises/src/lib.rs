@@ -142,12 +142,13 @@ trait Promised<T> {
 
 impl<T> Promised<T> for io::Result<T> {
     fn promised(self, what: &str) -> Result<T, Broken> {
-        use io::ErrorKind::{TimedOut, UnexpectedEof, WouldBlock};
+        use io::ErrorKind::{ConnectionRefused, TimedOut, UnexpectedEof, WouldBlock};
         self.map_err(|error| match error.kind() {
             TimedOut | WouldBlock => {
                 Broken::Promise(format!("{what}: not within {:?}", harness::patience()))
             }
             UnexpectedEof => Broken::Promise(format!("{what}: the connection ended before")),
+            ConnectionRefused => Broken::Promise(format!("{what}: nobody listens there any more")),
             _ => Broken::Promise(format!("{what}: {error}")),
         })
     }
@@ -260,7 +261,7 @@ pub const KINDS: &[(&str, &[Promise])] = &[
     ("udp_server", udp_server::PROMISES),
 ];
 
-/// A promise that one of our programs makes.
+/// A promise that a program of the catalog makes.
 pub struct Trial {
     /// `KIND::PROMISE::PROGRAM`.
     pub name: String,
@@ -268,7 +269,7 @@ pub struct Trial {
     program: &'static Program,
 }
 
-/// Returns each promise of each of our programs that runs on this system.
+/// Returns each promise of each program of the catalog that runs on this system.
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for &(kind, promises) in KINDS {
@@ -278,7 +279,8 @@ pub fn trials() -> Vec<Trial> {
         for program in here.filter(|program| program.keeps.contains(&kind)) {
             let promises = promises
                 .iter()
-                .filter(|promise| program.has_limits || !promise.needs_limits);
+                .filter(|promise| program.has_limits || !promise.needs_limits)
+                .filter(|promise| program.is_ours() || matches!(promise.ask, Ask::Anybody(_)));
             trials.extend(promises.map(|&promise| Trial {
                 name: format!("{kind}::{}::{}", promise.name, program.name),
                 promise,

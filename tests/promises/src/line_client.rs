@@ -34,6 +34,7 @@ pub mod of_datagrams {
     promises! {
         anybody: [
             a_datagram_that_is_lost_is_sent_again,
+            wrong_answers_do_not_prolong_its_wait,
             an_echo_that_comes_twice_is_printed_once,
             what_others_send_is_not_taken_for_the_echo,
         ],
@@ -255,6 +256,24 @@ pub fn a_datagram_that_is_lost_is_sent_again(subject: &Subject) -> Kept {
         server.send_to(&again, peer)?;
     }
     printed(&client.try_finish()?, b"one\ntwo\n")
+}
+
+/// Were the time limit one of each receive, it would begin anew with each wrong answer.
+pub fn wrong_answers_do_not_prolong_its_wait(subject: &Subject) -> Kept {
+    let (server, addr) = udp_server()?;
+    let mut client = start(subject, &addr, b"hello\n");
+    let (_, peer) = receive(&server)?;
+    let deadline = Instant::now() + patience();
+    while client.is_running() {
+        ensure!(
+            Instant::now() < deadline,
+            "after {:?} it still waits",
+            patience()
+        );
+        let _ = server.send_to(b"wrong", peer); // The client may have gone.
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 pub fn an_echo_that_comes_twice_is_printed_once(subject: &Subject) -> Kept {

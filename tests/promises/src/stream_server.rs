@@ -30,6 +30,7 @@ promises! {
         who_drips_makes_nobody_wait,
         who_sends_all_before_reading_is_stuck_until_it_reads,
         who_half_closes_and_reads_late_still_gets_everything,
+        #[cfg(unix)] being_suspended_while_it_waits_to_read_ends_no_connection,
         #[cfg(unix)] being_suspended_while_it_waits_to_write_loses_nothing,
         clients_that_reset_or_leave_harm_nobody,
         #[cfg(target_os = "linux")] out_of_descriptors_it_waits_and_then_serves_again,
@@ -140,6 +141,19 @@ pub fn who_sends_all_before_reading_is_stuck_until_it_reads(subject: &Subject) -
     let more = vec![b'x'; 8 << 20];
     ensure_eq!(stream.echo_all(&more)?.len(), sent + more.len());
     Ok(())
+}
+
+/// A read with a time limit is interrupted, and has read nothing.
+#[cfg(unix)]
+pub fn being_suspended_while_it_waits_to_read_ends_no_connection(subject: &Subject) -> Kept {
+    let server = subject.start()?;
+    let stream = server.connect()?;
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(50)); // It must have come to the read.
+        server.running.suspend();
+        server.running.resume();
+    }
+    stream.echo(b"are you back?")
 }
 
 /// If a write with a time limit waits and is interrupted, it has written only a part.

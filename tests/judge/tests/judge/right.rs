@@ -1,8 +1,8 @@
-//! Right programs keep everything: short ones in Python, and our own.
+//! Right programs keep everything: short ones in Python, one with tokio, and our own.
 
 use std::process::Command;
 
-use harness::{example_of, program};
+use harness::{example_of, peer, program};
 
 use crate::{assert_keeps_everything, judge, python};
 
@@ -36,6 +36,12 @@ fn udp_client_in_python() {
 #[test]
 fn tcp_client_in_python() {
     python_keeps_everything("tcp_client");
+}
+
+#[test]
+fn tcp_server_with_tokio() {
+    let judged = judge(&["tcp-server"], &peer("tokio_server"));
+    assert_keeps_everything(&judged, &["no limit of connections is known"]);
 }
 
 fn ours_keeps_everything(judge_args: &[&str], mut program: Command, args: &[&str]) {

@@ -23,6 +23,50 @@ fn the_kernel_connects_in_the_name_of_a_listener() {
     assert_eq!(clients.len(), 100);
 }
 
+/// Asserts that so many clients connect while nobody accepts, and that the SYN of the next is dropped.
+#[cfg(target_os = "linux")]
+fn assert_places(backlog: i32, places: usize) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any_port.into()).unwrap();
+    socket.listen(backlog).unwrap();
+    let listener = TcpListener::from(socket);
+    let addr = listener.local_addr().unwrap();
+    let connect = || TcpStream::connect_timeout(&addr, LIMIT).unwrap();
+    let _clients: Vec<TcpStream> = (0..places).map(|_| connect()).collect();
+    let next = TcpStream::connect_timeout(&addr, std::time::Duration::from_millis(300));
+    assert_eq!(next.unwrap_err().kind(), ErrorKind::TimedOut);
+}
+
+/// Linux looks whether there are *more* connections in the queue than the backlog.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_backlog_has_one_place_more_than_a_program_asks_for() {
+    assert_places(3, 4);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "the test below starts it where somaxconn is 2"]
+fn a_backlog_of_128_has_three_places() {
+    assert_places(128, 3);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn somaxconn_only_lowers_the_backlog_that_a_program_asks_for() {
+    let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+    let name = "facts::tcp::a_backlog_of_128_has_three_places";
+    test.args(["--ignored", "--exact", name]);
+    let set_up = "ip link set lo up && echo 2 >/proc/sys/net/core/somaxconn";
+    let Some(mut test) = harness::unshared("-rn", set_up, &test) else {
+        return;
+    };
+    let test = harness::run(&mut test, b"");
+    let output = String::from_utf8_lossy(&test.stdout);
+    assert!(output.contains("1 passed"), "{output} {}", test.stderr);
+}
+
 /// This is what a server without a graceful end does to its last clients.
 #[test]
 #[cfg(target_os = "linux")]

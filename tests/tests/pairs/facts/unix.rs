@@ -73,3 +73,58 @@ fn a_descriptor_that_nobody_receives_is_closed_with_the_socket() {
     rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::empty()).unwrap();
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
 }
+
+/// Returns how many datagrams of one byte wait for a receiver that does not read.
+#[cfg(target_os = "linux")]
+fn datagrams_that_wait() -> usize {
+    use std::os::unix::net::UnixDatagram;
+    let folder = harness::folder();
+    let path = folder.path().join("receiver");
+    let _receiver = UnixDatagram::bind(&path).unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.connect(&path).unwrap();
+    sender.set_nonblocking(true).unwrap();
+    let sent = (0..5000).take_while(|_| sender.send(b"x").is_ok());
+    sent.count()
+}
+
+/// Linux looks whether there are *more* datagrams in the queue than max_dgram_qlen.
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "the test below starts it where max_dgram_qlen is 3"]
+fn four_datagrams_wait() {
+    assert_eq!(datagrams_that_wait(), 4);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "the test below starts it where max_dgram_qlen is 512"]
+fn the_buffer_of_the_sender_is_full_before_512_datagrams_wait() {
+    let count = datagrams_that_wait();
+    println!("{count} datagrams wait");
+    assert!((100..512).contains(&count), "{count}");
+}
+
+/// systemd sets 512; the kernel alone has 10.
+#[test]
+#[cfg(target_os = "linux")]
+fn max_dgram_qlen_is_the_length_of_the_queue_of_unix_datagrams() {
+    let cases = [
+        (3, "four_datagrams_wait"),
+        (
+            512,
+            "the_buffer_of_the_sender_is_full_before_512_datagrams_wait",
+        ),
+    ];
+    for (length, name) in cases {
+        let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+        test.args(["--ignored", "--exact", &format!("facts::unix::{name}")]);
+        let set_up = format!("echo {length} >/proc/sys/net/unix/max_dgram_qlen");
+        let Some(mut test) = harness::unshared("-rn", &set_up, &test) else {
+            return;
+        };
+        let test = harness::run(&mut test, b"");
+        let output = String::from_utf8_lossy(&test.stdout);
+        assert!(output.contains("1 passed"), "{output} {}", test.stderr);
+    }
+}

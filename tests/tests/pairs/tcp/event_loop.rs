@@ -1,5 +1,5 @@
 //! What only the example `event_loop` of `tcp-server` promises: it serves all clients in one
-//! thread. What it promises like `tcp-server` is in `promises`.
+//! thread. What it promises like `tcp-server` is in `promises`. At the end is a server with tokio.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +17,8 @@ use crate::tcp::connect;
 use crate::tcp::{assert_serves, reset};
 use harness::{LIMIT, echo};
 use promises::catalog::EVENT_LOOP;
+#[cfg(target_os = "linux")]
+use promises::catalog::TOKIO_SERVER;
 #[cfg(target_os = "linux")]
 use promises::{Ours, Stream, send_until_stuck};
 
@@ -249,4 +251,27 @@ fn clients_that_read_again_cost_no_buffer() {
     let each = memory().saturating_sub(before) / 20;
     println!("{each} KiB for each client that has read");
     assert!(each < 10, "{each} KiB");
+}
+
+/// What `async` makes of a server that is written like one with threads.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_server_with_tokio_serves_all_by_few_threads_and_makes_the_calls_of_an_event_loop() {
+    if !harness::can_trace() {
+        return;
+    }
+    let folder = harness::folder();
+    let trace = folder.path().join("trace");
+    let calls = "trace=epoll_wait,epoll_ctl,accept4,recvfrom,sendto";
+    let server = Ours::new(&TOKIO_SERVER);
+    let server = server.start_traced(&trace, &["-e", calls]).unwrap();
+    let clients: Vec<Stream> = server.connect_times(50).unwrap();
+    clients.iter().for_each(|client| echo(client, b"hello"));
+    let threads = fs::read_dir(format!("/proc/{}/task", server.running.id())).unwrap();
+    let processors = thread::available_parallelism().unwrap().get();
+    assert!(threads.count() <= processors + 1);
+    let trace = fs::read_to_string(trace).unwrap();
+    for expected in ["EPOLLET", "epoll_wait(", "EAGAIN", "\"hello\""] {
+        assert!(trace.contains(expected), "no {expected}");
+    }
 }

@@ -1,8 +1,10 @@
 //! What only one TCP program promises: the TCP pair, and the examples `event_loop`, `graceful`,
-//! `restart` and `lingering_close`. What all of a kind promise is in `promises`.
+//! `restart`, `lingering_close` and `chat`. What all of a kind promise is in `promises`.
 
+mod chat;
 mod client;
 mod event_loop;
+mod framing;
 #[cfg(unix)]
 mod graceful;
 mod lingering_close;
