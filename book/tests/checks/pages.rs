@@ -295,7 +295,10 @@ fn the_glossary_has_each_word_that_people_search() {
 fn the_table_of_errors_says_what_linux_says() {
     for language in LANGUAGES {
         let page = &Page::all(language)["mistakes.md"];
-        let rows = page.text.lines().filter_map(|line| line.strip_prefix("| `"));
+        let rows = page
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"));
         let texts: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
         assert!(texts.len() >= 20, "{language}: {texts:?}");
         for text in texts {
@@ -334,8 +337,14 @@ fn each_mistake_and_the_chapter_that_explains_it_link_to_each_other() {
                 complaints.push(format!("{language}: mistake {number} leads to {targets:?}"));
             }
             let back = format!("]({})", mistake.1);
-            if !pages.get(chapter.1).is_some_and(|it| it.text.contains(&back)) {
-                complaints.push(format!("{language}/{}: no link to {}", chapter.1, mistake.1));
+            if !pages
+                .get(chapter.1)
+                .is_some_and(|it| it.text.contains(&back))
+            {
+                complaints.push(format!(
+                    "{language}/{}: no link to {}",
+                    chapter.1, mistake.1
+                ));
             }
         }
     }

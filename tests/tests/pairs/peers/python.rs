@@ -56,7 +56,10 @@ fn python(program: &str) -> Option<Finished> {
         return None;
     }
     let mut python = Command::new("python3");
-    Some(run(python.args(["-c", program]).env("PYTHONUTF8", "1"), b""))
+    Some(run(
+        python.args(["-c", program]).env("PYTHONUTF8", "1"),
+        b"",
+    ))
 }
 
 fn assert_fails(program: &str, error: &str) {
