@@ -83,7 +83,7 @@ impl Code {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let name = match &*stem {
             "main" => package.to_owned(),
-            stem @ ("first" | "chat") => format!("{stem}-{package}"),
+            "first" | "chat" => format!("{stem}-{package}"),
             stem => stem.replace('_', "-"),
         };
         let file = File {

@@ -11,7 +11,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{SHORT, bound, child, connection, listener, said_by};
 
-// 14. A name has one address.
+// 14. A name can have several addresses.
 
 #[test]
 fn of_several_addresses_tcp_takes_the_first_that_accepts_and_udp_the_first_it_can_send_to() {
@@ -32,7 +32,7 @@ fn of_several_addresses_tcp_takes_the_first_that_accepts_and_udp_the_first_it_ca
     assert_eq!(listener.local_addr().unwrap().ip(), both[0].ip());
 }
 
-// 15. The local address does not matter.
+// 15. The local address decides who reaches whom.
 
 #[test]
 fn a_server_on_one_loopback_address_is_not_reached_at_another() {
@@ -88,7 +88,7 @@ fn a_socket_bound_to_loopback_cannot_send_to_another_host() {
     assert_eq!(said_by(&mut process), "Ok(5)");
 }
 
-// 16. "Address already in use" means that a program still runs.
+// 16. An address can be in use although no program runs.
 
 /// Opens a listener as C and Python do if nobody asks for SO_REUSEADDR.
 fn listen_without_reuse(addr: SocketAddr) -> io::Result<socket2::Socket> {

@@ -10,7 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::{SHORT, UntilDeadline, connection, echo_server, read_to_end, wait_until_arrived};
 
-// 10. `read_to_string` returns when the answer is there.
+// 10. `read_to_string` waits for the end, and not for the answer.
 
 /// Asks a server. Waits until the server closes, and the server waits for us to close.
 fn ask_and_wait_for_the_end(mut stream: &TcpStream, request: &str) -> io::Result<String> {
@@ -50,7 +50,7 @@ fn read_to_string_ends_only_when_the_peer_ends_which_the_half_close_brings_about
     assert_eq!(answer, b"hello");
 }
 
-// 12. Dropping a clone of the stream ends the stream.
+// 12. Dropping a clone does not end the stream.
 
 /// Sends the last bytes, and closes only one of two descriptors.
 fn finish_by_dropping_a_clone(stream: &TcpStream, last: &[u8]) -> io::Result<()> {

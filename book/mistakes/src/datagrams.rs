@@ -16,7 +16,7 @@ fn echo_one(server: &UdpSocket) {
     server.send_to(&buffer[..len], client).unwrap();
 }
 
-// 2. What does not fit the buffer comes with the next recv.
+// 2. What does not fit the buffer is lost.
 
 /// Receives a datagram. Of a longer one than the buffer, the end is lost.
 fn receive_a_part(socket: &UdpSocket) -> io::Result<Vec<u8>> {
@@ -57,7 +57,7 @@ fn the_end_of_a_long_datagram_is_lost_in_silence_unless_the_buffer_has_a_byte_to
     }
 }
 
-// 17. UDP reports no errors.
+// 17. UDP reports a refusal to a later call.
 
 /// Sends a message through a connected socket.
 fn tell(socket: &UdpSocket, message: &[u8]) -> io::Result<()> {

@@ -12,7 +12,7 @@ use crate::{
     SHORT, TIMED_OUT, UntilDeadline, bound, child, connection, said_by, wait_until_arrived,
 };
 
-// 3. The answer will come.
+// 3. An answer may never come.
 
 /// Asks a server. Waits for ever if the request, the answer or the server is lost.
 fn ask(server: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
@@ -35,7 +35,7 @@ fn without_a_time_limit_a_client_waits_as_long_as_no_answer_comes() {
     assert_eq!(asking.join().unwrap().unwrap(), b"at last");
 }
 
-// 5. A time limit that expires is `TimedOut`.
+// 5. An expired time limit is `WouldBlock` on Unix, and `TimedOut` on Windows.
 
 /// Receives a datagram, or returns `None` if none comes in time. (Only on Windows.)
 fn receive_in_time_on_windows(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<usize>> {
@@ -106,7 +106,7 @@ fn the_expired_limit_of_connect_is_timed_out_and_comes_from_std() {
     assert_eq!(error.raw_os_error(), None, "no system call failed");
 }
 
-// 6. A call waits until it succeeds or its time is over.
+// 6. A call with a time limit can be interrupted.
 
 /// Receives a datagram within ten seconds.
 fn receive_once(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {

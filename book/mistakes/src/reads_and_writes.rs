@@ -10,7 +10,7 @@ use crate::{SHORT, connection, echo_server, udp_pair, wait_until_arrived};
 /// More than the buffers of a connection hold.
 const MUCH: usize = 64 << 20;
 
-// 7. A write takes all the bytes.
+// 7. A write may take only a part of the bytes.
 
 /// Sends a message, or a part of it. (clippy refuses a write whose result is not used.)
 #[expect(clippy::unused_io_amount)]
@@ -50,7 +50,7 @@ fn a_write_with_a_time_limit_takes_a_part_and_reports_success() {
     assert!((1..MUCH as u64).contains(&received), "{received} bytes");
 }
 
-// 8. `Ok(0)` always means the end.
+// 8. `Ok(0)` is the end of a stream, or an empty datagram.
 
 /// Echoes datagrams. An empty datagram ends the server.
 fn echo_until_an_empty_one(socket: &UdpSocket) -> io::Result<()> {
@@ -80,7 +80,7 @@ fn an_empty_datagram_is_no_end_and_a_read_of_0_bytes_is_one() {
     }
 }
 
-// 9. `Vec::with_capacity` makes a buffer.
+// 9. `Vec::with_capacity` has no bytes to read into.
 
 /// Reads into a buffer that has room for 1024 bytes, but no bytes.
 fn read_into_nothing(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
@@ -130,7 +130,7 @@ fn a_read_into_an_empty_buffer_waits_as_long_as_nothing_comes() {
     assert_eq!(read_some(&mut receiver).unwrap(), b"hello");
 }
 
-// 11. First send everything, then read the answer.
+// 11. To send everything before reading can block both sides.
 
 /// Sends everything to an echo server, and then reads everything.
 fn send_and_then_receive(mut stream: &TcpStream, message: &[u8]) -> io::Result<Vec<u8>> {

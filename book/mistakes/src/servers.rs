@@ -10,7 +10,7 @@ use harness::{LIMIT, Running, udp_socket};
 
 use crate::{SHORT, child, listener, reset, said_by};
 
-// 4. An error of one client ends the server.
+// 4. One `?` in the loop lets one client end the server.
 
 /// Serves one client after the other. An error of any of them ends the server.
 fn serve_until_an_error(listener: &TcpListener) -> io::Result<()> {
@@ -39,7 +39,7 @@ fn a_question_mark_in_the_loop_lets_one_client_end_the_server() {
     assert!(next.read(&mut [0; 8]).is_err(), "nobody has served it");
 }
 
-// 13. If accept fails, try again at once.
+// 13. An accept that fails fails again at once.
 
 /// Accepts clients. While there is no descriptor left, it fails as often as it can.
 fn accept_again_at_once(
@@ -148,7 +148,7 @@ fn a_client_that_has_reset_is_accepted_but_has_no_address_any_more() {
     }
 }
 
-// 37. What a peer sends is printed as it is.
+// 37. What a peer sends can command your terminal.
 
 /// The peer decides what the terminal does, and how many lines the log has.
 fn log_line(peer: SocketAddr, received: &[u8]) -> String {

@@ -126,7 +126,7 @@ fn shutdown_wakes_a_thread_that_reads_and_a_dropped_clone_does_not() {
     });
 }
 
-// 47. Not everybody knows whether a socket is non-blocking.
+// 47. Clones share whether they block, and accepted sockets differ.
 
 /// Accepts from a non-blocking listener. On macOS the connection is non-blocking as well.
 fn accept(listener: &TcpListener) -> io::Result<TcpStream> {

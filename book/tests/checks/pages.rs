@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use book::pages::{Code, expand, walk};
@@ -256,7 +257,7 @@ fn each_chapter_has_experiments_and_three_questions() {
     });
 }
 
-/// A chapter defines a term in Chinese as `*词*（term）` or `**词**（term）`. The glossary has it, too.
+/// A chapter defines a term in Chinese as `**词**（term）`. The glossary has it, too, in an entry or as another name.
 #[test]
 fn the_glossary_has_each_term_that_a_chapter_defines() {
     let pages = Page::all("zh-CN");
@@ -264,15 +265,17 @@ fn the_glossary_has_each_term_that_a_chapter_defines() {
     let mut complaints = Vec::new();
     let mut terms = 0;
     for (name, page) in &pages {
-        for (before, after) in page.text.match_indices("*（").map(|(at, mark)| {
-            let (before, after) = page.text.split_at(at);
-            (before, &after[mark.len()..])
-        }) {
-            let term = before.trim_end_matches('*').rsplit('*').next().unwrap();
+        for (at, mark) in page.text.match_indices("*（") {
+            let before = page.text[..at].trim_end_matches('*');
+            let term = before.rsplit('*').next().unwrap();
+            let after = &page.text[at + mark.len()..];
             let english = after.split(['）', '，']).next().unwrap();
-            let is_english = |c: char| c.is_ascii_alphanumeric() || " -/".contains(c);
-            let is_term = english.chars().all(is_english) && !term.contains(['\n', '、']);
-            if is_term && !glossary.contains(&format!("\n{term}（{english}")) {
+            let is_chinese = |it: char| ('\u{4E00}'..='\u{9FFF}').contains(&it);
+            let is_term = english.is_ascii()
+                && english.starts_with(|it: char| it.is_ascii_alphanumeric())
+                && term.contains(is_chinese)
+                && !term.contains('\n');
+            if is_term && !glossary.contains(&format!("{term}（{english}")) {
                 complaints.push(format!("{name}: {term}（{english}）"));
             }
             terms += usize::from(is_term);
@@ -280,6 +283,89 @@ fn the_glossary_has_each_term_that_a_chapter_defines() {
     }
     assert!(terms > 40, "{terms} terms");
     assert_none(complaints);
+}
+
+/// The words for which people search. Those of the Chinese book are searched as pairs of characters, in one page.
+#[test]
+fn the_glossary_has_each_word_that_people_search() {
+    let script = read(&root().join(".ci/browse"));
+    for language in LANGUAGES {
+        let glossary = Page::all(language)["glossary.md"].text.replace("\n  ", " ");
+        let key = format!("\"{language}\": \"\"\"");
+        let (_, words) = script.split_once(&key).unwrap();
+        let (words, _) = words.split_once("\"\"\"").unwrap();
+        let words: Vec<&str> = words.split(',').map(str::trim).collect();
+        assert!(words.len() >= 9, "{words:?}");
+        let missing = words.iter().filter(|word| !glossary.contains(**word));
+        assert_none(missing.map(|word| format!("{language}: {word}")).collect());
+    }
+}
+
+#[test]
+fn the_table_of_errors_says_what_linux_says() {
+    for language in LANGUAGES {
+        let page = &Page::all(language)["mistakes.md"];
+        let rows = page
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"));
+        let texts: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+        assert!(texts.len() >= 20, "{language}: {texts:?}");
+        for text in texts {
+            let (_, number) = text.split_once(" (os error ").unwrap();
+            let number = number.trim_end_matches(')').parse().unwrap();
+            assert_eq!(text, io::Error::from_raw_os_error(number).to_string());
+        }
+    }
+}
+
+/// The index has a row for each mistake, with its heading and the chapter that explains it; the mistake names the
+/// same chapter, and the chapter links to the mistake.
+#[test]
+fn each_mistake_and_the_chapter_that_explains_it_link_to_each_other() {
+    let mut complaints = Vec::new();
+    for (language, more) in LANGUAGES.into_iter().zip(["More in", "详见"]) {
+        let pages = Page::all(language);
+        let rows = pages["mistakes.md"].text.lines();
+        let rows: Vec<Vec<&str>> = rows
+            .filter(|row| row.contains("#mistake-") && row.matches(" | ").count() == 3)
+            .map(|row| row.trim_matches(['|', ' ']).split(" | ").collect())
+            .collect();
+        assert_eq!(rows.len(), 50, "{language}");
+        for row in rows {
+            let (number, [mistake, chapter]) = (row[0], [row[2], row[3]].map(link));
+            let (page, anchor) = mistake.1.split_once('#').unwrap();
+            let heading = format!("\n## {number}. {} {{#{anchor}}}\n", mistake.0);
+            let Some((_, text)) = pages[page].text.split_once(&heading) else {
+                complaints.push(format!("{language}/{page}: no heading {heading:?}"));
+                continue;
+            };
+            let text = text.split("\n## ").next().unwrap().replace('\n', " ");
+            let pointers = text.split(more).skip(1);
+            let targets: Vec<&str> = pointers.map(|after| link(after).1).collect();
+            if targets != [chapter.1] {
+                complaints.push(format!("{language}: mistake {number} leads to {targets:?}"));
+            }
+            let back = format!("]({})", mistake.1);
+            if !pages
+                .get(chapter.1)
+                .is_some_and(|it| it.text.contains(&back))
+            {
+                complaints.push(format!(
+                    "{language}/{}: no link to {}",
+                    chapter.1, mistake.1
+                ));
+            }
+        }
+    }
+    assert_none(complaints);
+}
+
+/// Returns the words and the target of the first link in a text.
+fn link(text: &str) -> (&str, &str) {
+    let (words, rest) = text.split_once("](").unwrap_or_default();
+    let words = words.split_once('[').map_or(words, |(_, words)| words);
+    (words, rest.split(')').next().unwrap_or_default())
 }
 
 /// mdBook takes what stands inside these elements as it is.

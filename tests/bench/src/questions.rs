@@ -129,7 +129,7 @@ pub static ALL: [Question; 13] = [
     Question {
         name: "udp_128_on_their_way",
         title: "a datagram of 64 bytes, one of 128 that are on the way at the same time",
-        limit: "c_segment",
+        limit: "c_gro",
         peers: &UDP,
         placement: Apart,
         load: Some(loads::udp_window),

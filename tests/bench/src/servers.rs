@@ -7,7 +7,8 @@ use tempfile::TempDir;
 
 use super::questions::Placement;
 use harness::{
-    Running, compiled, example_of, foreign, not_run, on_a_free_port, peer as peer_program, python,
+    Running, compiled, example_of, foreign, not_run, on_a_free_port, peer as peer_program, program,
+    python,
 };
 use promises::Reach::{UnixDatagram, UnixStream};
 use promises::catalog::{self, BATCH, EVENT_LOOP, TCP_SERVER, UDP_SERVER, UNIX_ECHO};
@@ -30,6 +31,8 @@ enum Program {
     First(&'static str),
     /// A program of the package `peers`.
     Rust(&'static str),
+    /// A program that is a package.
+    Package(&'static str),
     /// A file in `peers`.
     C(&'static str),
     Go(&'static str),
@@ -37,7 +40,7 @@ enum Program {
     /// A program that is installed.
     Foreign(&'static str),
 }
-use Program::{C, First, Foreign, Go, Ours, Python, Rust};
+use Program::{C, First, Foreign, Go, Ours, Package, Python, Rust};
 
 /// A server that listens. Dropping this kills the server and its children.
 pub struct Started {
@@ -74,7 +77,7 @@ const NCAT: &str = "--listen --keep-open --exec /bin/cat 127.0.0.1 PORT";
 
 /// TCP servers. The first two are ours. They, `plain`, `epoll` and `c_threads` have a buffer of
 /// 48 KiB; other people's servers have the buffers that their authors chose.
-pub static TCP: [Peer; 13] = [
+pub static TCP: [Peer; 14] = [
     ours(&TCP_SERVER, OUR_TCP),
     ours(&EVENT_LOOP, OUR_TCP),
     peer("plain", Rust("plain_tcp_echo"), ""),
@@ -83,6 +86,7 @@ pub static TCP: [Peer; 13] = [
     peer("tokio", Rust("tokio_echo"), "tcp 1024"),
     peer("tokio_48k", Rust("tokio_echo"), "tcp 49152"),
     peer("smol", Rust("smol_echo"), ""),
+    peer("io_uring", Package("io_uring_echo"), "tcp"),
     peer("go", Go("go/echo.go"), "tcp"),
     peer("go_4k", Go("go/echo.go"), "tcp-buffer"),
     peer("python", Python("tcp_server.py"), "--addr 127.0.0.1:0"),
@@ -95,7 +99,7 @@ pub static TCP: [Peer; 13] = [
 ];
 
 /// UDP servers. The first two are ours.
-pub static UDP: [Peer; 10] = [
+pub static UDP: [Peer; 11] = [
     ours(&UDP_SERVER, "--quiet"),
     ours(&BATCH, "--quiet"),
     peer("plain", First("udp-server"), "127.0.0.1:0"),
@@ -104,6 +108,7 @@ pub static UDP: [Peer; 10] = [
     peer("c_segment", C("c/udp_batch.c"), "segment"),
     peer("c_gro", C("c/udp_batch.c"), "gro"),
     peer("tokio", Rust("tokio_echo"), "udp"),
+    peer("io_uring", Package("io_uring_echo"), "udp"),
     peer("go", Go("go/echo.go"), "udp"),
     peer("python", Python("udp_server.py"), "--addr 127.0.0.1:0"),
 ];
@@ -157,6 +162,7 @@ impl Peer {
             Ours(program) => program.at(addr),
             First(package) => example_of(package, "first"),
             Rust(name) => peer_program(name),
+            Package(name) => program(name),
             C(file) | Go(file) => compiled(file).map_err(|why| not_run(&why)).ok()?,
             Python(file) => python(file)?,
             Foreign(name) => foreign(name)?,

@@ -464,7 +464,9 @@ fn on_a_terminal_two_ctrl_d_end_a_line_without_newline_and_the_input() {
     use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
     use std::io::Write;
     let (_server, mut client) = pair();
-    let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    // Or a program that another test starts at this moment would inherit it.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let keyboard = openpt(flags).unwrap();
     unlockpt(&keyboard).unwrap();
     let terminal = ptsname(&keyboard, Vec::new()).unwrap();
     let terminal = std::fs::File::open(terminal.to_str().unwrap()).unwrap();
