@@ -33,11 +33,13 @@ pub fn origin(file: &str, page: Option<&str>) -> String {
     }
 }
 
-/// Returns a mark that leads to a test.
+/// Returns a mark that leads to a test. It stays on the line of the word before it (U+2060).
 #[must_use]
 pub fn mark(link: &str, word: &str, test: &str) -> String {
     let name = format!("{word} {test}");
-    format!("<a class=\"test\" href=\"{link}\" title=\"{name}\" aria-label=\"{name}\">✓</a>")
+    format!(
+        "\u{2060}<a class=\"test\" href=\"{link}\" title=\"{name}\" aria-label=\"{name}\">✓</a>"
+    )
 }
 
 /// Takes away what stands around links to tests and between them: a mark needs no parentheses.

@@ -82,7 +82,7 @@ fn a_chapter_has_marks_and_origins_and_transcripts() {
     };
     let text = expanded.text;
     assert!(
-        text.starts_with("So<a class=\"test\" href=\"tests/"),
+        text.starts_with("So\u{2060}<a class=\"test\" href=\"tests/"),
         "{text}"
     );
     let name = format!("title=\"测试 {test}\" aria-label=\"测试 {test}\">✓</a>.\n");

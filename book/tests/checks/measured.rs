@@ -41,7 +41,7 @@ fn cells(text: &str) -> BTreeMap<(String, String), String> {
 #[rstest]
 fn its_tables_are_copied_from_the_figures(#[values(ENGLISH, CHINESE)] chapter: &str) {
     let figures = cells(FIGURES);
-    let copied = cells(chapter);
+    let copied = cells(&chapter.replace("处理器时间", "CPU time"));
     assert!(copied.len() > 20, "{copied:?}");
     for (place, cell) in copied {
         assert_eq!(figures.get(&place), Some(&cell), "{place:?}");
