@@ -12,23 +12,22 @@
 //! 127.0.0.1:7007: answered in 86.4µs
 //! ```
 //!
-//! recvmmsg(2) takes all datagrams from the queue, up to a limit, and sendmmsg(2) sends many. The
-//! option UDP_SEGMENT goes further: datagrams of one length for one peer are sent as one large
-//! piece. The piece goes through the network code of the kernel once, and is cut at the end.
+//! recvmmsg(2) takes all datagrams from the queue, up to a limit, and sendmmsg(2) sends many. Two
+//! options go further. With UDP_SEGMENT, datagrams of one length for one peer are sent as one large
+//! piece, which goes through the network code of the kernel once, and is cut at the end. With
+//! UDP_GRO, what comes as such a piece, or what the network card has joined, is taken as one.
 //!
-//! This is for many small datagrams that arrive faster than a server can echo them one by one. With
-//! 128 datagrams of 64 bytes in flight, all from one peer, it echoes three times as many as
-//! `udp-server`, and as many as the same in C. Nearly all of this comes from UDP_SEGMENT. In the
-//! table of this command, `c_segment` is the same in C. Without UDP_SEGMENT (`c_batch`) it echoes
-//! only 1.03 to 1.06 times as many as a server that takes and sends them one by one.
+//! This is for many small datagrams that arrive faster than a server can echo them one by one.
+//! Nearly all of the gain comes from the pieces. This command says how much: in its table, `c_batch`
+//! makes the two calls in C, `c_segment` also sends pieces, and `c_gro` also takes them.
 //!
 //! ```console
 //! $ cargo bench -p bench -- udp_128_on_their_way
 //! ```
 //!
 //! Where datagrams arrive one at a time, each is echoed at once, but recvmmsg(2) costs more than
-//! recvfrom(2): 0.9 times as many round trips (`udp_stop_and_wait`). And little is gained with long
-//! datagrams, because copying them is what takes the time.
+//! recvfrom(2) (`udp_stop_and_wait`). And little is gained with long datagrams, because copying
+//! them is what takes the time.
 //!
 //! The price is clarity. The kernel fills and reads headers that point to buffers and addresses,
 //! an error concerns one datagram of many, and there are two ways to send. std has none of them.

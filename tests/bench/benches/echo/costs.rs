@@ -63,6 +63,7 @@ pub const ALL: [Question; 2] = [
             "epoll",
             "c_threads",
             "tokio_48k",
+            "io_uring",
             "go",
         ],
         figures: &[
@@ -80,7 +81,7 @@ pub const ALL: [Question; 2] = [
         title: "CPU time of a datagram",
         text: DATAGRAM,
         peers: &UDP,
-        servers: &[called(&UDP_SERVER), "c_loop", "tokio"],
+        servers: &[called(&UDP_SERVER), "c_loop", "tokio", "io_uring", "go"],
         figures: &["CPU time"],
         turn: stop_and_wait,
     },

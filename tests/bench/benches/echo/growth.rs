@@ -20,7 +20,15 @@ const RUNTIMES: [&str; 2] = ["tokio", "go_4k"];
 
 /// The servers of which only the memory is measured. The remaining servers of the bench start a
 /// process for each connection, or serve too few connections.
-const OF_MEMORY_ALONE: [&str; 6] = ["plain", "c_threads", "epoll", "tokio_48k", "smol", "go"];
+const OF_MEMORY_ALONE: [&str; 7] = [
+    "plain",
+    "c_threads",
+    "epoll",
+    "tokio_48k",
+    "smol",
+    "io_uring",
+    "go",
+];
 
 /// The figures of one server, by the number of connections.
 pub struct Growth {

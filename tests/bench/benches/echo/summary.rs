@@ -76,8 +76,9 @@ pub fn write(
         page += RATIOS;
         // Each server of Unix datagrams is one of Unix streams too.
         for (kind, peers) in [("tcp", &TCP[..]), ("udp", &UDP), ("unix", &UNIX_STREAM)] {
-            page += &ratios(answers, kind, peers);
+            page += &anchored(kind, &ratios(answers, kind, peers));
         }
+        page += &unix_and_tcp(answers);
     }
     for (question, costs) in costs {
         if costs.is_empty() {
@@ -89,18 +90,22 @@ pub fn write(
         );
         let row =
             |(server, figures): &Costs| (*server, figures.iter().copied().map(Some).collect());
-        page += &table("", question.figures, costs.iter().map(row), 1);
+        let table = table("", question.figures, costs.iter().map(row), 1);
+        page += &anchored(question.name, &table);
     }
     if !growth.is_empty() {
         page += "\n## How the cost grows\n\n";
+        page += &format!("![{}](growth_rate.svg)\n\n", RATE.title);
         page += "Messages of 512 bytes per second, on all connections together:\n";
         let rates = growth.iter().map(|growth| (growth.server, &growth.rates));
-        page += &growing(folder, "growth_rate.svg", &RATE, rates)?;
-        page +=
-            "\nResident memory that each idle connection adds to the server's process, in KiB:\n";
+        let rates = growing(folder, "growth_rate.svg", &RATE, rates)?;
+        page += &anchored("growth_rate", &rates);
+        page += &format!("\n![{}](growth_memory.svg)\n\n", MEMORY.title);
+        page += "Resident memory that each idle connection adds to the server's process, in KiB:\n";
         let memory = growth.iter();
         let memory = memory.map(|growth| (growth.server, &growth.kib_for_each));
-        page += &growing(folder, "growth_memory.svg", &MEMORY, memory)?;
+        let memory = growing(folder, "growth_memory.svg", &MEMORY, memory)?;
+        page += &anchored("growth_memory", &memory);
     }
     fs::write(folder.join("README.md"), page)?;
     println!("\nThe summary is in {}", folder.join("README.md").display());
@@ -186,6 +191,43 @@ fn ratios(answers: &[Answer], kind: &str, peers: &[Peer]) -> String {
     text + &table("", &names, rows, 2)
 }
 
+/// Marks a part of the page, so that the book can include it.
+fn anchored(name: &str, part: &str) -> String {
+    match part {
+        "" => String::new(),
+        _ => format!("\n<!-- ANCHOR: {name} -->{part}<!-- ANCHOR_END: {name} -->\n"),
+    }
+}
+
+/// Compares TCP on one machine with Unix sockets, by the simplest server. Both have the same load.
+fn unix_and_tcp(answers: &[Answer]) -> String {
+    let time = |question: &str| {
+        let answer = answers.iter().find(|answer| answer.0.name == question)?;
+        answer.1.get("plain").copied()
+    };
+    let pairs = [
+        (
+            "an echo of 512 bytes",
+            "tcp_one_connection",
+            "unix_one_connection",
+        ),
+        ("a stream of 16 MiB", "tcp_bulk", "unix_bulk"),
+    ];
+    let rows = pairs.iter().filter_map(|(title, tcp, unix)| {
+        let (tcp, unix) = (time(tcp)?, time(unix)?);
+        Some((
+            *title,
+            vec![Some(tcp * 1e6), Some(unix * 1e6), Some(tcp / unix)],
+        ))
+    });
+    let mut rows = rows.peekable();
+    if rows.peek().is_none() {
+        return String::new();
+    }
+    let columns = ["TCP, µs", "Unix stream, µs", "times as fast"];
+    anchored("unix_and_tcp", &table("plain", &columns, rows, 1))
+}
+
 /// Returns the rate of the server divided by the rate of the limit.
 fn ratio((question, times): &Answer, server: &str) -> Option<f64> {
     Some(times[question.limit] / times.get(server)?)
@@ -217,7 +259,7 @@ fn panels(answers: &[Answer]) -> Vec<Panel> {
 fn in_words(server: &'static str) -> &'static str {
     match server {
         "c_loop" => "C loop",
-        "c_segment" => "C batch",
+        "c_gro" => "C batch",
         "epoll" => "epoll loop",
         "plain" => "Rust loop",
         "tokio_32k" => "tokio",
@@ -227,8 +269,7 @@ fn in_words(server: &'static str) -> &'static str {
     }
 }
 
-/// Draws a panel for each server and in it a bar for each number of connections. Returns a table and
-/// a link.
+/// Draws a panel for each server and in it a bar for each number of connections. Returns a table.
 fn growing<'a>(
     folder: &Path,
     file: &str,
@@ -258,6 +299,5 @@ fn growing<'a>(
         let row = sizes.iter().map(|size| figures.get(size).copied());
         (*server, row.collect())
     });
-    let table = table("connections:", &columns, rows, head.decimals);
-    Ok(format!("{table}\n![{}]({file})\n", head.title))
+    Ok(table("connections:", &columns, rows, head.decimals))
 }

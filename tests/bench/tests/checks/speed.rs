@@ -80,7 +80,7 @@ fn the_udp_servers_keep_up() {
         ("udp_128_on_their_way", 10_000, &UDP_SERVER, "c_loop", 0.85),
         ("udp_128_on_their_way", 10_000, &BATCH, one_by_one, 1.5),
         ("udp_128_on_their_way", 10_000, &BATCH, "c_batch", 1.3),
-        ("udp_128_on_their_way", 10_000, &BATCH, "c_segment", 0.75),
+        ("udp_128_on_their_way", 10_000, &BATCH, "c_gro", 0.75),
     ]);
 }
 

@@ -14,10 +14,13 @@ fn elsewhere_it_says_that_it_is_for_linux() {
 #[cfg(target_os = "linux")]
 mod queued {
     use std::fs;
+    use std::io::IoSlice;
     use std::net::{SocketAddrV4, UdpSocket};
+    use std::os::fd::AsRawFd;
     use std::process::Command;
 
     use harness::{Server, can_trace, udp_socket};
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
     use promises::catalog::BATCH;
     use promises::{Broken, forge};
@@ -166,6 +169,20 @@ mod queued {
     /// each as a line of strace(1). Returns `None` without strace. Each datagram must come
     /// back, in order, and be logged.
     fn calls(lengths: [usize; WAITING], strace_options: &[&str]) -> Option<Vec<String>> {
+        let one_by_one = |socket: &UdpSocket, server: &Server, datagrams: &[Vec<u8>]| {
+            for datagram in datagrams {
+                send(socket, server, datagram);
+            }
+        };
+        calls_when_sent(one_by_one, lengths, strace_options)
+    }
+
+    /// Does the same, and sends the datagrams in this way.
+    fn calls_when_sent(
+        send_all: impl FnOnce(&UdpSocket, &Server, &[Vec<u8>]),
+        lengths: [usize; WAITING],
+        strace_options: &[&str],
+    ) -> Option<Vec<String>> {
         if !can_trace() {
             return None;
         }
@@ -183,9 +200,7 @@ mod queued {
         let socket = udp_socket("127.0.0.1");
         let datagrams = datagrams(lengths);
         server.running.suspend();
-        datagrams
-            .iter()
-            .for_each(|datagram| send(&socket, &server, datagram));
+        send_all(&socket, &server, &datagrams);
         server.running.resume();
         for datagram in &datagrams {
             assert_next_echo(&socket, datagram);
@@ -232,6 +247,34 @@ mod queued {
         println!("{WAITING} datagrams, sent in {pieces} pieces");
         assert!(pieces > 0 && pieces <= WAITING / 16, "{calls:#?}");
         assert!(count(&calls, "sendmmsg") <= 1, "{calls:#?}"); // One may be left over.
+    }
+
+    /// The sender cuts pieces itself. They are not cut on the way through the kernel (UDP_GRO), and go back as
+    /// they are.
+    #[test]
+    fn what_came_as_one_piece_is_taken_and_sent_as_one_piece() {
+        const PIECE: usize = 48;
+        let in_pieces = |socket: &UdpSocket, server: &Server, datagrams: &[Vec<u8>]| {
+            socket.connect(server.addr).unwrap();
+            for piece in datagrams.chunks(PIECE) {
+                let bytes = piece.concat();
+                let slices = [IoSlice::new(&bytes)];
+                let cut = [ControlMessage::UdpGsoSegments(&64)];
+                let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
+                let sent = sendmsg::<()>(fd, &slices, &cut, flags, None);
+                assert_eq!(sent, Ok(bytes.len()));
+            }
+        };
+        let mut lengths = [64; WAITING];
+        lengths[PIECE - 1] = 10; // Only the last of a piece may be shorter.
+        let Some(calls) = calls_when_sent(in_pieces, lengths, &[]) else {
+            return;
+        };
+        assert_eq!(count(&calls, "sendmsg"), WAITING / PIECE, "{calls:#?}");
+        assert_eq!(count(&calls, "sendmmsg"), 0, "{calls:#?}");
+        let received = calls.iter().filter(|call| call.starts_with("recvmmsg"));
+        let taken = received.filter_map(|call| call.rsplit_once(" = ")?.1.parse::<usize>().ok());
+        assert_eq!(taken.sum::<usize>(), WAITING / PIECE, "{calls:#?}");
     }
 
     /// Linux before 4.18 has no such option, and would send the piece as it is.
