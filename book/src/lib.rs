@@ -5,6 +5,7 @@
 pub mod calls;
 pub mod html;
 pub mod items;
+pub mod measured;
 pub mod pages;
 #[cfg(target_os = "linux")]
 mod terminals;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::html;
 use crate::items::{Part, dedent, item, paragraph, parts};
+use crate::{html, measured};
 
 /// What the pages of the code show: where the files are, and on which page each test stands.
 pub struct Code {
@@ -254,7 +254,10 @@ pub struct Expanded {
     pub pages: Vec<String>,
 }
 
-/// Replaces `{{#code ..}}`, `{{#test ..}}` and the `{{#include ..}}` of transcripts and drawings in a chapter.
+/// Where the bench has written its figures.
+const FIGURES: &str = "tests/bench/figures/README.md";
+
+/// Replaces `{{#code ..}}`, `{{#test ..}}`, `{{#measured ..}}` and the `{{#include ..}}` of transcripts and drawings in a chapter.
 ///
 /// # Errors
 ///
@@ -293,6 +296,7 @@ pub fn expand(code: &Code, chapter: &str, is_chinese: bool) -> Result<Expanded, 
                     html::mark(&link, word, name)
                 }
             }),
+            Some(("measured", name)) => measured::cell(&read(&code.root.join(FIGURES)), name),
             Some(("include", path)) if path.ends_with(".txt") => {
                 text.truncate(text.trim_end_matches("```console\n").len());
                 rest = rest.trim_start_matches("\n```");
