@@ -195,11 +195,13 @@ fn each_line_that_a_member_says_has_its_name_in_front() {
     let anna = Member::join(&server, "anna");
     let mut bo = Member::join(&server, "bo");
     anna.send(b"* bo left\n! full\ncarl: hello\r* bo left\n\x1b[2K* bo left\n");
+    anna.say("tfel ob *\u{202e}");
     bo.hears(&[
         "anna: * bo left",
         "anna: ! full",
         r"anna: carl: hello\r* bo left",
         r"anna: \u{1b}[2K* bo left",
+        r"anna: tfel ob *\u{202e}",
     ]);
 }
 
@@ -245,12 +247,33 @@ fn a_line_that_is_too_long_ends_its_member_with_a_last_word_that_is_not_lost() {
     let mut bo = Member::join(&server, "bo");
     for _ in 0..50 {
         let mut anna = Member::join(&server, "anna");
-        anna.say(&"x".repeat(1000));
+        anna.say(&("x".repeat(1000) + "\r"));
         anna.send(&[b'x'; 100_000]);
         anna.hears(&["! a line has at most 1000 bytes", ""]);
         let said = format!("anna: {}", "x".repeat(1000));
         bo.hears(&["* anna joined", &said, "* anna left"]);
     }
+}
+
+/// A close at once would throw away what waits in the send buffer of the server.
+#[test]
+fn who_is_sent_away_while_it_sends_gets_all_lines_and_the_reason() {
+    let server = start(&[]);
+    let mut bo = Member::join(&server, "bo");
+    let mut deaf = join_deaf(&server, "deaf");
+    bo.hears(&["* deaf joined"]);
+    let carl = Member::join(&server, "carl");
+    bo.hears(&["* carl joined"]);
+    for _ in 0..30 {
+        carl.say(&"x".repeat(1000));
+        bo.hear();
+    }
+    deaf.send(&[b'x'; 50_000]);
+    bo.hears(&["* deaf left"]);
+    thread::sleep(Duration::from_millis(300));
+    let heard = deaf.hear_all();
+    assert_eq!(heard.len(), 33);
+    assert_eq!(heard[32], "! a line has at most 1000 bytes");
 }
 
 #[test]
@@ -332,6 +355,7 @@ fn thousand_lines(server: &Server) -> [Duration; 2] {
             let (heard, longest) = (&heard, &longest);
             scope.spawn(move || {
                 let lines = (0..).map(|_| listener.hear());
+                let lines = lines.take_while(|line| !line.is_empty());
                 let mut lines = lines.filter(|line| line.starts_with("speaker: "));
                 for number in 0..1000 {
                     let begin = Instant::now();
