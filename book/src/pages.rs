@@ -83,7 +83,8 @@ impl Code {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let name = match &*stem {
             "main" => package.to_owned(),
-            "first" | "chat" => format!("{stem}-{package}"),
+            // More than one package has it.
+            "chat" | "first" => format!("{stem}-{package}"),
             stem => stem.replace('_', "-"),
         };
         let file = File {

@@ -1,12 +1,7 @@
 //! A member of a chat: prints what the others say while you type.
 //!
 //! ```console
-//! $ cargo run -p tcp-server --example chat                           # terminal 1
-//! listening on 127.0.0.1:7007
-//! ```
-//!
-//! ```console
-//! $ echo hello | cargo run -p tcp-client --example chat -- anna      # terminal 2
+//! $ echo hello | cargo run -p tcp-client --example chat -- anna   # start that of tcp-server first
 //! * here: nobody
 //! * anna left
 //! ```
@@ -25,6 +20,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+
+/// The pause after each line. The server passes on at most 200 lines of a member in a second. More
+/// would wait in the buffers of the kernels, where Ctrl-C does not reach them.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How long to wait for the farewell of the server.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -88,6 +87,7 @@ fn send(name: &str, mut stream: &TcpStream) -> Result<()> {
     // Both calls fail only if the connection no longer exists, which the other thread notices.
     while !line.is_empty() && stream.write_all(&line).is_ok() {
         line.clear();
+        thread::sleep(PAUSE);
         input
             .read_until(b'\n', &mut line)
             .context("cannot read stdin")?;

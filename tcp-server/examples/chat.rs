@@ -21,15 +21,15 @@
 //! Whoever passes something on must decide what to do about a reader who is too slow. There are
 //! four answers: wait for it, and then one member can stop all others; drop its lines; keep them,
 //! and then one member can use up the memory; or end it. This server ends it. Each member has a
-//! *queue* of 64 lines (and the kernel has its buffers), from which a thread writes. A line that
+//! queue of 64 lines (and the kernel has its buffers), from which a thread writes. A line that
 //! finds the queue full ends the membership. So nobody waits, and the memory has a bound.
 //!
 //! Try next:
 //!
 //! - Join from three terminals, without `echo`, and talk.
-//! - Suspend one client with Ctrl-Z, and let another say much:
-//!   `yes | head -n 5000000 | cargo run -p tcp-client --example chat -- carl`. The members that
-//!   read see `* anna left: too slow` after some megabytes.
+//! - Suspend the client of anna with Ctrl-Z, and let another say long lines:
+//!   `yes "$(seq -s ' ' 260)" | cargo run -p tcp-client --example chat -- carl`. After a minute,
+//!   which is some megabytes, the members that read see `* anna left: too slow`.
 //! - `nc 127.0.0.1 7007` is a client as well. Type a name first.
 //!
 //! Read `tcp-server` and `lingering_close` first: what they explain is not explained again.
@@ -58,7 +58,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// The pause after each line of a member. Who sends a whole text at once must not fill the queues
-/// faster than the threads of the others can write.
+/// faster than the threads of the others can write: 64 lines take a third of a second.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// The pause after an error of accept: one that comes again and again must not make us spin.
@@ -180,10 +180,12 @@ fn read_name(input: &mut impl BufRead) -> Result<String> {
     Ok(name)
 }
 
-/// Passes on each line of a member.
+/// Passes on each line of a member, as long as it is one.
 fn pass_on(room: &Room, input: &mut impl BufRead, peer: SocketAddr) -> Result<()> {
     while let Some(line) = read_line(input)? {
-        say(room, peer, &printable(&line));
+        if !say(room, peer, &printable(&line)) {
+            break;
+        }
         thread::sleep(PAUSE);
     }
     Ok(())
@@ -257,14 +259,15 @@ fn join(
     Ok(lines)
 }
 
-/// Tells all others what a member says.
-fn say(room: &Room, peer: SocketAddr, text: &str) {
+/// Tells all others what a member says. Returns whether it still is one.
+fn say(room: &Room, peer: SocketAddr, text: &str) -> bool {
     let mut members = lock(room);
-    // It may have been cut off meanwhile.
-    if let Some(speaker) = members.iter().find(|member| member.peer == peer) {
-        let line = format!("{}: {text}", speaker.name);
-        tell(&mut members, Some(peer), &line);
-    }
+    let Some(speaker) = members.iter().find(|member| member.peer == peer) else {
+        return false;
+    };
+    let line = format!("{}: {text}", speaker.name);
+    tell(&mut members, Some(peer), &line);
+    true
 }
 
 /// Returns whether it was a member until now.

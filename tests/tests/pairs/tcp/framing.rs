@@ -10,8 +10,9 @@ use super::chat::server::{MAX_LINE, printable, read_line};
 /// The longest message that is accepted, in bytes.
 const MAX_MESSAGE: u32 = 1_000_000;
 
-/// Reads a message: its length in four bytes, the most significant first (*network byte order*), and as many
-/// bytes. Returns `None` if the stream ends between two messages. An end within one is an error.
+/// Reads a message: its length in four bytes, the most significant first (*network byte order*),
+/// and as many bytes. Returns `None` if the stream ends between two messages. An end within one is
+/// an error.
 fn read_message(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut len = Vec::new();
     stream.take(4).read_to_end(&mut len)?;
