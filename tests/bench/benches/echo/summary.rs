@@ -88,9 +88,21 @@ pub fn write(
             "\n## {} (`{}`)\n\n{}",
             question.title, question.name, question.text
         );
-        let row =
-            |(server, figures): &Costs| (*server, figures.iter().copied().map(Some).collect());
-        let table = table("", question.figures, costs.iter().map(row), 1);
+        let mut columns = question.figures.to_vec();
+        let memory = |server| {
+            let growth = growth.iter().find(|growth| growth.server == server)?;
+            growth.kib_for_each.get(&1000).copied()
+        };
+        let has_memory = costs.iter().any(|(server, _)| memory(*server).is_some());
+        if has_memory {
+            columns.push("KiB a connection");
+        }
+        let row = |(server, figures): &Costs| {
+            let mut row: Vec<_> = figures.iter().copied().map(Some).collect();
+            row.extend(has_memory.then(|| memory(*server)));
+            (*server, row)
+        };
+        let table = table("", &columns, costs.iter().map(row), 1);
         page += &anchored(question.name, &table);
     }
     if !growth.is_empty() {
