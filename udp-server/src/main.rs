@@ -53,7 +53,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// While the kernel looks for a host of our own network, datagrams for it wait in the send buffer
 /// of our socket, for three seconds if there is no such host. Whoever forges such senders fills
 /// the buffer, and then every other peer would wait for send_to as well. So an echo that cannot be
-/// sent at once is dropped, as UDP may. (The README says what to do when that is not enough.)
+/// sent at once is dropped, as UDP may. (The book says what to do when that is not enough.)
 const AT_ONCE: Duration = Duration::from_micros(1);
 
 /// Send every UDP datagram back to its sender

@@ -59,7 +59,7 @@ impl Server {
     fn work(mut self, mut buffer: Vec<u8>, quiet: bool) -> ! {
         loop {
             // If descriptors come with a datagram, the kernel closes them in this call. To close a
-            // TCP socket with SO_LINGER can take long (README, "When it does not work").
+            // TCP socket with SO_LINGER can take long.
             match self.socket.recv_from(&mut buffer) {
                 Ok((len, peer)) => {
                     let outcome = self.echo(&buffer[..len], &peer);

@@ -107,6 +107,19 @@ impl Kind {
         }
     }
 
+    /// Says what a server must do to be judged.
+    fn what_a_server_must_do(self, datagram: bool) -> String {
+        let how = match self.reach(datagram) {
+            Reach::Udp => "answer over UDP",
+            Reach::Tcp => "accept over TCP",
+            Reach::UnixStream => "accept on a Unix stream socket",
+            Reach::UnixDatagram => "answer on a Unix datagram socket",
+        };
+        format!(
+            "It must {how}, at the address that is among its arguments. Is it the newest build?"
+        )
+    }
+
     /// The kinds of promises that such a program should keep.
     fn promises(self, datagram: bool) -> &'static [&'static str] {
         match self.reach(datagram) {
@@ -168,6 +181,13 @@ fn judge(args: &Args) -> Result<bool> {
     });
     match started {
         Ok(()) => ask(&lessons, &subject),
+        Err(Broken::Promise(why)) if !kind.is_client() => {
+            bail!(
+                "{}\n{}",
+                why.trim_end(),
+                kind.what_a_server_must_do(args.datagram)
+            )
+        }
         Err(Broken::Promise(why) | Broken::Means(why) | Broken::NotAsked(why)) => bail!(why),
     }
 }
