@@ -79,7 +79,8 @@ fn unix_pair(programs: [&Program; 2], folder: &Path) -> [Command; 2] {
 }
 
 /// These figures show no run.
-const WITHOUT_TRACE: [&str; 6] = [
+const WITHOUT_TRACE: [&str; 7] = [
+    "chat",
     "close-states",
     "event-loop",
     "four-queues",
