@@ -216,9 +216,9 @@ fn echo(stream: &mut TcpStream, idle_timeout: Duration, buffer: &mut [u8]) -> io
 }
 
 /// Repeats a call that was interrupted: if we are suspended in a call with a time limit, Linux
-/// ends it when we are resumed (signal(7)). Each repetition has all of the limit again, so we
-/// look at the clock: before the call, so that the last one still takes what came while we were
-/// suspended.
+/// ends it when we are resumed (signal(7)). Each repetition has all of the limit again, so the
+/// clock decides when to stop. We look at it before the call. Then one call is still made after
+/// the limit has passed, and takes what came while we were suspended.
 fn retry(limit: Duration, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     let started = Instant::now();
     loop {

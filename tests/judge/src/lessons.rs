@@ -81,7 +81,7 @@ pub const LESSONS: &[Lesson] = &[
     lesson(
         2,
         "stream_server::who_half_closes_gets_everything_back_and_then_the_end",
-        "streams.md",
+        "tcp.md",
         7,
         "A write may take only a part, and a client that has sent all still reads: echo until read returns 0.",
     ),
@@ -116,7 +116,7 @@ pub const LESSONS: &[Lesson] = &[
     lesson(
         2,
         "line_client::much_is_sent_and_received_at_the_same_time",
-        "tcp.md",
+        "streams.md",
         11,
         "Who sends everything before it reads waits for a server that waits for it.",
     ),
@@ -179,7 +179,7 @@ pub const LESSONS: &[Lesson] = &[
     lesson(
         4,
         "stream_server::who_half_closes_and_reads_late_still_gets_everything",
-        "misbehaving.md",
+        "tcp.md",
         33,
         "The client has sent its end, but still reads. A close with unread bytes would destroy what is on its way.",
     ),
@@ -193,7 +193,7 @@ pub const LESSONS: &[Lesson] = &[
     lesson(
         4,
         "datagram_server::a_peer_that_has_gone_harms_nobody",
-        "udp-losses.md",
+        "udp.md",
         4,
         "An error of a send concerns one peer, and is no reason to stop.",
     ),
@@ -221,7 +221,7 @@ pub const LESSONS: &[Lesson] = &[
     lesson(
         4,
         "line_client::that_nobody_listens_is_an_error",
-        "udp-losses.md",
+        "udp.md",
         17,
         "End with an error, and not with 0, if nothing came back.",
     ),
@@ -264,7 +264,7 @@ pub const LESSONS: &[Lesson] = &[
         4,
         "tcp_line_client::a_server_that_closes_early_is_an_error",
         "tcp.md",
-        50,
+        34,
         "A read of 0 bytes before all has come back means that something is lost: say so.",
     ),
     lesson(
@@ -319,7 +319,7 @@ pub const LESSONS: &[Lesson] = &[
     lesson(
         6,
         "every_server::what_came_while_it_was_suspended_comes_back",
-        "udp-losses.md",
+        "misbehaving.md",
         6,
         "A call that is interrupted (EINTR) must be made again. What has arrived waits in the kernel.",
     ),
@@ -340,7 +340,7 @@ pub const LESSONS: &[Lesson] = &[
     lesson(
         6,
         "line_client::what_came_while_it_was_suspended_is_printed",
-        "udp-losses.md",
+        "udp.md",
         6,
         "A call that is interrupted (EINTR) must be made again, until the deadline has passed.",
     ),

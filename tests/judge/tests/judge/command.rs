@@ -35,6 +35,31 @@ fn it_lists_the_promises() {
     assert!(!stdout.contains("resets"), "that is for TCP: {stdout}");
 }
 
+#[path = "../../src/lessons.rs"]
+#[allow(dead_code)]
+mod lessons;
+
+/// Whoever breaks a promise is sent to a page, and to one of its mistakes if one is named.
+#[test]
+fn each_lesson_names_a_page_that_exists_and_a_mistake_that_this_page_links() {
+    for language in ["en", "zh-CN"] {
+        for lesson in lessons::LESSONS {
+            let book = concat!(env!("CARGO_MANIFEST_DIR"), "/../../book");
+            let page = format!("{book}/{language}/{}", lesson.chapter);
+            let text = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{page}: {error}"));
+            let Some(mistake) = lesson.mistake else {
+                continue;
+            };
+            let link = format!("#mistake-{mistake})");
+            assert!(
+                text.contains(&link),
+                "{}: {page} has no {link}",
+                lesson.promise
+            );
+        }
+    }
+}
+
 #[test]
 fn it_stops_after_a_stage() {
     if let Some((mut args, program)) = python("right", "udp_server") {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{SocketAddrV6, UdpSocket};
+use std::net::{SocketAddrV6, ToSocketAddrs, UdpSocket};
 
 use harness::udp_socket;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -40,6 +40,24 @@ fn connect_of_udp_finds_our_own_address_and_sends_nothing() {
     peer.set_nonblocking(true).unwrap();
     let received = peer.recv(&mut [0; 8]).unwrap_err();
     assert_eq!(received.kind(), ErrorKind::WouldBlock);
+}
+
+/// The socket has its family before the peer comes.
+#[test]
+fn an_ipv4_socket_cannot_be_connected_to_an_ipv6_peer() {
+    let error = our_address("[::1]:9").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(97));
+}
+
+/// With the colon, it cannot be a name, so no server is asked.
+#[test]
+fn a_port_inside_of_a_host_name_is_name_or_service_not_known() {
+    let error = ("localhost:7007", 7007).to_socket_addrs().unwrap_err();
+    assert!(
+        error.to_string().ends_with("Name or service not known"),
+        "{error}"
+    );
+    assert_eq!(error.raw_os_error(), None);
 }
 
 #[test]
@@ -146,4 +164,30 @@ fn protocol_0_is_udp_for_datagrams_and_tcp_for_a_stream() {
         let socket = Socket::new(Domain::IPV4, kind, None).unwrap();
         assert_eq!(socket.protocol().unwrap(), Some(protocol));
     }
+}
+
+/// Whoever sends to a group and is a member of it hears itself, unless it says otherwise. (On `lo`
+/// everything comes back, whatever it says.)
+#[test]
+fn a_member_hears_itself_unless_ip_multicast_loop_is_off() {
+    let script = "
+import socket
+group, ours = socket.inet_aton('239.1.2.3'), socket.inet_aton('192.0.2.1')
+member = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+member.bind(('239.1.2.3', 7007))
+member.settimeout(10)
+member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + ours)
+member.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, ours)
+member.sendto(b'aloud', ('239.1.2.3', 7007))
+assert member.recv(64) == b'aloud'
+member.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+member.sendto(b'silently', ('239.1.2.3', 7007))
+member.setblocking(False)
+try:
+    member.recv(64)
+    assert False, 'nothing comes back'
+except BlockingIOError:
+    pass
+";
+    run_between_two_interfaces("ip addr add 192.0.2.1/24 dev eth0", script);
 }

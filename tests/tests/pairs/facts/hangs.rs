@@ -305,3 +305,112 @@ fn an_absent_neighbor_and_a_router_that_refuses_are_no_route_for_tcp_and_for_udp
         &only("each_of_three_is_no_route_for_tcp_and_only_the_last_for_udp"),
     ));
 }
+
+/// Returns the name of a timer in a row of ss(8), and its third field: how often the kernel has repeated
+/// what it waits for.
+fn timer(row: &[String]) -> Option<(String, u32)> {
+    let timer = row.get(5)?.strip_prefix("timer:(")?.strip_suffix(')')?;
+    let mut fields = timer.split(',');
+    let (name, count) = (fields.next()?, fields.next_back()?);
+    Some((name.to_owned(), count.parse().unwrap()))
+}
+
+fn take_the_path_down() {
+    let mut ip = Command::new("ip");
+    ip.args(["link", "set", "lo", "down"]);
+    succeed(ip);
+}
+
+#[test]
+#[ignore = "the test below starts it in a network with a slow path"]
+fn the_count_is_0_while_bytes_arrive_and_grows_when_none_do() {
+    let (mut idle, _its_peer) = connection();
+    let (client, server) = connection();
+    thread::spawn(move || io::copy(&mut &server, &mut io::sink()));
+    client.set_nonblocking(true).unwrap();
+    fill(&client);
+    wait_until(|| {
+        let row = row_of(&client);
+        row[2] != "0" && timer(&row) == Some(("on".to_owned(), 0))
+    });
+    take_the_path_down();
+    idle.write_all(b"!").unwrap();
+    wait_until(|| timer(&row_of(&idle)).is_some_and(|(name, count)| name == "on" && count >= 2));
+}
+
+/// Every transfer under way has the timer `on`. Only its count tells a slow path from a dead one.
+#[test]
+fn timer_on_belongs_to_a_healthy_sender_too_and_only_its_count_tells_that_nobody_acknowledges() {
+    if foreign("ss").is_some() && foreign("tc").is_some() {
+        assert_passes_where(
+            "ip link set lo mtu 1500 && tc qdisc add dev lo root tbf rate 1mbit burst 32k latency 10s",
+            "the_count_is_0_while_bytes_arrive_and_grows_when_none_do",
+        );
+    }
+}
+
+#[test]
+#[ignore = "the test below starts it where the kernel gives up early"]
+fn it_is_given_up() {
+    let (stream, _deaf) = connection();
+    stream.set_nonblocking(true).unwrap();
+    wait_until(|| {
+        fill(&stream);
+        timer(&row_of(&stream)).is_some_and(|(name, _)| name == "persist")
+    });
+    take_the_path_down();
+    wait_until(|| fill(&stream).kind() == io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn zero_window_probes_that_nobody_answers_end_with_etimedout() {
+    if foreign("ss").is_some() {
+        let set_up = "echo 3 >/proc/sys/net/ipv4/tcp_retries2";
+        assert_passes_where(set_up, "it_is_given_up");
+    }
+}
+
+#[test]
+#[ignore = "the test below starts it in a network of its own"]
+fn fin_wait_1_waits_for_room_or_an_acknowledgement_and_last_ack_too() {
+    let (full, _deaf) = connection();
+    full.set_nonblocking(true).unwrap();
+    let is_probed = |row: &[String]| timer(row).is_some_and(|(name, _)| name == "persist");
+    wait_until(|| {
+        fill(&full);
+        is_probed(&row_of(&full))
+    });
+    let ends = (full.local_addr().unwrap(), full.peer_addr().unwrap());
+    drop(full);
+    let full = row(ends.0, ends.1);
+    assert!(full[0] == "FIN-WAIT-1" && is_probed(&full), "{full:?}");
+
+    let (first, _its_peer) = connection();
+    let (ended, second) = connection();
+    let (first_ends, second_ends) = [&first, &second]
+        .map(|stream| (stream.local_addr().unwrap(), stream.peer_addr().unwrap()))
+        .into();
+    ended.shutdown(std::net::Shutdown::Write).unwrap();
+    wait_until(|| row_of(&second)[0] == "CLOSE-WAIT");
+    take_the_path_down();
+    drop((first, second));
+    for (ends, state) in [(first_ends, "FIN-WAIT-1"), (second_ends, "LAST-ACK")] {
+        wait_until(|| {
+            let row = row(ends.0, ends.1);
+            assert_eq!(row[0], state);
+            timer(&row).is_some_and(|(name, count)| name == "on" && count > 0)
+        });
+    }
+}
+
+/// No program holds these sockets any more. The kernel repeats the end of the stream, or waits for room at
+/// the peer, because bytes are in front of it.
+#[test]
+fn an_end_that_is_not_acknowledged_is_fin_wait_1_or_last_ack_with_the_timer_on_or_persist() {
+    if foreign("ss").is_some() {
+        assert_passes_where(
+            "true",
+            "fin_wait_1_waits_for_room_or_an_acknowledgement_and_last_ack_too",
+        );
+    }
+}

@@ -75,12 +75,10 @@ assert [receiver.recv(64) for _ in range(2)] == [b'in order', b'without!']
 }
 
 /// A router between the hosts 1 and 3 cannot pass on what is longer than 1300 bytes, and has no way to
-/// tell host 1, as if a firewall dropped its ICMP messages.
-#[test]
-fn without_icmp_a_datagram_that_is_too_long_for_the_path_vanishes_each_time() {
-    let Some(network) = Network::of(3) else {
-        return;
-    };
+/// tell host 1, as if a firewall dropped its ICMP messages. Host 3 has the address 10.78.0.3 as well, and
+/// the way there leads through the router. The way back does not.
+fn narrow_path_without_icmp() -> Option<Network> {
+    let network = Network::of(3)?;
     let set_up = [
         "ip route add 10.78.0.3 via 10.77.0.2",
         "ip route add 10.78.0.3 via 10.77.0.3 mtu lock 1300 && ip route add prohibit 10.77.0.1 &&
@@ -90,6 +88,14 @@ fn without_icmp_a_datagram_that_is_too_long_for_the_path_vanishes_each_time() {
     for (host, commands) in (1..).zip(set_up) {
         succeed(network.on(host, Command::new("sh").args(["-c", commands])));
     }
+    Some(network)
+}
+
+#[test]
+fn without_icmp_a_datagram_that_is_too_long_for_the_path_vanishes_each_time() {
+    let Some(network) = narrow_path_without_icmp() else {
+        return;
+    };
     let addr = "10.78.0.3:7007";
     let _server = network.server(3, program("udp-server").args(["-q", "--addr", addr]));
     let ask = |message: &str, timeout| {
@@ -103,4 +109,27 @@ fn without_icmp_a_datagram_that_is_too_long_for_the_path_vanishes_each_time() {
     assert_eq!(long.code, Some(1), "{long:?}");
     long.assert_stderr("no answer to attempt 3 of 3\n");
     long.assert_stderr("Caused by:\n    timed out");
+}
+
+/// The segments of the handshake and of a short message are short. A smaller MTU of the route makes the
+/// others short as well.
+#[test]
+fn without_icmp_tcp_connects_over_a_narrow_path_and_a_long_transfer_stands_still() {
+    let Some(network) = narrow_path_without_icmp() else {
+        return;
+    };
+    let addr = "10.78.0.3:7007";
+    let _server = network.server(3, program("tcp-server").args(["-q", "--addr", addr]));
+    let ask = |len, timeout| {
+        let mut client = program("tcp-client");
+        let client = client.args(["--addr", addr, "--timeout", timeout]);
+        run(&mut network.on(1, client), &vec![b'x'; len])
+    };
+    ask(1000, "10").assert_printed(&[b'x'; 1000]);
+    let long = ask(10_000, "1");
+    assert_eq!(long.code, Some(1), "{long:?}");
+    long.assert_stderr(" of 10000 bytes came back");
+    let route = "ip route change 10.78.0.3 via 10.77.0.2 mtu 1300";
+    succeed(network.on(1, Command::new("sh").args(["-c", route])));
+    ask(10_000, "10").assert_printed(&[b'x'; 10_000]);
 }

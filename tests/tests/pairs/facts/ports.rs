@@ -123,6 +123,49 @@ fn an_address_of_another_machine_has_the_same_error_as_no_free_port() {
     assert_eq!(number(TcpListener::bind("192.0.2.1:0")), EADDRNOTAVAIL);
 }
 
+/// With a client that binds its own address first, the kernel chooses the port before it knows the server.
+#[test]
+fn a_client_that_binds_its_address_first_has_one_range_for_all_servers_unless_the_port_is_left_open()
+ {
+    let script = "
+import errno, socket
+IP_BIND_ADDRESS_NO_PORT = 24
+servers = [socket.create_server((f'127.0.0.{n}', 7007)) for n in (1, 2)]
+def connect(server, *options):
+    client = socket.socket()
+    for option in options:
+        client.setsockopt(socket.IPPROTO_IP, option, 1)
+    client.bind(('127.0.0.9', 0))
+    client.connect(server.getsockname())
+    return client
+
+kept = [connect(server) for server in servers * 2]
+try:
+    connect(servers[0])
+    assert False, 'four ports for both servers'
+except OSError as error:
+    assert error.errno == errno.EADDRINUSE
+for client in kept:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+    client.close()
+kept = [connect(server, IP_BIND_ADDRESS_NO_PORT) for server in servers * 4]
+try:
+    connect(servers[0], IP_BIND_ADDRESS_NO_PORT)
+    assert False, 'four ports for each server'
+except OSError as error:
+    assert error.errno == errno.EADDRNOTAVAIL
+";
+    let Some(mut python) = harness::foreign("python3") else {
+        return;
+    };
+    python.args(["-c", script]);
+    let set_up = "ip link set lo up && echo 40000 40003 >/proc/sys/net/ipv4/ip_local_port_range";
+    if let Some(mut python) = harness::unshared("-rn", set_up, &python) {
+        let finished = harness::run(&mut python, b"");
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    }
+}
+
 /// Opens a socket with these options, and binds it to an address.
 fn bound(kind: Type, addr: SocketAddr, options: &[Share]) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, kind, None)?;

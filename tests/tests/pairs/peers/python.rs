@@ -211,3 +211,69 @@ udpSocket = socket(AF_INET, SOCK_DGRAM)
     }
     assert_works(&server);
 }
+
+/// The kernel knows no time limit of Python: with one, Python waits in poll(2) before each call.
+#[test]
+#[cfg(unix)]
+fn a_time_limit_makes_the_descriptor_non_blocking_and_an_accepted_socket_has_none() {
+    assert_works(
+        "import os, socket
+listener = socket.create_server(('127.0.0.1', 0))
+assert os.get_blocking(listener.fileno())
+listener.settimeout(5)
+assert not os.get_blocking(listener.fileno())
+client = socket.create_connection(listener.getsockname())
+accepted, _ = listener.accept()
+assert accepted.gettimeout() is None and os.get_blocking(accepted.fileno())
+client.settimeout(0)
+try:
+    client.recv(1)
+    assert False, 'it does not wait'
+except BlockingIOError:
+    pass
+client.settimeout(0.01)
+try:
+    client.recv(1)
+    assert False, 'nothing comes'
+except TimeoutError as error:
+    assert isinstance(error, OSError) and error.errno is None
+try:
+    client.settimeout(-1)
+    assert False, 'it is no time'
+except ValueError:
+    pass
+",
+    );
+}
+
+/// The call holds the socket, so the peer does not even see the end.
+#[test]
+#[cfg(target_os = "linux")]
+fn close_in_another_thread_neither_wakes_recv_nor_ends_the_connection_and_shutdown_does_both() {
+    assert_works(
+        "import socket, threading
+def waiting(end):
+    first, second = socket.socketpair()
+    thread = threading.Thread(target=first.recv, args=(1,), daemon=True)
+    thread.start()
+    while open(f'/proc/self/task/{thread.native_id}/stat').read().split(')')[1].split()[0] != 'S':
+        pass
+    end(first)
+    thread.join(0.3)
+    second.setblocking(False)
+    return thread.is_alive(), second
+
+alive, peer = waiting(lambda end: end.close())
+assert alive
+try:
+    peer.recv(1)
+    assert False, 'there is no end'
+except BlockingIOError:
+    pass
+peer.send(b'!')
+
+alive, peer = waiting(lambda end: end.shutdown(socket.SHUT_RDWR))
+assert not alive and peer.recv(1) == b''
+",
+    );
+}
