@@ -109,6 +109,38 @@ fn a_backlog_of_128_takes_129_and_somaxconn_can_make_it_shorter_but_not_longer()
     assert_passes_where(&format!("echo 16 >{somaxconn}"), "it_takes_17");
 }
 
+/// With TCP_DEFER_ACCEPT a request stays in SYN-RECV until the client sends bytes. How many the kernel keeps
+/// before it sends the first cookie differs by one between versions.
+#[test]
+fn the_backlog_limits_the_syn_queue_as_well_and_then_cookies_are_sent() {
+    let script = "
+import socket
+listener = socket.socket()
+listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
+listener.bind(('127.0.0.1', 7007))
+listener.listen(8)
+
+def cookies():
+    rows = [row.split() for row in open('/proc/net/netstat') if row.startswith('TcpExt:')]
+    return int(rows[1][rows[0].index('SyncookiesSent')])
+
+clients = []
+while cookies() == 0:
+    clients.append(socket.create_connection(('127.0.0.1', 7007), 10))
+assert len(clients) in (9, 10), len(clients)
+";
+    let Some(mut python) = foreign("python3") else {
+        return;
+    };
+    python.args(["-c", script]);
+    let set_up = "ip link set lo up && echo 1 >/proc/sys/net/ipv4/tcp_syncookies &&
+         echo 4096 >/proc/sys/net/ipv4/tcp_max_syn_backlog";
+    if let Some(mut python) = unshared("-rn", set_up, &python) {
+        let finished = run(&mut python, b"");
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    }
+}
+
 /// The end of a stream counts as one byte, until `read` has returned 0. The state stays until the
 /// program closes.
 #[test]
@@ -125,6 +157,34 @@ fn in_close_wait_recv_q_is_1_until_the_end_has_been_read_and_then_0() {
     assert_eq!(row_of(&server)[..2], ["CLOSE-WAIT", "0"]);
     drop(server);
     wait_until(|| row(ends.0, ends.1).is_empty());
+}
+
+#[test]
+#[ignore = "the test below starts it in a network of its own"]
+fn the_state_is_gone_and_the_descriptor_is_not() {
+    let second = Duration::from_secs(1);
+    let (client, mut server) = connection();
+    let keepalive = TcpKeepalive::new().with_time(second).with_interval(second);
+    let keepalive = keepalive.with_retries(1);
+    SockRef::from(&server)
+        .set_tcp_keepalive(&keepalive)
+        .unwrap();
+    let ends = (server.local_addr().unwrap(), server.peer_addr().unwrap());
+    drop(client);
+    wait_until(|| row_of(&server)[0] == "CLOSE-WAIT");
+    take_the_path_down();
+    wait_until(|| row(ends.0, ends.1).is_empty());
+    assert_eq!(server.read(&mut [0]).unwrap(), 0);
+    let error = server.write(b"!").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+/// Keepalive ends even this state if the host of the peer has gone. The program still has to close.
+#[test]
+fn close_wait_is_left_by_keepalive_if_the_host_of_the_peer_has_gone() {
+    if foreign("ss").is_some() {
+        assert_passes_where("true", "the_state_is_gone_and_the_descriptor_is_not");
+    }
 }
 
 #[test]

@@ -277,3 +277,66 @@ assert not alive and peer.recv(1) == b''
 ",
     );
 }
+
+#[test]
+fn only_bytes_can_be_sent_and_struct_packs_a_number_in_network_byte_order_without_padding() {
+    assert_works(
+        "import socket, struct
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    try:
+        sender.sendto('hello', ('127.0.0.1', 7007))
+        assert False, 'text is no bytes'
+    except TypeError as error:
+        assert 'a bytes-like object is required' in str(error)
+assert struct.pack('!I', 7007) == bytes([0, 0, 0x1b, 0x5f])
+assert struct.calcsize('!BI') == 5 < struct.calcsize('BI')
+",
+    );
+}
+
+/// The group and the address of the interface, four bytes each.
+#[test]
+#[cfg(target_os = "linux")]
+fn ip_add_membership_joins_a_group() {
+    assert_works(
+        "import socket
+member = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+member.bind(('0.0.0.0', 0))
+member.settimeout(10)
+group, loopback = socket.inet_aton('239.1.2.3'), socket.inet_aton('127.0.0.1')
+member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + loopback)
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, loopback)
+sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 2)
+assert sender.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL) == 2
+sender.sendto(b'hi', ('239.1.2.3', member.getsockname()[1]))
+assert member.recv(3) == b'hi'
+",
+    );
+}
+
+/// `write` never waits, so a program that only writes fills its own memory.
+#[test]
+fn the_streams_of_asyncio_wait_in_drain_and_wait_closed_and_not_in_write() {
+    assert_works(
+        "import asyncio
+async def main():
+    readers = asyncio.Queue()
+    server = await asyncio.start_server(lambda reader, _: readers.put_nowait(reader), '127.0.0.1', 0)
+    _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(bytes(64 << 20))
+    try:
+        await asyncio.wait_for(writer.drain(), 0.3)
+        assert False, 'nobody has read'
+    except asyncio.TimeoutError:
+        assert writer.transport.get_write_buffer_size() > 0
+    reader = await readers.get()
+    rest = asyncio.create_task(reader.read())
+    writer.close()
+    await writer.wait_closed()
+    assert writer.transport.get_write_buffer_size() == 0
+    assert len(await rest) == 64 << 20
+asyncio.run(main())
+",
+    );
+}
