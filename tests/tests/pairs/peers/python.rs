@@ -382,7 +382,6 @@ connected = socket.create_connection(listener.getsockname())
 assert error_of(connected.connect, listener.getsockname()) == errno.EISCONN == 106
 unconnected = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 assert error_of(unconnected.send, b'hi') == errno.EDESTADDRREQ == 89
-assert isinstance(OSError(errno.ETIMEDOUT, ''), TimeoutError) and errno.ETIMEDOUT == 110
 ",
     );
 }
@@ -427,6 +426,17 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
     s.setsockopt(socket.IPPROTO_TCP, option, value)
     assert s.getsockopt(socket.IPPROTO_TCP, option) == value
+",
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_error_etimedout_of_the_kernel_is_a_timeout_error_too() {
+    assert_works(
+        "import errno
+error = OSError(errno.ETIMEDOUT, 'Connection timed out')
+assert errno.ETIMEDOUT == 110 and isinstance(error, TimeoutError)
 ",
     );
 }
