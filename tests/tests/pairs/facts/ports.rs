@@ -301,6 +301,21 @@ fn of_udp_sockets_that_share_by_so_reuseaddr_the_last_bound_gets_each_datagram()
 }
 
 #[test]
+fn a_connected_udp_socket_that_shares_its_port_keeps_its_answers() {
+    let server = udp_socket("127.0.0.1");
+    let client = bound(Type::DGRAM, ANY_PORT, &[ReuseAddr]).unwrap();
+    let addr = address_of(&client);
+    client
+        .connect(&server.local_addr().unwrap().into())
+        .unwrap();
+    let _other = bound(Type::DGRAM, addr, &[ReuseAddr]).unwrap();
+    server.send_to(b"hello", addr).unwrap();
+    let client = UdpSocket::from(client);
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    assert_eq!(client.recv(&mut [0; 8]).unwrap(), 5);
+}
+
+#[test]
 fn with_so_reuseport_each_peer_stays_with_one_of_the_sockets_and_the_peers_are_spread() {
     let first = bound(Type::DGRAM, ANY_PORT, &[ReusePort]).unwrap();
     let addr = address_of(&first);
@@ -505,6 +520,20 @@ fn level_triggered_is_told_each_time_and_edge_triggered_once_for_each_arrival() 
     let flags = EventFlags::IN | EventFlags::ET;
     epoll::modify(&edge, &receiver, key(0), flags).unwrap();
     assert_eq!(events_now(&edge), 1);
+}
+
+#[test]
+fn a_closed_descriptor_stays_registered_while_a_clone_is_open() {
+    let receiver = udp_socket("127.0.0.1");
+    let clone = receiver.try_clone().unwrap();
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    epoll::add(&epoll, &receiver, key(0), EventFlags::IN).unwrap();
+    drop(receiver);
+    let sender = udp_socket("127.0.0.1");
+    sender
+        .send_to(b"hello", clone.local_addr().unwrap())
+        .unwrap();
+    assert_eq!(events_now(&epoll), 1);
 }
 
 #[test]

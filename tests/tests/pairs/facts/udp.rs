@@ -367,3 +367,30 @@ mod destinations {
         }
     }
 }
+
+/// IP_MULTICAST_ALL (ip(7)), which is on by default.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_socket_on_all_addresses_hears_a_group_that_another_one_has_joined() {
+    use std::net::Ipv4Addr;
+    let group = Ipv4Addr::new(239, 255, 70, 9);
+    let member = udp_socket("127.0.0.1");
+    member
+        .join_multicast_v4(&group, &Ipv4Addr::LOCALHOST)
+        .unwrap();
+    let other = udp_socket("0.0.0.0");
+    let port = other.local_addr().unwrap().port();
+    let sender = udp_socket("127.0.0.1");
+    socket2::SockRef::from(&sender)
+        .set_multicast_if_v4(&Ipv4Addr::LOCALHOST)
+        .unwrap();
+    sender.send_to(b"to the group", (group, port)).unwrap();
+    assert_eq!(other.recv(&mut [0; 32]).unwrap(), 12);
+    socket2::SockRef::from(&other)
+        .set_multicast_all_v4(false)
+        .unwrap();
+    // They come in order.
+    sender.send_to(b"to the group", (group, port)).unwrap();
+    sender.send_to(b"to you", ("127.0.0.1", port)).unwrap();
+    assert_eq!(other.recv(&mut [0; 32]).unwrap(), 6);
+}

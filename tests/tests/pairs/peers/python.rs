@@ -340,3 +340,103 @@ asyncio.run(main())
 ",
     );
 }
+
+/// The child does nothing with the listener that it has inherited.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_forked_child_keeps_the_listener_and_its_port() {
+    assert_works(
+        "import errno, os, signal, socket
+listener = socket.create_server(('127.0.0.1', 0))
+addr = listener.getsockname()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    signal.pause()
+listener.close()
+try:
+    socket.create_server(addr)
+    assert False, 'the child has the listener'
+except OSError as error:
+    assert error.errno == errno.EADDRINUSE
+finally:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+socket.create_server(addr).close()
+",
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_call_that_needs_an_address_or_has_one_already_is_error_89_or_106() {
+    assert_works(
+        "import errno, socket
+def error_of(call, *args):
+    try:
+        call(*args)
+    except OSError as error:
+        return error.errno
+listener = socket.create_server(('127.0.0.1', 0))
+connected = socket.create_connection(listener.getsockname())
+assert error_of(connected.connect, listener.getsockname()) == errno.EISCONN == 106
+unconnected = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+assert error_of(unconnected.send, b'hi') == errno.EDESTADDRREQ == 89
+",
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_file_of_a_socket_writes_when_it_is_flushed_and_reads_exactly_n_bytes() {
+    assert_works(
+        "import socket
+near, far = socket.socketpair()
+output = near.makefile('w')
+output.write('hello')
+far.setblocking(False)
+try:
+    far.recv(9)
+    assert False, 'it is in the buffer'
+except BlockingIOError:
+    pass
+output.flush()
+assert far.recv(9) == b'hello'
+input = near.makefile('rb')
+far.sendall(b'123')
+far.sendall(b'45678')
+assert input.read(6) == b'123456'
+far.close()
+assert input.read(6) == b'78'
+",
+    );
+}
+
+/// SO_PEERCRED gives three numbers: of the process, the user and the group.
+#[test]
+#[cfg(target_os = "linux")]
+fn it_sets_keepalive_and_asks_for_the_credentials_of_a_peer() {
+    assert_works(
+        "import os, socket, struct
+near, far = socket.socketpair()
+peer = struct.unpack('3i', near.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+assert peer == (os.getpid(), os.getuid(), os.getgid())
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
+    s.setsockopt(socket.IPPROTO_TCP, option, value)
+    assert s.getsockopt(socket.IPPROTO_TCP, option) == value
+",
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_error_etimedout_of_the_kernel_is_a_timeout_error_too() {
+    assert_works(
+        "import errno
+error = OSError(errno.ETIMEDOUT, 'Connection timed out')
+assert errno.ETIMEDOUT == 110 and isinstance(error, TimeoutError)
+",
+    );
+}
