@@ -439,10 +439,15 @@ impl Terminal {
         let before = self.unwritten.len();
         self.is_interrupted = true;
         self.write(&[key]);
+        let mut pressed = Instant::now();
         while self.is_busy && self.unwritten.len() == before {
-            // Ctrl-Z has no effect on a process that bash is just starting.
-            if self.receive(Duration::from_millis(200)).is_err() && key == SUSPEND {
+            // A key has no effect on a process that bash is just starting. A second Ctrl-C can mean more than the
+            // first, so that waits.
+            let patience = if key == SUSPEND { 0 } else { 5 };
+            let came = self.receive(Duration::from_millis(200));
+            if came.is_err() && pressed.elapsed() > Duration::from_secs(patience) {
                 self.write(&[key]);
+                pressed = Instant::now();
             }
             assert!(Instant::now() < deadline, "nothing ended or answered");
         }
