@@ -247,6 +247,26 @@ fn the_readme_is_the_same_in_both_languages() {
 }
 
 /// If no `mod` line named a file, its tests would never run, and nobody would notice.
+/// The README counts what the judge's table of known servers says.
+#[test]
+fn the_readme_counts_the_promises_that_are_kept_as_the_judge_does() {
+    let count = Regex::new(r"\b(\d+) (?:of|/) (\d+)\b").unwrap();
+    let counts = |text: &str| -> Vec<String> {
+        let found = count.captures_iter(text);
+        found.map(|it| format!("{}/{}", &it[1], &it[2])).collect()
+    };
+    let known = read("tests/judge/known.md");
+    let kept = known.lines().filter(|line| line.starts_with("| **kept"));
+    let mut kept = counts(&kept.collect::<String>());
+    kept.remove(1); // Our event loop, beside our server.
+    kept.sort();
+    for readme in ["README.md", "README.zh-CN.md"] {
+        let mut counted = counts(&read(readme));
+        counted.sort();
+        assert_eq!(counted, kept, "{readme}");
+    }
+}
+
 #[test]
 fn every_file_of_tests_is_run() {
     let pairs = root().join("tests/tests/pairs");
