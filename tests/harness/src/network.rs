@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::UdpSocket;
 use std::thread;
+use std::time::Instant;
 
 use crate::{not_run, patience};
 
@@ -80,4 +81,18 @@ pub fn has_ipv6() -> bool {
 pub fn ipv6() -> Result<(), String> {
     let bound = UdpSocket::bind("[::1]:0");
     bound.map(drop).map_err(|error| format!("no IPv6: {error}"))
+}
+
+/// Waits until what was just closed is closed for everybody: a program that another test is starting has copies of all
+/// sockets for a moment.
+///
+/// # Panics
+///
+/// It stays open.
+pub fn wait_for_copies(is_closed: impl Fn() -> bool) {
+    let deadline = Instant::now() + patience();
+    while !is_closed() {
+        assert!(Instant::now() < deadline, "it stays open");
+        thread::sleep(Duration::from_millis(1));
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+#[cfg(unix)]
+use std::path::Path;
 
 use harness::{try_run, udp_socket};
 use socket2::{Domain, Socket, Type};
@@ -43,7 +45,7 @@ pub fn that_nobody_listens_is_told(ours: &Ours) -> Kept {
         Reach::Tcp => tcp.local_addr()?.to_string(),
         _ => {
             #[cfg(unix)]
-            std::os::unix::net::UnixDatagram::bind(&path)?; // It is closed, and its file stays.
+            leave_a_file(&path)?;
             path.to_string_lossy().into_owned()
         }
     };
@@ -53,6 +55,17 @@ pub fn that_nobody_listens_is_told(ours: &Ours) -> Kept {
     };
     let client = try_run(ours.asking(&addr).args(["--timeout", limit]), b"")?;
     client.failed(&format!("Error: cannot {}\n", error.replace("ADDR", &addr)))
+}
+
+/// Leaves the file of a Unix socket that is closed.
+#[cfg(unix)]
+fn leave_a_file(path: &Path) -> io::Result<()> {
+    use std::os::unix::net::UnixDatagram;
+    UnixDatagram::bind(path)?;
+    let client = UnixDatagram::unbound()?;
+    let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    harness::wait_for_copies(|| client.connect(path).is_err_and(is_refused));
+    Ok(())
 }
 
 pub fn a_time_limit_that_is_none_is_refused_with_what_is_right(ours: &Ours) -> Kept {
