@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::UdpSocket;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{not_run, patience};
 
