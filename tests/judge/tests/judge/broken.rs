@@ -139,7 +139,8 @@ cases! {
         ["out of descriptors it waits and then serves again"]
     tcp_server_remembers_every_client ["--only=clients"]
         ["clients that have gone leave nothing behind"]
-    tcp_server_ends_when_interrupted ["--only=suspended"]
+    // On a busy machine it may not have accepted the client that another promise has.
+    tcp_server_ends_when_interrupted ["--only=what came"]
         ["what came while it was suspended comes back"]
     tcp_server_ends_a_connection_when_interrupted ["--only=suspended"]
         ["being suspended while it waits to read ends no connection"]
