@@ -149,7 +149,7 @@ pub fn being_suspended_while_it_waits_to_read_ends_no_connection(subject: &Subje
     let server = subject.start()?;
     let stream = server.connect()?;
     for _ in 0..3 {
-        thread::sleep(Duration::from_millis(50)); // It must have come to the read.
+        thread::sleep(Duration::from_millis(100)); // It must have come to the read.
         server.running.suspend();
         server.running.resume();
     }
