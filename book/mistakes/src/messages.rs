@@ -34,22 +34,6 @@ fn next_message(reader: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Reads a message with its length in front, in network byte order. Returns `None` after the last.
-fn next_message_with_length(reader: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
-    if reader.fill_buf()?.is_empty() {
-        return Ok(None); // The end, between two messages.
-    }
-    let mut length = [0; 4];
-    reader.read_exact(&mut length)?; // The end in the middle is the error `UnexpectedEof`.
-    let length = u32::from_be_bytes(length) as usize;
-    if length > LONGEST {
-        return Err(ErrorKind::InvalidData.into());
-    }
-    let mut message = vec![0; length];
-    reader.read_exact(&mut message)?;
-    Ok(Some(message))
-}
-
 #[test]
 fn a_read_returns_several_messages_or_a_part_of_one_and_only_a_delimiter_tells_them_apart() {
     let (mut sender, mut receiver) = connection();
@@ -91,23 +75,6 @@ fn a_read_returns_several_messages_or_a_part_of_one_and_only_a_delimiter_tells_t
         let error = next_message(&mut &wrong[..]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
     }
-}
-
-#[test]
-fn a_stream_that_ends_between_two_messages_is_told_from_one_that_ends_in_a_message() {
-    let stream = b"\0\0\0\x05hello\0\0\0\0";
-    let mut reader = BufReader::with_capacity(1, &stream[..]); // One byte at a time.
-    for message in [&b"hello"[..], b""] {
-        let next = next_message_with_length(&mut reader).unwrap();
-        assert_eq!(next.as_deref(), Some(message));
-    }
-    assert_eq!(next_message_with_length(&mut reader).unwrap(), None);
-    for end in 1..9 {
-        let error = next_message_with_length(&mut &stream[..end]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "after {end} bytes");
-    }
-    let error = next_message_with_length(&mut &[0xFF; 8][..]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidData);
 }
 
 // 25. A line can be longer than the memory.

@@ -93,3 +93,35 @@ pub fn where_no_port_is_free(command: &Command) -> Result<Command, String> {
         echo 7008 >/proc/sys/net/ipv4/ip_local_reserved_ports"#;
     try_unshared("-rn", set_up, command)
 }
+
+/// Returns the command that runs one ignored test of this program, by its whole name: one that needs a network, or a user,
+/// of its own.
+pub fn ignored_test(name: &str) -> Command {
+    let mut test = Command::new(std::env::current_exe().unwrap());
+    test.args(["--ignored", "--exact", name]);
+    test.env_remove("RUST_BACKTRACE");
+    test
+}
+
+/// Runs such a command.
+///
+/// # Panics
+///
+/// The test does not pass.
+pub fn assert_test_passes(test: &mut Command) {
+    let test = crate::run(test, b"");
+    let output = String::from_utf8_lossy(&test.stdout);
+    assert!(output.contains("1 passed"), "{output} {}", test.stderr);
+}
+
+/// Runs an ignored test in namespaces of its own, as [`unshared`] makes them. If that is not possible, prints
+/// `NOT RUN`.
+///
+/// # Panics
+///
+/// The test does not pass.
+pub fn assert_passes_unshared(flags: &str, set_up: &str, name: &str) {
+    if let Some(mut test) = unshared(flags, set_up, &ignored_test(name)) {
+        assert_test_passes(&mut test);
+    }
+}

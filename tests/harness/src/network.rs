@@ -83,16 +83,16 @@ pub fn ipv6() -> Result<(), String> {
     bound.map(drop).map_err(|error| format!("no IPv6: {error}"))
 }
 
-/// Waits until what was just closed is closed for everybody: a program that another test is starting has copies of all
-/// sockets for a moment.
+/// Waits until a condition is true. Also what was just closed can need it: a program that another test is starting has
+/// copies of all sockets for a moment.
 ///
 /// # Panics
 ///
-/// It stays open.
-pub fn wait_for_copies(is_closed: impl Fn() -> bool) {
+/// It does not become true.
+pub fn wait_until(mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + patience();
-    while !is_closed() {
-        assert!(Instant::now() < deadline, "it stays open");
+    while !is_true() {
+        assert!(Instant::now() < deadline, "not after {:?}", patience());
         thread::sleep(Duration::from_millis(1));
     }
 }

@@ -64,7 +64,7 @@ fn leave_a_file(path: &Path) -> io::Result<()> {
     UnixDatagram::bind(path)?;
     let client = UnixDatagram::unbound()?;
     let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    harness::wait_for_copies(|| client.connect(path).is_err_and(is_refused));
+    harness::wait_until(|| client.connect(path).is_err_and(is_refused));
     Ok(())
 }
 

@@ -155,7 +155,7 @@ fn the_address_is_free_when_the_last_clone_is_dropped() {
         ErrorKind::AddrInUse
     );
     drop(clone);
-    harness::wait_for_copies(|| UdpSocket::bind(addr).is_ok());
+    harness::wait_until(|| UdpSocket::bind(addr).is_ok());
 }
 
 #[test]

@@ -5,40 +5,15 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use harness::{LIMIT, Network, foreign, run, succeed, unshared};
+use harness::{Network, foreign, run, succeed, unshared, wait_until};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
-
-/// Returns the command that runs one of the ignored tests below.
-fn only(test: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let test = format!("facts::hangs::{test}");
-    command.args(["--ignored", "--exact", &test]);
-    command.env_remove("RUST_BACKTRACE");
-    command
-}
-
-fn assert_passes(mut test: Command) {
-    let test = run(&mut test, b"");
-    let output = String::from_utf8_lossy(&test.stdout);
-    assert!(output.contains("1 passed"), "{output} {}", test.stderr);
-}
 
 /// Runs an ignored test in its own network, after shell commands that set it up.
 fn assert_passes_where(set_up: &str, test: &str) {
     let set_up = format!("ip link set lo up && {set_up}");
-    if let Some(test) = unshared("-rn", &set_up, &only(test)) {
-        assert_passes(test);
-    }
-}
-
-fn wait_until(mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "it does not happen");
-        thread::sleep(Duration::from_millis(20));
-    }
+    harness::assert_passes_unshared("-rn", &set_up, &format!("facts::hangs::{test}"));
 }
 
 /// A connection: the client's end, and the server's.
@@ -360,9 +335,11 @@ fn an_absent_neighbor_and_a_router_that_refuses_are_no_route_for_tcp_and_for_udp
         "ip route add unreachable 10.9.0.1; ip route add prohibit 10.9.0.2
          echo 1 >/proc/sys/net/ipv4/ip_forward",
     );
-    assert_passes(network.on(
+    harness::assert_test_passes(&mut network.on(
         1,
-        &only("each_of_three_is_no_route_for_tcp_and_only_the_last_for_udp"),
+        &harness::ignored_test(
+            "facts::hangs::each_of_three_is_no_route_for_tcp_and_only_the_last_for_udp",
+        ),
     ));
 }
 

@@ -445,15 +445,6 @@ fn a_server_on_127_0_0_1_is_refused_to_other_hosts_and_one_on_0_0_0_0_is_not() {
     assert_eq!(peer(&mut hosts, "read('u')"), "hello");
 }
 
-#[test]
-fn a_connected_udp_socket_knows_which_of_our_addresses_leads_there() {
-    let Some(mut hosts) = Hosts::start() else {
-        return;
-    };
-    assert_eq!(we(&mut hosts, "udp('u')"), "None");
-    assert_eq!(we(&mut hosts, "address_of('u')"), "10.77.0.1");
-}
-
 /// The third host is a router. It has a packet socket (packet(7)), which receives copies of what passes.
 #[test]
 fn a_router_on_the_way_can_read_every_byte() {

@@ -18,28 +18,12 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Returns a command that runs one of the ignored tests here.
-fn ignored_test(name: &str) -> Command {
-    let mut test = Command::new(env::current_exe().unwrap());
-    let name = format!("facts::ports::{name}");
-    test.args(["--ignored", "--exact", &name]);
-    test
-}
-
-fn assert_passes(test: &mut Command) {
-    let test = harness::run(test, b"");
-    let output = String::from_utf8_lossy(&test.stdout);
-    assert!(output.contains("1 passed"), "{output} {}", test.stderr);
-}
-
 /// Runs an ignored test in a network namespace where the kernel chooses from four ports, and where a port
 /// in TIME-WAIT stays taken as it does between machines.
 fn passes_with_four_ports(name: &str) {
     let set_up = "ip link set lo up && cd /proc/sys/net/ipv4 && cat ip_local_port_range >&2 && \
         echo 40000 40003 >ip_local_port_range && echo 0 >tcp_tw_reuse && cd /";
-    if let Some(mut test) = harness::unshared("-rn", set_up, &ignored_test(name)) {
-        assert_passes(&mut test);
-    }
+    harness::assert_passes_unshared("-rn", set_up, &format!("facts::ports::{name}"));
 }
 
 #[test]
@@ -369,14 +353,14 @@ fn so_reuseport_keeps_other_users_out_and_so_reuseaddr_does_not() {
     let by_addr = bound(Type::DGRAM, ANY_PORT, &[ReuseAddr]).unwrap();
     let name = "another_user_shares_by_so_reuseaddr_alone";
     let (_folder, copy) = harness::copy_of(&Command::new(env::current_exe().unwrap()));
-    let test = ignored_test(name);
+    let test = harness::ignored_test(&format!("facts::ports::{name}"));
     let mut command = Command::new(copy);
     let addresses = format!("{} {}", address_of(&by_port), address_of(&by_addr));
     command
         .args(test.get_args())
         .env(SHARED, addresses)
         .current_dir("/");
-    assert_passes(harness::as_nobody(&mut command));
+    harness::assert_test_passes(harness::as_nobody(&mut command));
 }
 
 #[test]

@@ -45,28 +45,6 @@ fn the_backlog_has_one_place_more_than_a_program_asks_for() {
     assert_places(3, 4);
 }
 
-#[test]
-#[cfg(target_os = "linux")]
-#[ignore = "the test below starts it where somaxconn is 2"]
-fn a_backlog_of_128_has_three_places() {
-    assert_places(128, 3);
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn somaxconn_only_lowers_the_backlog_that_a_program_asks_for() {
-    let mut test = std::process::Command::new(std::env::current_exe().unwrap());
-    let name = "facts::tcp::a_backlog_of_128_has_three_places";
-    test.args(["--ignored", "--exact", name]);
-    let set_up = "ip link set lo up && echo 2 >/proc/sys/net/core/somaxconn";
-    let Some(mut test) = harness::unshared("-rn", set_up, &test) else {
-        return;
-    };
-    let test = harness::run(&mut test, b"");
-    let output = String::from_utf8_lossy(&test.stdout);
-    assert!(output.contains("1 passed"), "{output} {}", test.stderr);
-}
-
 /// This is what a server without a graceful end does to its last clients.
 #[test]
 #[cfg(target_os = "linux")]
@@ -132,15 +110,8 @@ fn no_client_is_reset() {
 #[test]
 #[cfg(target_os = "linux")]
 fn with_tcp_migrate_req_the_other_listener_gets_the_backlog() {
-    let mut test = std::process::Command::new(std::env::current_exe().unwrap());
-    test.args(["--ignored", "--exact", "facts::tcp::no_client_is_reset"]);
     let set_up = "ip link set lo up && echo 1 >/proc/sys/net/ipv4/tcp_migrate_req";
-    let Some(mut test) = harness::unshared("-rn", set_up, &test) else {
-        return;
-    };
-    let test = harness::run(&mut test, b"");
-    let output = String::from_utf8_lossy(&test.stdout);
-    assert!(output.contains("1 passed"), "{output} {}", test.stderr);
+    harness::assert_passes_unshared("-rn", set_up, "facts::tcp::no_client_is_reset");
 }
 
 #[test]

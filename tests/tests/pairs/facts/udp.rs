@@ -104,7 +104,7 @@ fn dropping_a_socket_frees_its_address() {
         ErrorKind::AddrInUse
     );
     drop(socket);
-    harness::wait_for_copies(|| UdpSocket::bind(addr).is_ok());
+    harness::wait_until(|| UdpSocket::bind(addr).is_ok());
 }
 
 #[test]

@@ -119,15 +119,8 @@ fn max_dgram_qlen_is_the_length_of_the_queue_of_unix_datagrams() {
         ),
     ];
     for (length, name) in cases {
-        let mut test = std::process::Command::new(std::env::current_exe().unwrap());
-        test.args(["--ignored", "--exact", &format!("facts::unix::{name}")]);
         let set_up = format!("echo {length} >/proc/sys/net/unix/max_dgram_qlen");
-        let Some(mut test) = harness::unshared("-rn", &set_up, &test) else {
-            return;
-        };
-        let test = harness::run(&mut test, b"");
-        let output = String::from_utf8_lossy(&test.stdout);
-        assert!(output.contains("1 passed"), "{output} {}", test.stderr);
+        harness::assert_passes_unshared("-rn", &set_up, &format!("facts::unix::{name}"));
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{LIMIT, Running, Server, at, example_of, run};
+use harness::{LIMIT, Running, Server, at, example_of, run, wait_until};
 use socket2::{Domain, Socket, Type};
 
 /// The server as it stands in its file, whose functions `framing` tests.
@@ -81,16 +81,11 @@ impl Member {
 
 /// Asserts that a client soon finds a place, and nobody else.
 fn becomes_empty(server: &Server) {
-    let deadline = Instant::now() + LIMIT;
-    loop {
+    wait_until(|| {
         let mut late = Member::connect(server.addr);
         late.say("late");
-        if late.hear() == "* here: nobody" {
-            return;
-        }
-        assert!(Instant::now() < deadline, "they have not all left");
-        thread::sleep(Duration::from_millis(50));
-    }
+        late.hear() == "* here: nobody"
+    });
 }
 
 /// A member that reads nothing. There is little room for what it does not read: its receive buffer is small, and
@@ -561,11 +556,7 @@ fn the_client_says_why_it_was_refused_and_that_the_server_has_gone() {
     let mut client = start_client(server.addr, "bo");
     assert_eq!(client.stdout_line(), "* here: anna");
     drop(server);
-    let deadline = Instant::now() + LIMIT;
-    while client.is_running() {
-        assert!(Instant::now() < deadline, "it waits for its user");
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_until(|| !client.is_running());
     let client = client.finish();
     assert_eq!(client.code, Some(1));
 }

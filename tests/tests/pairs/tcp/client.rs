@@ -121,20 +121,13 @@ fn an_address_that_a_name_has_twice_is_tried_once() {
 #[test]
 #[cfg(target_os = "linux")]
 fn the_time_for_connecting_begins_after_the_lookup_of_the_name() {
-    let mut test = std::process::Command::new(std::env::current_exe().unwrap());
     let name = "tcp::client::a_name_whose_first_name_server_is_silent";
-    test.args(["--ignored", "--exact", "--nocapture", name]);
     let set_up = r"ip link set lo up && file=$(mktemp) && echo 'hosts: dns' >$file &&
         if [ -e /etc/nsswitch.conf ]; then mount --bind $file /etc/nsswitch.conf; fi && rm $file &&
         echo 'options timeout:3 attempts:1' >$file &&
         printf 'nameserver 127.0.0.%s\n' 1 2 >>$file &&
         mount --bind $file /etc/resolv.conf && rm $file";
-    let Some(mut test) = harness::unshared("-rnm", set_up, &test) else {
-        return;
-    };
-    let test = run(&mut test, b"");
-    let output = String::from_utf8_lossy(&test.stdout);
-    assert!(output.contains("1 passed"), "{output} {}", test.stderr);
+    harness::assert_passes_unshared("-rnm", set_up, name);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Finished, LIMIT, Running, Server, echo, example_of, program, run};
+use harness::{Finished, LIMIT, Running, Server, echo, example_of, program, run, wait_until};
 use rustix::process::Signal;
 
 use crate::tcp::{assert_ends, assert_rest_comes_back, assert_serves, connect};
@@ -46,15 +46,6 @@ struct OnDrop<F: Fn()>(F);
 impl<F: Fn()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         self.0();
-    }
-}
-
-/// Waits until a condition is true.
-fn wait_until(is_true: impl Fn() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !is_true() {
-        assert!(Instant::now() < deadline, "not after {LIMIT:?}");
-        thread::sleep(Duration::from_millis(1));
     }
 }
 
