@@ -119,11 +119,10 @@ impl<'a> Piece<'a> {
         self.bytes.len() <= self.each
     }
 
-    /// Returns each datagram as a piece of its own.
+    /// Returns each datagram as a piece of its own. (Only a single datagram can be empty.)
     fn datagrams(self) -> impl Iterator<Item = Piece<'a>> {
         let parts = self.bytes.chunks(self.each.max(1));
-        let empty = self.bytes.is_empty().then_some(self.bytes);
-        parts.chain(empty).map(move |bytes| Piece { bytes, ..self })
+        parts.map(move |bytes| Piece { bytes, ..self })
     }
 }
 
